@@ -1,0 +1,1 @@
+"""The parts that the scripts share; docs/architecture.md draws how they depend on each other."""

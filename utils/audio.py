@@ -1,0 +1,234 @@
+"""Recordings: any file in, 16 kHz mono float32 out, and 16-bit wav written safely.
+
+`librosa.load(path, sr=16000)` does the same job (soundfile, mean of the channels, soxr at high
+quality) and is the reference in the tests; calling the two libraries directly saves its import.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.errors import AudioError
+from utils.files import atomic_path
+
+FloatArray = npt.NDArray[np.float32]
+
+SAMPLE_RATE = 16000
+"""Hz. All waveforms inside the toolkit have this rate."""
+
+MIN_DURATION_S = 0.3
+"""Seconds. Shorter recordings hold less than one syllable and are refused everywhere."""
+
+SILENCE_PEAK_DB = -60.0
+"""dBFS. A recording whose peak stays under this (32 of 32768 steps) is called silent."""
+
+FFMPEG_SUFFIXES = {".m4a", ".aac", ".amr", ".mp4", ".3gp", ".wma", ".webm"}
+"""Containers that libsndfile cannot open and ffmpeg can."""
+
+
+def load_audio(
+    path: str | Path, *, offset_s: float = 0.0, duration_s: float | None = None
+) -> FloatArray:
+    """Reads a recording, or a part of one, as a 16 kHz mono waveform.
+
+    Args:
+        path: Any file that libsndfile reads (wav, flac, mp3, ogg, opus, aiff, ...); m4a, aac, amr
+            and the like if ffmpeg is installed.
+        offset_s: Where to begin, in seconds.
+        duration_s: How much to read at the most, in seconds; `None` reads to the end.
+
+    Returns:
+        Waveform in [-1, 1], shape `(num_samples,)`, 16 kHz. Empty if `offset_s` is past the end.
+
+    Raises:
+        AudioError: If the file is missing, empty, truncated, not audio, or holds samples that
+            are not finite.
+    """
+    with _open(path) as file:
+        rate = file.samplerate
+        start = min(round(offset_s * rate), max(file.frames, 0))
+        if start:
+            file.seek(start)
+        expected = file.frames - start
+        if duration_s is not None:
+            expected = min(expected, round(duration_s * rate))
+        samples = _read(file, path, expected)
+    _check_samples(samples, path, expected)
+    return _resample(samples.mean(axis=1), rate)
+
+
+def read_blocks(path: str | Path, block_s: float) -> Iterator[FloatArray]:
+    """Reads a recording of any length piece by piece, in bounded memory.
+
+    Args:
+        path: As in `load_audio`.
+        block_s: Length of a block in seconds; the last one may be shorter.
+
+    Yields:
+        Waveforms, shape `(num_samples,)`, 16 kHz mono, that follow each other without a gap.
+
+    Raises:
+        AudioError: As `load_audio`, when the damaged place is reached.
+    """
+    import soxr
+
+    with _open(path) as file:
+        rate, left = file.samplerate, file.frames
+        stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        while left > 0:
+            expected = min(left, round(block_s * rate))
+            samples = _read(file, path, expected)
+            left -= expected
+            _check_samples(samples, path, expected)
+            mono = samples.mean(axis=1)
+            if rate != SAMPLE_RATE:
+                mono = stream.resample_chunk(mono, last=left <= 0)
+            if len(mono):
+                yield mono.astype(np.float32, copy=False)
+
+
+def duration_seconds(path: str | Path) -> float:
+    """Returns a recording's length in seconds as its header tells it, without decoding.
+
+    Raises:
+        AudioError: If the file is missing or not audio.
+    """
+    with _open(path) as file:
+        return float(file.frames) / float(file.samplerate)
+
+
+def write_wav(path: str | Path, waveform: FloatArray) -> None:
+    """Writes a waveform as 16 kHz mono 16-bit PCM, under a temporary name and then renamed.
+
+    Args:
+        path: Where to write; its folder is made.
+        waveform: Shape `(num_samples,)`, 16 kHz; values outside [-1, 1] are clipped.
+
+    Raises:
+        ValueError: If `waveform` is not one-dimensional or has samples that are not finite.
+    """
+    import soundfile
+
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or not np.isfinite(waveform).all():
+        raise ValueError(f"expected finite samples in one dimension, received {waveform.shape}")
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+
+
+def describe_defect(
+    waveform: FloatArray, min_duration_s: float = MIN_DURATION_S
+) -> str | None:
+    """Says in a few words why a waveform cannot be used, or returns `None` if it can.
+
+    Args:
+        waveform: Shape `(num_samples,)`, 16 kHz.
+        min_duration_s: Shortest length that is accepted, in seconds.
+    """
+    if len(waveform) == 0:
+        return "empty"
+    if not np.isfinite(waveform).all():
+        return "non-finite samples"
+    duration = len(waveform) / SAMPLE_RATE
+    if duration < min_duration_s:
+        return f"too short: {duration:.2f} s, expected at least {min_duration_s:.2f} s"
+    level = peak_db(waveform)
+    if level < SILENCE_PEAK_DB:
+        return f"silent: peak {level:.0f} dBFS, expected at least {SILENCE_PEAK_DB:.0f} dBFS"
+    return None
+
+
+def peak_db(waveform: FloatArray) -> float:
+    """Returns the largest magnitude of a waveform in dB relative to full scale (floor -120)."""
+    peak = float(np.abs(waveform).max(initial=0.0))
+    return float(20 * np.log10(max(peak, 1e-6)))
+
+
+def _open(path: str | Path) -> Any:
+    """Opens a file for reading with soundfile, through ffmpeg where libsndfile cannot."""
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no such file"
+        raise AudioError(f"{path}: {kind}, expected an audio file; check the path")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty (0 bytes), expected audio; record it again")
+    try:
+        return soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        if path.suffix.lower() in FFMPEG_SUFFIXES:
+            return soundfile.SoundFile(_decode_with_ffmpeg(path))
+        raise AudioError(
+            f"{path}: not audio that can be read ({_reason(error)}); expected wav, flac, mp3, "
+            "ogg, opus or another format of libsndfile; convert it or check that it is complete"
+        ) from error
+
+
+def _decode_with_ffmpeg(path: Path) -> Any:
+    """Decodes a file into a 16 kHz mono wav held in memory."""
+    import io
+
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        raise AudioError(
+            f"{path}: {path.suffix} needs ffmpeg, which is not installed; "
+            "install ffmpeg or convert the file to wav"
+        )
+    command = [ffmpeg, "-v", "error", "-i", os.fspath(path), "-f", "wav", "-ac", "1", "-ar"]
+    command += [str(SAMPLE_RATE), "-c:a", "pcm_f32le", "pipe:1"]
+    result = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if result.returncode != 0 or not result.stdout:
+        raise AudioError(
+            f"{path}: ffmpeg cannot decode it ({_reason(result.stderr.decode(errors='replace'))}); "
+            "expected a complete audio file"
+        )
+    return io.BytesIO(result.stdout)
+
+
+def _read(file: Any, path: str | Path, num_frames: int) -> FloatArray:
+    """Reads up to `num_frames` frames of all channels, shape `(num_frames, num_channels)`."""
+    import soundfile
+
+    try:
+        samples: FloatArray = file.read(num_frames, dtype="float32", always_2d=True)
+        return samples
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise AudioError(
+            f"{path}: damaged audio ({_reason(error)}), expected {num_frames} more samples; "
+            "fetch or record it again"
+        ) from error
+
+
+def _check_samples(samples: FloatArray, path: str | Path, expected: int) -> None:
+    """Raises AudioError if fewer samples came than the header promised or one is not finite."""
+    # Headers of mp3 files are estimates: up to a second of difference is not a truncated file.
+    is_estimate = Path(path).suffix.lower() in {".mp3", ".mp2", ".mp1"} | FFMPEG_SUFFIXES
+    if len(samples) < expected and not (is_estimate and len(samples) > 0.8 * expected):
+        raise AudioError(
+            f"{path}: truncated, {len(samples)} samples of {expected} could be read; "
+            "fetch or record it again"
+        )
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: non-finite samples (NaN or infinity); record it again")
+
+
+def _resample(waveform: FloatArray, rate: int) -> FloatArray:
+    """Brings a waveform to 16 kHz with soxr at high quality, as librosa does."""
+    if rate == SAMPLE_RATE or len(waveform) == 0:
+        return np.ascontiguousarray(waveform, dtype=np.float32)
+    import soxr
+
+    return np.asarray(soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
+
+
+def _reason(error: object) -> str:
+    """Shortens a library's message to one short line."""
+    lines = str(error).strip().splitlines()
+    return lines[-1][:120] if lines else type(error).__name__

@@ -1,0 +1,62 @@
+"""Errors that a user can cause and mend, and how a script ends on them."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+"""Exit status of a script whose input was at fault, the same as argparse uses."""
+
+EXIT_INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as shells report it."""
+
+
+class VoiceprintError(Exception):
+    """A mistake in what the user gave, told in one line: received, expected, what to do."""
+
+
+class AudioError(VoiceprintError):
+    """A recording cannot be used: missing, empty, truncated, not audio, silent or too short."""
+
+
+class DataListError(VoiceprintError):
+    """A data list or trial list is missing or has a line that breaks the format."""
+
+
+class ModelError(VoiceprintError):
+    """A model file is missing, damaged, or not a model of this toolkit."""
+
+
+class DatabaseError(VoiceprintError):
+    """The voice database cannot do what was asked: unknown or unusable name, unreadable folder."""
+
+
+class MicrophoneError(VoiceprintError):
+    """No recording can be made: PyAudio or an input device is absent or refuses."""
+
+
+def run_script(main: Callable[[list[str] | None], int]) -> NoReturn:
+    """Runs a script's `main` and exits with its status.
+
+    A `VoiceprintError` becomes one line on stderr and status 2, Ctrl-C status 130. A reader that
+    closes the pipe early (`| head`) ends the script quietly.
+
+    Args:
+        main: Takes the command line (`None` means `sys.argv[1:]`) and returns the exit status.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Output lines hold Chinese text: a console in another encoding must not crash the script.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        sys.exit(main(None))
+    except VoiceprintError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
