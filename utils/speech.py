@@ -1,0 +1,98 @@
+"""Where somebody speaks in a recording: an energy detector, the same in training and in use.
+
+A 10 ms frame counts as speech if it is not far below the loud parts of its own recording. In noise
+that is almost as loud as the speech everything is kept: the network is trained on such noise, and
+losing speech costs more than keeping noise.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.audio import SAMPLE_RATE, FloatArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+FRAME_SAMPLES = 160
+"""10 ms, the hop of the spectrogram."""
+
+RANGE_DB = 35.0
+"""dB. Speech of one sitting spans about 30 dB from stressed vowels to weak fricatives."""
+
+LOUD_PERCENTILE = 95.0
+"""The level that only 5 % of the audible frames exceed stands for "the loud parts"."""
+
+FLOOR_DB = -66.0
+"""dBFS (root mean square of a frame). Below this is the noise of a 16-bit converter."""
+
+MIN_BURST_FRAMES = 4
+"""40 ms. Shorter sounds alone are clicks and taps, not speech."""
+
+PADDING_FRAMES = 10
+"""100 ms kept on each side of speech: soft onsets and endings; pauses up to 200 ms stay whole."""
+
+
+def speech_mask(waveform: FloatArray) -> BoolArray:
+    """Tells for each 10 ms of a waveform whether it is speech or close to speech.
+
+    Args:
+        waveform: Shape `(num_samples,)`, 16 kHz. A last incomplete frame counts as one frame.
+
+    Returns:
+        Shape `(ceil(num_samples / 160),)`.
+    """
+    levels = _levels_db(waveform)
+    audible = levels[levels > FLOOR_DB]
+    if len(audible) == 0:
+        return np.zeros(len(levels), dtype=bool)
+    loud = float(np.percentile(audible, LOUD_PERCENTILE))
+    mask = _without_short_runs(levels > max(loud - RANGE_DB, FLOOR_DB))
+    # A running maximum over 2 * PADDING_FRAMES + 1 frames, as a difference of counts.
+    counts = np.concatenate([[0], np.cumsum(mask)])
+    frames = np.arange(len(mask))
+    upper = np.minimum(frames + PADDING_FRAMES + 1, len(mask))
+    lower = np.maximum(frames - PADDING_FRAMES, 0)
+    padded: BoolArray = counts[upper] > counts[lower]
+    return padded
+
+
+def remove_silence(waveform: FloatArray) -> FloatArray:
+    """Cuts out leading, trailing and long inner silence.
+
+    Args:
+        waveform: Shape `(num_samples,)`, 16 kHz.
+
+    Returns:
+        The frames that `speech_mask` marks, joined; empty if there are none.
+    """
+    mask = speech_mask(waveform)
+    if mask.all():
+        return waveform
+    return waveform[np.repeat(mask, FRAME_SAMPLES)[: len(waveform)]]
+
+
+def speech_seconds(waveform: FloatArray) -> float:
+    """Returns how many seconds `remove_silence` would keep."""
+    mask = speech_mask(waveform)
+    return float(np.repeat(mask, FRAME_SAMPLES)[: len(waveform)].sum()) / SAMPLE_RATE
+
+
+def _levels_db(waveform: FloatArray) -> FloatArray:
+    """Returns the root mean square of each 10 ms frame in dBFS, without its constant offset."""
+    centred = waveform - (waveform.mean() if len(waveform) else 0.0)
+    num_frames = -(-len(centred) // FRAME_SAMPLES)
+    padded = np.zeros(num_frames * FRAME_SAMPLES, dtype=np.float32)
+    padded[: len(centred)] = centred
+    frames = padded.reshape(num_frames, FRAME_SAMPLES)
+    power = np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES
+    return np.asarray(10 * np.log10(power + 1e-12), dtype=np.float32)
+
+
+def _without_short_runs(mask: BoolArray) -> BoolArray:
+    """Clears runs of true that are shorter than `MIN_BURST_FRAMES`."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    result = mask.copy()
+    for start, end in zip(starts, ends, strict=True):
+        if end - start < MIN_BURST_FRAMES:
+            result[start:end] = False
+    return result
