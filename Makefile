@@ -1,0 +1,47 @@
+# Every target does the set-up it needs; a second call skips what is done.
+#
+#   make demo     set up, then compare two of the shipped recordings
+#   make test     set up, then run the tests
+#   make check    what a change must pass: format, lint, types, tests
+#   make bench    the measurements behind docs/results.md that need no data of yours
+#   make model    the whole recipe, from a folder of speech to a model: make model DATA=folder
+#   make clean    remove caches, logs and .venv; never recordings, lists or models
+#
+# PYTHON=python3.12 chooses the interpreter of .venv, MIRROR=URL another package index,
+# ARGS="-k name -x" what pytest runs.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+ARGS ?=
+export PYTHON MIRROR
+
+.PHONY: demo test check lint bench model clean setup setup-dev
+
+demo: setup
+	$(BIN)/python infer_contrast.py --audio_path1=audio/a_1.wav --audio_path2=audio/b_2.wav
+
+test: setup-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint test
+
+lint: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup-dev
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+model: setup
+	@echo "TODO-MODEL: the recipe is not written yet" >&2; exit 1
+
+setup:
+	@tools/setup.sh
+
+setup-dev:
+	@tools/setup.sh --dev
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis log
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
