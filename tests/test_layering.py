@@ -21,6 +21,7 @@ LAYERS = {
         "augment",
         "calibration",
         "data_list",
+        "embedding_cache",
         "metrics",
         "plots",
         "scoring",
