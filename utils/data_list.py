@@ -1,0 +1,190 @@
+"""Data lists (`path<TAB>label`) and trial lists (`1 a.wav b.wav`).
+
+Both are plain UTF-8 text, so that lists of other tools can be used and lists of several data
+sets can be joined by hand. docs/data_format.md describes them for users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import DataListError
+from utils.files import write_text_atomically
+
+BYTE_ORDER_MARK = "\ufeff"
+MAX_QUOTED_CHARS = 80  # what is quoted of a bad line, so that an error stays one readable line
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a data list: an audio file and the label of its speaker."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One line of a trial list: do the two files hold the same speaker?"""
+
+    is_target: bool
+    path1: str
+    path2: str
+
+
+def read_data_list(path: str | Path) -> list[Utterance]:
+    """Reads a data list.
+
+    Empty lines are ignored; a byte order mark and Windows line ends are accepted.
+
+    Args:
+        path: The list, one `path<TAB>label` a line. Labels are integers from 0.
+
+    Returns:
+        The utterances in the order of the file, at least one.
+
+    Raises:
+        DataListError: If the file is missing, not UTF-8 or holds no utterance, or if a line has
+            another form; it names the file, the line number, and what was received and expected.
+    """
+    utterances = []
+    for number, line in _read_lines(path, "create it with create_data.py"):
+        fields = line.split("\t")
+        if len(fields) != 2 or not fields[0].strip():
+            raise _line_error(path, number, line, "path<TAB>label")
+        label = fields[1].strip()
+        if not (label.isascii() and label.isdigit()):
+            raise _line_error(path, number, line, "an integer label from 0 after the tab")
+        utterances.append(Utterance(fields[0], int(label)))
+    if not utterances:
+        raise DataListError(f"{path}: no utterance in the list, expected lines path<TAB>label")
+    return utterances
+
+
+def write_data_list(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    r"""Writes a data list atomically: the old list stays whole until the new one is.
+
+    Args:
+        path: The list to write. Its folder is created if it is missing.
+        utterances: What to write, in this order; backslashes become forward slashes.
+
+    Raises:
+        DataListError: If a path cannot stand in a list (see `path_defect`), or a label is
+            negative. Nothing is written then.
+    """
+    lines = []
+    for utterance in utterances:
+        name = utterance.path.replace("\\", "/")
+        defect = path_defect(name)
+        if defect is not None:
+            raise DataListError(f"{path}: cannot list {_quote(name)}: {defect}")
+        if utterance.label < 0:
+            raise DataListError(f"{path}: label {utterance.label} of {name}, expected 0 or more")
+        lines.append(f"{name}\t{utterance.label}\n")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, "".join(lines))
+
+
+def path_defect(path: str) -> str | None:
+    """Says why a path cannot stand in a data list, or returns None if it can."""
+    if not path.strip():
+        return "empty path"
+    if any(char in path for char in "\t\n\r"):
+        return "tab or line break in the path"
+    if path.startswith(BYTE_ORDER_MARK):
+        return "path begins with a byte order mark"
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "path is not valid UTF-8"
+    return None
+
+
+def num_classes(utterances: Sequence[Utterance]) -> int:
+    """Returns the number of classes that a list needs: its largest label + 1.
+
+    Raises:
+        DataListError: If the list is empty.
+    """
+    if not utterances:
+        raise DataListError("the data list is empty, expected at least one utterance")
+    return max(utterance.label for utterance in utterances) + 1
+
+
+def check_labels(utterances: Sequence[Utterance], num_classes: int) -> None:
+    """Checks that every label is smaller than the number of classes.
+
+    Args:
+        utterances: What `read_data_list` returned.
+        num_classes: The number of classes of the network.
+
+    Raises:
+        DataListError: If a label is too large; it names the first such utterance, its number in
+            the list, and the number of classes that the list needs.
+    """
+    for number, utterance in enumerate(utterances, start=1):
+        if not 0 <= utterance.label < num_classes:
+            needed = max(item.label for item in utterances) + 1
+            raise DataListError(
+                f"utterance {number} of the list, {utterance.path}, has label {utterance.label}, "
+                f"expected 0 to {num_classes - 1}: num_classes is {num_classes} and must be at "
+                f"least {needed}, or leave it out to have it read from the list"
+            )
+
+
+def read_trial_list(path: str | Path) -> list[Trial]:
+    """Reads a trial list in the form of VoxCeleb.
+
+    Args:
+        path: The list, one trial a line: `1` (same speaker) or `0`, then two paths, separated
+            by tabs, or by spaces if no path holds one.
+
+    Returns:
+        The trials in the order of the file, at least one.
+
+    Raises:
+        DataListError: If the file is missing, not UTF-8 or holds no trial, or if a line has
+            another form; it names the file, the line number, and what was received and expected.
+    """
+    trials = []
+    for number, line in _read_lines(path, "expected lines like `1 a.wav b.wav`"):
+        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+        if len(fields) != 3 or fields[0] not in ("0", "1") or not (fields[1] and fields[2]):
+            raise _line_error(path, number, line, "1 (same speaker) or 0, and two paths")
+        trials.append(Trial(fields[0] == "1", fields[1], fields[2]))
+    if not trials:
+        raise DataListError(f"{path}: no trial in the list, expected lines like `1 a.wav b.wav`")
+    return trials
+
+
+def _read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
+    """Returns the numbered lines of a UTF-8 file that are not empty."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataListError(f"{path}: no such list, {advice}") from error
+    except OSError as error:
+        raise DataListError(f"{path}: cannot be read ({error.strerror}), {advice}") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise DataListError(
+            f"{path}, line {number}: byte 0x{data[error.start]:02x} is not UTF-8, "
+            "expected a UTF-8 text file"
+        ) from error
+    # Not str.splitlines: that also splits at characters which a file name may hold.
+    lines = text.removeprefix(BYTE_ORDER_MARK).split("\n")
+    numbered = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, start=1))
+    return [(number, line) for number, line in numbered if line.strip()]
+
+
+def _line_error(path: str | Path, number: int, line: str, expected: str) -> DataListError:
+    return DataListError(f"{path}, line {number}: received {_quote(line)}, expected {expected}")
+
+
+def _quote(text: str) -> str:
+    quoted = ascii(text) if not text.isprintable() else repr(text)
+    return quoted if len(quoted) <= MAX_QUOTED_CHARS else quoted[:MAX_QUOTED_CHARS] + "..."
