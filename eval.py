@@ -1,0 +1,97 @@
+"""Measures how well a model tells speakers apart, on all pairs of a data list or on given trials.
+
+    python eval.py --list_path=dataset/test_list.txt --report_dir=report
+
+All clips of the list are compared with each other, and the best of the thresholds 0.00 to 0.99 is
+told with its accuracy. Nearly all pairs are of different speakers, so that accuracy is close to 1
+for any model: compare models by the EER and minDCF in the lines after it.
+"""
+
+import argparse
+
+from tqdm import tqdm
+
+from utils import evaluation
+from utils.arguments import make_parser, print_arguments
+from utils.data_list import read_data_list, read_trial_list
+from utils.embedding_store import EmbeddingStore
+from utils.errors import run_script
+from utils.scoring import SWEEP_STEPS, sweep_accuracy
+
+
+def make_options() -> argparse.ArgumentParser:
+    """Declares the options."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--list_path", default="dataset/test_list.txt", help="data list: path<TAB>label a line")
+    add("--model_path", default="models/resnet34.keras", help="model to measure")
+    add("--include_self_pairs", action="store_true", help="pair each clip with itself too")
+    add("--trials", metavar="FILE", help="trials (1 a.wav b.wav) in place of all pairs of a list")
+    add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")
+    add("--embeddings", metavar="FILE.npz", help="keep embeddings here and reuse them from here")
+    add("--report_dir", metavar="DIR", help="write report.json and pictures to this folder")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the script and returns its exit status."""
+    parser = make_options()
+    args = parser.parse_args(argv)
+    if args.trials_root and not args.trials:
+        parser.error("--trials_root needs --trials")
+    if args.trials and args.include_self_pairs:
+        parser.error("--include_self_pairs goes with the pairs of a list, not with --trials")
+    print_arguments(args, ["trials" if args.trials else "list_path", "model_path"], parser)
+
+    # Mistakes in the list are told before the model is loaded, which takes seconds.
+    trials, labels = [], {}
+    if args.trials:
+        trials = evaluation.place_trials(read_trial_list(args.trials), args.trials_root)
+        paths = list(dict.fromkeys(path for t in trials for path in (t.path1, t.path2)))
+    else:
+        labels = evaluation.distinct_labels(read_data_list(args.list_path))
+        paths = list(labels)
+    if args.report_dir:
+        evaluation.make_folder(args.report_dir)
+
+    from utils.encoder import SpeakerEncoder
+
+    encoder = SpeakerEncoder(args.model_path)
+    print(f"==> successfully loading model {args.model_path}.\n")
+    store = EmbeddingStore(args.embeddings, encoder.model_id) if args.embeddings else None
+    print("开始提取全部的音频特征...", flush=True)
+    with tqdm(total=len(paths)) as bar:
+        clips = evaluation.embed_clips(encoder, paths, store, bar.update)
+    evaluation.name_defects(clips)
+
+    print("开始两两对比音频特征...", flush=True)
+    if args.trials:
+        with tqdm(total=len(trials)) as bar:
+            histogram = evaluation.score_listed_trials(clips, trials, bar.update)
+    else:
+        with tqdm(total=len(clips.rows)) as bar:
+            histogram = evaluation.score_pairs(clips, labels, args.include_self_pairs, bar.update)
+    report = evaluation.measure(histogram, encoder)
+    accuracy, threshold = sweep_accuracy(histogram, tqdm(range(SWEEP_STEPS)))
+    print(f"当阈值为{threshold:f}, 准确率最大，准确率为：{accuracy:f}")
+    report |= {
+        "best_accuracy": accuracy,
+        "best_threshold": threshold,
+        "model": args.model_path,
+        "model_id": encoder.model_id,
+        "list": args.trials or args.list_path,
+        "include_self_pairs": args.include_self_pairs,
+        "num_speakers": None if args.trials else len({labels[path] for path in clips.rows}),
+        "num_clips": len(clips.rows),
+        "left_out": clips.defects,
+    }
+    for line in evaluation.describe(report):
+        print(line)
+    if args.report_dir:
+        for path in evaluation.write_report(args.report_dir, report, histogram):
+            print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
