@@ -9,8 +9,8 @@
 #            that is between 3.10 and 3.13)
 #   MIRROR   package index to use in place of the default one, e.g. a mirror close to you
 #
-# A second call skips what is done. Missing system packages never stop it: without PortAudio the
-# microphone doesn't work, and all else does.
+# A second call skips what is done, until a requirements file changes. Missing system packages never
+# stop it: without PortAudio the microphone doesn't work, and all else does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,11 +49,8 @@ has_python_headers() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }
 has_portaudio() {
-  local dir
-  for dir in /usr/include /usr/local/include /opt/homebrew/include; do
-    if [ -e "$dir/portaudio.h" ]; then return 0; fi
-  done
-  return 1
+  if have brew && [ -e "$(brew --prefix)/include/portaudio.h" ]; then return 0; fi
+  have gcc && echo '#include <portaudio.h>' | gcc -E -x c - >/dev/null 2>&1
 }
 can_make_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 microphone_works() { [ -x $VENV/bin/python ] && $VENV/bin/python -c 'import pyaudio' 2>/dev/null; }
@@ -102,7 +99,6 @@ missing_packages() {
       fi
       if ! have ffmpeg; then echo ffmpeg-free; fi
     fi
-    if ! have espeak-ng; then echo espeak-ng; fi
   fi
 }
 
@@ -157,9 +153,14 @@ pip_install() {
     ${MIRROR:+--index-url "$MIRROR"} "$@"
 }
 
+if [ $with_tests = yes ]; then wanted=dev; else wanted=run; fi
+if is_done $wanted; then first_time=no; else first_time=yes; fi
+
 python=$(find_python)
-install_system_packages
-if [ -z "$python" ]; then python=$(find_python); fi
+if [ $first_time = yes ]; then
+  install_system_packages
+  if [ -z "$python" ]; then python=$(find_python); fi
+fi
 
 if ! "$VENV/bin/python" -c '' >/dev/null 2>&1; then
   if [ -z "$python" ]; then
@@ -176,9 +177,7 @@ fi
 # The microphone's package apart from the others, since it alone must be compiled and may fail.
 no_microphone=$VENV/requirements-no-microphone.txt
 grep -vi '^pyaudio' requirements.txt > "$no_microphone"
-had_microphone_try=no
-if [ $with_tests = yes ]; then wanted=dev; else wanted=run; fi
-if ! is_done $wanted; then
+if [ $first_time = yes ]; then
   say "installing Python packages (TensorFlow is large: this takes some minutes)"
   if [ $with_tests = yes ]; then
     pip_install -r "$no_microphone" -r requirements-dev.txt
@@ -187,13 +186,11 @@ if ! is_done $wanted; then
     pip_install -r "$no_microphone"
   fi
   fingerprint run > $VENV/setup-run.done
-else
-  had_microphone_try=yes
 fi
 
 if ! microphone_works; then
   # Tried once, and again as soon as PortAudio has come.
-  if [ $had_microphone_try = no ] || has_portaudio; then
+  if [ $first_time = yes ] || has_portaudio; then
     requirement=$(grep -i '^pyaudio' requirements.txt | sed 's/ *#.*//')
     if [ "$(uname)" = Darwin ] && have brew; then
       CFLAGS="-I$(brew --prefix)/include ${CFLAGS:-}" LDFLAGS="-L$(brew --prefix)/lib ${LDFLAGS:-}" \
