@@ -168,7 +168,7 @@ class Crops:
             for number in progress(range(len(self._items)), "reading"):
                 self._crops.append(middle(remove_silence(self.waveform(number, "full"))))
         clean = self._crops[index]
-        return clean if condition == "3 s" else self._degrade(index, clean)
+        return self._degrade(index, clean) if condition == "degraded 3 s" and len(clean) else clean
 
     def _degrade(self, index: int, clean: FloatArray) -> FloatArray:
         """Adds babble and cuts the band; the utterance's path alone decides which voices."""
@@ -271,6 +271,8 @@ def embed_all(system: System, condition: str, items: Sequence[Item], crops: Crop
         waveform = crops.waveform(index, condition)
         start = time.perf_counter()
         try:
+            if not len(waveform):
+                raise ValueError("no speech")
             rows.append(system.embed(waveform))
         except (VoiceprintError, ValueError):
             rows.append(None)  # refused: named in the report
