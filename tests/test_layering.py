@@ -23,7 +23,9 @@ LAYERS = {
         "conversion",
         "data_list",
         "embedding_cache",
+        "embedding_store",
         "integrity",
+        "layouts",
         "metrics",
         "plots",
         "scoring",
@@ -31,8 +33,8 @@ LAYERS = {
         "speech",
         "teacher",
     ],
-    2: ["losses", "model_file", "reader", "resnet", "trainer"],
-    3: ["database", "datasets", "encoder", "evaluation", "recorder", "training"],
+    2: ["losses", "model_file", "reader", "resnet", "trainer", "training_options"],
+    3: ["database", "datasets", "encoder", "evaluation", "menu", "recorder", "training"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 
