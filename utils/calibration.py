@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.metrics import ErrorCurve, FloatArray, IntArray
-from utils.scoring import ScoreHistogram, bin_edges
+from utils.scoring import BINS_PER_UNIT, ScoreHistogram, bin_edges
 
 STRICT_FALSE_ACCEPT_RATE = 0.001
 """False accepts at the strict threshold: at most one stranger in a thousand is let in."""
@@ -35,7 +35,8 @@ class Calibration:
 
     Attributes:
         threshold: Score where misses and false accepts are equally frequent.
-        strict_threshold: Score from which at most 0.1 % of strangers are accepted.
+        strict_threshold: Score from which at most 0.1 % of strangers are accepted, never lower
+            than `threshold`.
         slope: Log-odds of "same person" per unit of score.
         offset: Log-odds of "same person" at score 0, for even odds before listening.
     """
@@ -165,9 +166,12 @@ def _fit(
         nontarget_counts[used] * ((1 - prior) / nontarget_counts.sum()),
         penalty=1 / (SLOPE_PRIOR_SD**2 * min(target_counts.sum(), nontarget_counts.sum())),
     )
+    threshold = curve.equal_error_rate()[1]
+    strict_threshold = curve.threshold_at_false_accept_rate(STRICT_FALSE_ACCEPT_RATE)
     return Calibration(
-        threshold=curve.equal_error_rate()[1],
-        strict_threshold=curve.threshold_at_false_accept_rate(STRICT_FALSE_ACCEPT_RATE),
+        threshold=threshold,
+        # With an EER under 0.1 % the EER point is the stricter of the two.
+        strict_threshold=max(strict_threshold, threshold),
         slope=slope,
         offset=offset,
     )
@@ -182,11 +186,12 @@ def _fit_logistic(
     """Returns the `(slope, offset)` that minimise the weighted, regularised cross-entropy.
 
     Newton's method with halved steps, on standardised scores. The weights are 1 in total, so that
-    `penalty` is the inverse of the variance of the slope's prior times the number of trials.
+    `penalty` is 1 over the product of the number of trials and the variance of the slope's prior.
     """
     weights = target_weights + nontarget_weights
     mean = float(weights @ scores)
-    spread = float(np.sqrt(weights @ (scores - mean) ** 2)) or 1.0
+    # Scores that differ by less than a bin say nothing.
+    spread = max(float(np.sqrt(weights @ (scores - mean) ** 2)), 1 / BINS_PER_UNIT)
     inputs = np.stack([(scores - mean) / spread, np.ones_like(scores)])
     penalties = np.array([penalty, 0.0])
 
