@@ -1,0 +1,59 @@
+"""Trains the voiceprint network on the lists that create_data.py wrote.
+
+    python train.py                                    # all GPUs, or the CPU
+    python train.py --gpu 0,1 --batch_size 128
+    python train.py --resume models/resnet34-51.keras  # goes on where a training stopped
+
+An epoch ends with a checkpoint models/resnet34-EPOCH.keras, the accuracy on the test list and the
+equal error rate (EER) of its speakers. Ctrl-C at any moment: go on with --resume.
+"""
+
+import argparse
+import sys
+
+from utils import training_options
+from utils.arguments import make_parser, print_arguments
+from utils.data_list import read_data_list
+from utils.errors import run_script
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = make_parser(__doc__)
+    training_options.add_options(parser)
+    args = parser.parse_args(argv)
+    training_options.check_options(parser, args)
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains; returns the exit status."""
+    args = parse_args(argv)
+    parser = make_parser(__doc__)
+    training_options.add_options(parser)
+    print_arguments(args, training_options.SEED_OPTIONS, parser)
+    train = read_data_list(args.train_list_path)
+    test = read_data_list(args.test_list_path) if args.test_list_path else []
+    settings = training_options.to_settings(args)
+
+    from utils.training import Training, describe_checkpoint, select_devices
+
+    strategy = select_devices(args.gpu, args.precision)
+    training = Training(
+        train, test, settings, args.num_classes, args.resume, args.init, strategy
+    )
+    try:
+        if args.resume:
+            print(f"==> resuming from {describe_checkpoint(args.resume)}")
+        training.run()
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with --resume and the newest file in {args.model_dir}",
+              file=sys.stderr)  # fmt: skip
+        raise
+    finally:
+        training.close()
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,122 @@
+"""Training losses: which speaker is it (softmax and margins), and what would the teacher say.
+
+All functions take and return tensors of the Keras backend in use.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+
+def softmax(outputs: Any, labels: Any, margin: float, scale: float) -> Any:
+    """Returns the cross-entropy of plain logits, the seed's loss; margin and scale are unused.
+
+    Args:
+        outputs: Logits, shape `(batch, num_classes)`.
+        labels: True classes, int, shape `(batch,)`.
+        margin: Unused.
+        scale: Unused.
+
+    Returns:
+        Loss of each sample, shape `(batch,)`.
+    """
+    del margin, scale
+    return ops.sparse_categorical_crossentropy(labels, outputs, from_logits=True)
+
+
+def am_softmax(outputs: Any, labels: Any, margin: float, scale: float) -> Any:
+    """Returns the additive-margin softmax loss: the true class's cosine is lowered by a margin.
+
+    Args:
+        outputs: Cosines, shape `(batch, num_classes)`.
+        labels: True classes, int, shape `(batch,)`.
+        margin: Subtracted from the true class's cosine.
+        scale: Multiplies all cosines before the softmax.
+
+    Returns:
+        Loss of each sample, shape `(batch,)`.
+
+    Source: Wang et al., Additive Margin Softmax for Face Verification (2018), equation 6.
+    """
+    is_true = ops.one_hot(labels, outputs.shape[-1], dtype=outputs.dtype)
+    return ops.sparse_categorical_crossentropy(
+        labels, scale * (outputs - margin * is_true), from_logits=True
+    )
+
+
+def aam_softmax(outputs: Any, labels: Any, margin: float, scale: float) -> Any:
+    """Returns the additive-angular-margin loss: the true class's angle is widened by a margin.
+
+    Args:
+        outputs: Cosines, shape `(batch, num_classes)`.
+        labels: True classes, int, shape `(batch,)`.
+        margin: Added to the true class's angle, in radians.
+        scale: Multiplies all cosines before the softmax.
+
+    Returns:
+        Loss of each sample, shape `(batch,)`.
+
+    Source: Deng et al., ArcFace (2019), equation 3. Beyond angle pi - margin the cosine would rise
+    again; there it is continued as a line, as the authors' published code does.
+    """
+    cosine = ops.clip(outputs, -1.0, 1.0)
+    sine = ops.sqrt(ops.maximum(1.0 - ops.square(cosine), 1e-7))
+    widened = cosine * math.cos(margin) - sine * math.sin(margin)  # cos(angle + margin)
+    line = cosine - math.sin(margin) * margin
+    widened = ops.where(cosine > -math.cos(margin), widened, line)
+    is_true = ops.one_hot(labels, outputs.shape[-1], dtype=outputs.dtype)
+    logits = scale * (cosine + is_true * (widened - cosine))
+    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
+CLASSIFICATION_LOSSES: dict[str, Callable[[Any, Any, float, float], Any]] = {
+    "softmax": softmax,
+    "am_softmax": am_softmax,
+    "aam_softmax": aam_softmax,
+}
+"""The choices of `--loss`. All but `softmax` take cosines as the classification output."""
+
+
+def teacher_distance(embeddings: Any, teachers: Any) -> Any:
+    """Returns the squared distance on the unit sphere: 2 (1 - cosine).
+
+    Args:
+        embeddings: Unit length, shape `(batch, size)`.
+        teachers: What the teacher says of the same utterances, unit length, same shape.
+
+    Returns:
+        Loss of each sample in [0, 4], shape `(batch,)`.
+    """
+    return 2.0 * (1.0 - ops.sum(embeddings * teachers, axis=-1))
+
+
+def teacher_contrast(
+    embeddings: Any, teachers: Any, labels: Any, has_teacher: Any, temperature: float
+) -> Any:
+    """Returns how well each embedding picks its own teacher vector out of the batch.
+
+    Other utterances of the same speaker are left out of the choice: they are no wrong answers.
+
+    Args:
+        embeddings: Unit length, shape `(batch, size)`.
+        teachers: Unit length, same shape.
+        labels: Speakers, int, shape `(batch,)`.
+        has_teacher: 1 where `teachers` holds a vector, 0 where it is filler, shape `(batch,)`.
+        temperature: Divides the cosines before the softmax.
+
+    Returns:
+        Loss of each sample, shape `(batch,)`.
+
+    Source: van den Oord et al., Representation Learning with Contrastive Predictive Coding
+    (2018), equation 4, with the teacher's vectors as candidates.
+    """
+    size = ops.shape(labels)[0]
+    logits = ops.matmul(embeddings, ops.transpose(teachers)) / temperature
+    is_own = ops.expand_dims(ops.arange(size), 1) == ops.expand_dims(ops.arange(size), 0)
+    is_same = ops.expand_dims(labels, 1) == ops.expand_dims(labels, 0)
+    is_filler = ops.expand_dims(has_teacher, 0) < 0.5
+    excluded = ops.logical_and(ops.logical_or(is_same, is_filler), ops.logical_not(is_own))
+    logits = ops.where(excluded, -1e4, logits)
+    return ops.sparse_categorical_crossentropy(ops.arange(size), logits, from_logits=True)

@@ -1,0 +1,206 @@
+"""The model file: a Keras archive that also carries everything needed to use the model.
+
+A `.keras` file is a zip archive. Beside what Keras writes, ours holds `voiceprint.json` (feature
+settings, embedding size, thresholds, calibration, versions) and, in checkpoints of a training,
+`training_state.npz`. Reading the metadata takes neither Keras nor TensorFlow.
+"""
+
+import hashlib
+import io
+import json
+import platform
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.audio import SAMPLE_RATE
+from utils.errors import ModelError
+from utils.files import atomic_path
+from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
+
+METADATA_NAME = "voiceprint.json"
+STATE_NAME = "training_state.npz"
+WEIGHTS_NAME = "model.weights.h5"
+FORMAT = 1
+
+FEATURES = {
+    "sample_rate": SAMPLE_RATE,
+    "n_fft": N_FFT,
+    "win_length": WIN_LENGTH,
+    "hop_length": HOP_LENGTH,
+    "epsilon": EPSILON,
+}
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def read_model_metadata(path: str | Path) -> dict[str, Any]:
+    """Returns what a model file says of itself, without loading the network.
+
+    Raises:
+        ModelError: If the file is missing, damaged, not a model of this toolkit, or made for
+            other features.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such model file, expected a .keras file of train.py; "
+            "check --model_path or use models/resnet34.keras"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata: dict[str, Any] = json.loads(archive.read(METADATA_NAME))
+    except zipfile.BadZipFile as error:
+        kind = f"a {path.suffix} file" if path.suffix != ".keras" else "damaged or incomplete"
+        raise ModelError(
+            f"{path}: {kind}, expected a complete .keras file of train.py; copy it again"
+        ) from error
+    except (KeyError, ValueError, OSError) as error:
+        raise ModelError(
+            f"{path}: a Keras file without {METADATA_NAME}, expected a model of this toolkit; "
+            "use one that train.py wrote"
+        ) from error
+    if metadata.get("features") != FEATURES:
+        raise ModelError(
+            f"{path}: made for the features {metadata.get('features')}, expected {FEATURES}; "
+            "train it again with this version"
+        )
+    return metadata
+
+
+def model_id(path: str | Path) -> str:
+    """Returns the SHA-256 of a model file: embeddings of different files cannot be compared."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_network(path: str | Path) -> Any:
+    """Returns the Keras model of a model file.
+
+    Raises:
+        ModelError: As `read_model_metadata`, or if Keras cannot load the network.
+    """
+    read_model_metadata(path)
+    import keras
+
+    import utils.resnet  # noqa: F401  registers the layers
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ModelError(
+            f"{path}: the network cannot be loaded ({reason}); expected a file of train.py "
+            "written by this version; copy it again or train anew"
+        ) from error
+
+
+def read_training_state(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays from which a training goes on.
+
+    Raises:
+        ModelError: If the file is no checkpoint of a training.
+    """
+    read_model_metadata(path)
+    with zipfile.ZipFile(path) as archive:
+        try:
+            data = archive.read(STATE_NAME)
+        except KeyError as error:
+            raise ModelError(
+                f"{path}: a finished model without training state, expected a checkpoint such as "
+                "models/resnet34-51.keras to resume; use --init to begin from its weights"
+            ) from error
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def write_model(
+    path: str | Path,
+    network: Any,
+    metadata: Mapping[str, Any],
+    state: Arrays | None = None,
+    half_precision: bool = False,
+) -> None:
+    """Writes a model file in one step: a reader finds the old one or the new one.
+
+    Args:
+        path: Ends in `.keras`.
+        network: Keras model with the outputs classification and embedding.
+        metadata: What the file shall say of itself beside the features and versions.
+        state: Training state, for checkpoints.
+        half_precision: Whether to store weights in 16 bits: half the size; the embeddings differ
+            by less than 1e-3.
+    """
+    with atomic_path(path) as temporary:
+        network.save(temporary)
+        if half_precision:
+            _halve_weights(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(METADATA_NAME, _to_json(metadata))
+            if state is not None:
+                buffer = io.BytesIO()
+                np.savez(buffer, **dict(state))
+                archive.writestr(STATE_NAME, buffer.getvalue())
+
+
+def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
+    """Changes entries of a model file's metadata, such as its thresholds, in one step.
+
+    Raises:
+        ModelError: As `read_model_metadata`.
+    """
+    metadata = {**read_model_metadata(path), **changes}
+    with atomic_path(path) as temporary:
+        _copy_archive(Path(path), temporary, {METADATA_NAME: _to_json(metadata).encode()})
+
+
+def _to_json(metadata: Mapping[str, Any]) -> str:
+    """Returns the metadata as JSON text, with format, features and versions filled in."""
+    import keras
+
+    filled = {
+        "versions": {"keras": keras.__version__, "python": platform.python_version()},
+        **metadata,
+        "format": FORMAT,
+        "features": FEATURES,
+    }
+    return json.dumps(filled, ensure_ascii=False, indent=1)
+
+
+def _halve_weights(path: Path) -> None:
+    """Rewrites the weights in an archive as 16-bit floats."""
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        source = h5py.File(io.BytesIO(archive.read(WEIGHTS_NAME)), "r")
+    buffer = io.BytesIO()
+    with source, h5py.File(buffer, "w") as target:
+        target.attrs.update(source.attrs)
+
+        def copy(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                data = item[()]
+                if data.dtype == np.float32:
+                    data = data.astype(np.float16)
+                made: Any = target.create_dataset(name, data=data)
+            else:
+                made = target.require_group(name)
+            made.attrs.update(item.attrs)
+
+        source.visititems(copy)
+    with atomic_path(path) as temporary:
+        _copy_archive(path, temporary, {WEIGHTS_NAME: buffer.getvalue()})
+
+
+def _copy_archive(source: Path, target: Path, replaced: Mapping[str, bytes]) -> None:
+    """Copies a zip archive member by member, with some contents replaced."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for item in old.infolist():
+            if item.filename not in replaced:
+                new.writestr(item, old.read(item.filename))
+        for name, data in replaced.items():
+            new.writestr(name, data, compress_type=zipfile.ZIP_DEFLATED)
