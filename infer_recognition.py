@@ -1,0 +1,100 @@
+"""Enrols speakers and tells who speaks, from the microphone or from files.
+
+python infer_recognition.py      the menu: 0 enrols, 1 recognises, 2 lists, 3 deletes, q leaves
+python infer_recognition.py --register 夜雨飘零 1.wav 2.wav
+python infer_recognition.py --recognize audio/a_1.wav      status 1 if it is nobody enrolled
+python infer_recognition.py --list              --delete 夜雨飘零 removes a speaker
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from utils.arguments import make_parser, print_arguments, score
+from utils.audio import FloatArray, load_audio
+from utils.database import VoiceprintDatabase, clean_name
+from utils.encoder import SpeakerEncoder, read_model_metadata
+from utils.errors import run_script
+from utils.menu import Menu, choose_if_exists, describe_match, print_deletion, print_speakers
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the options."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--audio_db", default="audio_db", help="enrolled voices: NAME.wav and NAME/*.wav")
+    add("--model_path", default="models/resnet34.keras", help="speaker model")
+    add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
+    add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--register", nargs="+", metavar=("NAME", "FILE"), help="enrol a speaker from files")
+    add("--recognize", nargs=1, metavar="FILE", help="tell who speaks in a file")
+    add("--list", action="store_true", help="list the enrolled speakers")
+    add("--delete", metavar="NAME", help="delete a speaker with all recordings")
+    args = parser.parse_args(argv)
+    if args.register and len(args.register) < 2:
+        parser.error("--register: received a name alone, expected a name and at least one file")
+    return args
+
+
+def infer(encoder: SpeakerEncoder, waveform: FloatArray) -> FloatArray:
+    """Returns the embedding of a recording, unit length, shape `(embedding_size,)`."""
+    return encoder.embed_waveform(waveform)
+
+
+def load_audio_db(database: VoiceprintDatabase) -> None:
+    """Loads the enrolled voices and names them; what cannot be used is told on stderr."""
+    for name in database.load():
+        print(f"Loaded {name} audio.", flush=True)
+    for path, reason in database.rejected:
+        print(f"warning: {path} is left out: {reason}", file=sys.stderr)
+
+
+def register(
+    database: VoiceprintDatabase, name: str, waveforms: list[FloatArray], replace: bool = False
+) -> list[Path]:
+    """Saves recordings in the database and takes their embeddings into the comparison."""
+    return (database.replace if replace else database.add)(name, *waveforms)
+
+
+def recognition(
+    database: VoiceprintDatabase, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
+) -> tuple[str | None, float]:
+    """Compares a recording with all speakers: the best of them, or None below the threshold."""
+    name, best = database.rank(infer(encoder, waveform))[0]
+    return (name if best >= threshold else None), best
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Does what one option says, or runs the menu."""
+    args = parse_args(argv)
+    if args.list or args.delete is not None:
+        database = VoiceprintDatabase(args.audio_db)
+        print_speakers(database) if args.list else print_deletion(database, args.delete)
+        return 0
+    if args.threshold is None:
+        args.threshold = read_model_metadata(args.model_path)["strict_threshold"]
+    print_arguments(args, ["audio_db", "model_path", "threshold"])
+    # A bad name or file is told now, not after the seconds that the model takes to load.
+    new_name = clean_name(args.register[0]) if args.register else ""
+    waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]
+    encoder = SpeakerEncoder(args.model_path)
+    print(f"==> successfully loading model {args.model_path}.\n", flush=True)
+    database = VoiceprintDatabase(args.audio_db, encoder)
+    if args.register:
+        replace = choose_if_exists(database, new_name, args.if_exists) == "replace"
+        print(f"已注册{new_name}：", *register(database, new_name, waveforms, replace))
+        return 0
+    load_audio_db(database)
+    recognise = partial(recognition, database, encoder, args.threshold)
+    if args.recognize:
+        name, best = recognise(waveforms[0])
+        print(describe_match(name, best))
+        return 0 if name is not None else 1
+    Menu(database, register, recognise).run()
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
