@@ -89,8 +89,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings(**{name: value for name, value in vars(args).items() if name != "dataset"})
     summary = create_lists(args.dataset, settings)
     print_summary(summary, args.list_dir.as_posix())
-    if not summary.num_test:
-        print("warning: the test list is empty, every speaker has one clip", file=sys.stderr)
+    if summary.num_test == summary.num_test_speakers:
+        print("warning: no two clips of one speaker are in the test list, so eval.py cannot measure "
+              "with it: lower --test_every or use --test_speakers 0.1", file=sys.stderr)  # fmt: skip
     return 0
 
 
