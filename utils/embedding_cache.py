@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class EmbeddingCache:
 
     def _read(self) -> dict[str, _Entry]:
         """Returns the entries of the file, or raises whatever tells that it is of no use."""
-        with np.load(self.path, allow_pickle=False) as file:
+        # From memory: NumPy leaves a damaged file open.
+        with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as file:
             index = json.loads(str(file["index"]))
             embeddings = np.asarray(file["embeddings"], dtype=np.float32)
         if self.model_id not in ("", index["model_id"]):
