@@ -59,19 +59,22 @@ def test_scores_one_by_one_give_the_same_as_bins() -> None:
     assert binned.offset == pytest.approx(exact.offset, rel=1e-3)
 
 
-def test_fit_is_the_minimum_of_the_cross_entropy() -> None:
-    scores, labels = normal_scores(400, 3000)
+@pytest.mark.parametrize("count", [4, 400])
+def test_fit_is_the_minimum_of_the_cross_entropy(count: int) -> None:
+    # 4 targets and 8 others don't overlap: the prior alone keeps the slope finite.
+    scores, labels = normal_scores(count, 2 * count)
     fitted = fit_calibration_to_scores(scores, labels)
-    weights = np.where(labels == 1, 0.5 / 400, 0.5 / 3000)
+    weights = np.where(labels == 1, 0.5 / count, 0.25 / count)
+    spread = np.sqrt(np.cov(scores, aweights=weights, ddof=0))
 
     def loss(slope: float, offset: float) -> float:
         log_odds = np.where(labels == 1, 1, -1) * (slope * scores + offset)
-        penalty = (slope * np.sqrt(np.cov(scores, aweights=weights))) ** 2 / (2 * 100 * 400)
+        penalty = (slope * spread) ** 2 / (2 * 10**2 * count)
         return float(weights @ np.logaddexp(0, -log_odds) + penalty)
 
     best = loss(fitted.slope, fitted.offset)
-    for change in (-0.3, 0.3):
-        assert loss(fitted.slope + change, fitted.offset) > best
+    for change in (-0.03, 0.03):
+        assert loss(fitted.slope + change, fitted.offset - 0.3 * change) > best
         assert loss(fitted.slope, fitted.offset + change) > best
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import eval as eval_script
+from utils.calibration import Calibration
 from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,10 +92,11 @@ def test_prints_the_figures_that_the_seed_lacks(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines()[9:] == [
         "EER: 0.000 % at threshold 0.5025",
         "minDCF: 0.0000 at threshold 0.5025 (p_target 0.01, c_miss 1, c_fa 1)",
+        "Misses at 0.1 % false accepts: 0 % at threshold 0.5025",
         'Accuracy of always answering "different": 0.800000',
         "Speakers: 3, clips: 6, target trials: 3, non-target trials: 12",
-        "Model's threshold 0.5000: 0 % false accepts, 0 % false rejects",
-        "Model's strict threshold 0.9000: 0 % false accepts, 0 % false rejects",
+        "Model's threshold 0.5000: 0 % false accepts, 0 % misses",
+        "Model's strict threshold 0.9000: 0 % false accepts, 0 % misses",
     ]
 
 
@@ -108,6 +110,17 @@ def test_self_pairs_come_back_with_the_seeds_protocol(capsys: pytest.CaptureFixt
 def test_report_holds_figures_and_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     eval_script.main([f"--list_path={three_speakers()}", "--report_dir=a/report"])
     report = json.loads(Path("a/report/report.json").read_text(encoding="utf-8"))
+    strict_point = report.pop("strict_point")
+    assert strict_point == {
+        "threshold": pytest.approx(0.5025, abs=1e-3),
+        "false_accept_rate": 0.0,
+        "miss_rate": 0.0,
+    }
+    own = Calibration.from_dict(report)
+    assert own.threshold == own.strict_threshold == report["eer_threshold"]
+    assert own.probability(0.0) < 0.5 < own.probability(0.9)
+    for name in own.to_dict():
+        del report[name]
     assert report == {
         "eer": 0.0,
         "eer_threshold": pytest.approx(0.5025, abs=1e-3),

@@ -154,6 +154,13 @@ def test_hand_made_histogram() -> None:
     assert histogram.accuracy_at(0.5) == pytest.approx(3 / 5)
 
 
+def test_rounding_does_not_move_a_score_under_its_edge() -> None:
+    for edge in (-1.0, -0.3, 0.29, 0.57, 0.79, 1.0):
+        counts = histogram_of([max(edge - 5e-7, -1), edge], [1, 1]).target_counts
+        assert counts[round((edge + 1) * BINS_PER_UNIT)] == 2
+    assert histogram_of([0.79 - 2e-6], [1]).errors_at(0.79) == (0, 1)
+
+
 @given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=60))
 def test_errors_at_equal_the_plain_way(trials: list[tuple[float, bool]]) -> None:
     scores, labels = map(np.array, zip(*trials, strict=True))

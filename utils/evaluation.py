@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from utils.calibration import STRICT_FALSE_ACCEPT_RATE, fit_calibration
 from utils.data_list import Trial, Utterance
 from utils.embedding_store import EmbeddingStore
 from utils.errors import AudioError, DataListError, VoiceprintError
@@ -219,6 +220,7 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
     curve = ErrorCurve.from_histogram(histogram)
     eer, eer_threshold = curve.equal_error_rate()
     min_dcf, min_dcf_threshold = curve.min_dcf(P_TARGET, C_MISS, C_FALSE_ACCEPT)
+    calibration = fit_calibration(histogram)
     report: dict[str, Any] = {
         "eer": eer,
         "eer_threshold": eer_threshold,
@@ -230,11 +232,17 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
         "always_different_accuracy": num_nontarget / (num_target + num_nontarget),
         "num_target_trials": num_target,
         "num_nontarget_trials": num_nontarget,
+        # What this list would give a model as its own.
+        **calibration.to_dict(),
     }
-    for name in ("threshold", "strict_threshold"):
-        threshold = getattr(encoder, name)
+    thresholds = {
+        "strict_point": calibration.strict_threshold,
+        "model_threshold": encoder.threshold,
+        "model_strict_threshold": encoder.strict_threshold,
+    }
+    for name, threshold in thresholds.items():
         num_false_accepts, num_misses = histogram.errors_at(threshold)
-        report[f"model_{name}"] = {
+        report[name] = {
             "threshold": threshold,
             "false_accept_rate": num_false_accepts / num_nontarget,
             "miss_rate": num_misses / num_target,
@@ -244,10 +252,13 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
 
 def describe(report: dict[str, Any]) -> list[str]:
     """Returns the lines that eval.py prints after those of the seed."""
+    strict = report["strict_point"]
     lines = [
         f"EER: {100 * report['eer']:.3f} % at threshold {report['eer_threshold']:.4f}",
         f"minDCF: {report['min_dcf']:.4f} at threshold {report['min_dcf_threshold']:.4f} "
         f"(p_target {report['p_target']:g}, c_miss {report['c_miss']:g}, c_fa {report['c_fa']:g})",
+        f"Misses at {format_rate(STRICT_FALSE_ACCEPT_RATE)} false accepts: "
+        f"{format_rate(strict['miss_rate'])} at threshold {strict['threshold']:.4f}",
         f'Accuracy of always answering "different": {report["always_different_accuracy"]:.6f}',
         f"Speakers: {_or_unknown(report['num_speakers'])}, clips: {report['num_clips']:,}, "
         f"target trials: {report['num_target_trials']:,}, "
@@ -256,7 +267,7 @@ def describe(report: dict[str, Any]) -> list[str]:
     for mark in model_marks(report):
         lines.append(
             f"{mark.name} {mark.threshold:.4f}: {format_rate(mark.false_accept_rate)} false "
-            f"accepts, {format_rate(mark.miss_rate)} false rejects"
+            f"accepts, {format_rate(mark.miss_rate)} misses"
         )
     return lines
 
