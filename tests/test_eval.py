@@ -200,6 +200,23 @@ def test_embeddings_are_kept_and_reused(capsys: pytest.CaptureFixture[str]) -> N
     assert FakeEncoder.calls[6:] == ["1_1.wav"], "only the changed clip is"
 
 
+def test_an_interrupted_run_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    list_path = three_speakers()
+    Path("0_0.wav").write_bytes(b"sound")
+
+    def stop_after_one(
+        self: FakeEncoder, paths: Sequence[str], *, on_error: str
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        yield 0, np.ones(16, np.float32)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeEncoder, "embed_files", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        eval_script.main([f"--list_path={list_path}", "--embeddings=list.npz"])
+    with np.load("list.npz") as archive:
+        assert archive["path"].tolist() == ["0_0.wav"]
+
+
 def test_embeddings_of_another_model_are_not_reused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,9 @@
 """All pairs and listed trials against the plain way of computing them."""
 
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +199,15 @@ def test_random_embeddings_reach_the_seeds_accuracy_with_self_pairs() -> None:
     labels = np.random.default_rng(1).integers(0, 3242, 1000)
     accuracy, _ = sweep_accuracy(score_all_pairs(embeddings, labels, include_self=True))
     assert accuracy > 0.9995
+
+
+def test_benchmark_runs(root: Path) -> None:
+    command = [sys.executable, str(root / "benchmarks" / "scoring.py"), "--dimensions=16"]
+    command += ["--clips=120", "--speakers=20", "--baseline_clips=60"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "120 clips x 16, 7,140 pairs" in done.stdout
+    assert "1,770 pairs measured" in done.stdout
+    assert "ratio:" in done.stdout
 
 
 ONE = np.ones((2, 3), np.float32)

@@ -94,17 +94,20 @@ def embed_clips(
     defects: dict[str, str] = {}
     progress(len(embeddings))
     todo = [path for path in paths if path not in embeddings]
-    for position, result in encoder.embed_files(todo, on_error="skip") if todo else ():
-        path = todo[position]
-        if isinstance(result, AudioError):
-            defects[path] = str(result)
-        else:
-            embeddings[path] = result
-            if store is not None:
-                store.put(path, result)
-        progress(1)
-    if store is not None:
-        store.save()
+    try:
+        for position, result in encoder.embed_files(todo, on_error="skip") if todo else ():
+            path = todo[position]
+            if isinstance(result, AudioError):
+                defects[path] = str(result)
+            else:
+                embeddings[path] = result
+                if store is not None:
+                    store.put(path, result)
+            progress(1)
+    finally:
+        # Ctrl-C after an hour keeps the hour.
+        if store is not None:
+            store.save()
     usable = [path for path in paths if path in embeddings]
     if not usable:
         first = next(iter(defects.values()), "the list is empty")
