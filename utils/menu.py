@@ -4,6 +4,7 @@ Prompts and answers are those of the project's first version, in Chinese; what c
 silent until it is needed.
 """
 
+import contextlib
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -102,6 +103,9 @@ class Menu:
 
     def run(self) -> None:
         """Asks and acts until somebody leaves. Errors are told and lead back to the question."""
+        # With it, input() lets a name be edited with the arrow keys, wide characters too.
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401
         try:
             while True:
                 key = _key(input("请选择功能，0为注册音频到声纹库，1为执行声纹识别："))
