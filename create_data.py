@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     summary = create_lists(args.dataset, settings)
     print_summary(summary, args.list_dir.as_posix())
     if summary.num_test == summary.num_test_speakers:
-        print("warning: no two clips of one speaker are in the test list, so eval.py cannot measure "
-              "with it: lower --test_every or use --test_speakers 0.1", file=sys.stderr)  # fmt: skip
+        advice = "lower --test_every or use --test_speakers 0.1 to have pairs for eval.py"
+        print(f"warning: no speaker has two clips in the test list: {advice}", file=sys.stderr)
     return 0
 
 

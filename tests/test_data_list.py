@@ -132,7 +132,7 @@ def test_impossible_path_is_refused_and_the_old_list_kept(
 
 
 def test_negative_label_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataListError, match="label -1 of a.wav"):
+    with pytest.raises(DataListError, match=r"label -1 of a\.wav"):
         write_data_list(tmp_path / "list.txt", [Utterance("a.wav", -1)])
 
 

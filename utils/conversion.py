@@ -12,7 +12,7 @@ import functools
 import io
 import math
 import os
-import secrets
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,7 +286,9 @@ def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
 
     memory = io.BytesIO()
     soundfile.write(memory, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp.wav")
+    # The same name in each run, so that what a killed run left is overwritten by the next one.
+    checksum = zlib.crc32(path.name.encode(errors="surrogateescape"))
+    temporary = path.with_name(f".{path.stem[:40]}.{checksum:08x}.tmp.wav")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -298,7 +300,8 @@ def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
     except OSError as error:
         raise VoiceprintError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> FloatArray:
@@ -321,10 +324,10 @@ def _judge(waveform: FloatArray, task: Task) -> tuple[float, str | None]:
 
 
 def _short_reason(task: Task, error: AudioError) -> str:
-    """Returns an error without the path that it begins with, on one line."""
+    """Returns an error on one line, without the path: that stands beside it in rejected.tsv."""
     text = " ".join(str(error).split())
-    for path in (task.source, task.wav, str(Path(task.source)), str(Path(task.listed))):
-        text = text.removeprefix(f"{path}: ") if path else text
+    for path in (str(Path(task.source)), str(Path(task.listed))):
+        text = text.removeprefix(f"{path}: ").replace(f"Error opening {path!r}: ", "")
     return text
 
 

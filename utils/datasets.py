@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -211,12 +210,13 @@ def collect_clips(
             wav_root = root
         found = layout.read(spec.folder, settings.speaker_level)
         for clip in tqdm(found, desc=f"reading {spec}", unit="clip", delay=1):
-            task = _make_task(clip, root, wav_root)
-            defect = _collection_defect(clip, task, settings)
-            if defect is None and task.listed in listed:
-                defect = f"listed twice: another clip is listed as {task.listed}"
+            defect = _clip_defect(clip, settings.min_duration_s)
             if defect is not None:
-                rejections.add(task.source, defect)
+                rejections.add((root / clip.path).as_posix(), defect)
+                continue
+            task = _make_task(clip, root, wav_root)
+            if task.listed in listed:
+                rejections.add(task.source, f"listed twice: {task.listed} is another clip's too")
                 continue
             listed.add(task.listed)
             clips.append(Clip(task, f"{number}:{clip.speaker}"))
@@ -331,17 +331,18 @@ def _make_task(clip: SourceClip, root: Path, wav_root: Path | None) -> Task:
     return Task(source, wav, clip.declared_s)
 
 
-def _collection_defect(clip: SourceClip, task: Task, settings: Settings) -> str | None:
-    parts = PurePosixPath(clip.path).parts
-    if not parts or ".." in parts or PurePosixPath(clip.path).is_absolute():
+def _clip_defect(clip: SourceClip, min_duration_s: float) -> str | None:
+    """Says why a clip cannot be used, as far as that is known without opening it."""
+    path = PurePosixPath(clip.path)
+    if not path.name or ".." in path.parts or path.is_absolute():
         return "path outside of the data set's folder"
-    if "\\" in task.listed and os.sep == "/":
+    if "\\" in clip.path:
         return "backslash in the path, which lists turn into a slash"
     if clip.speaker is None:
         return "no speaker: too few folders above the file for the speaker level"
-    if clip.declared_s is not None and clip.declared_s < settings.min_duration_s:
-        return _too_short(clip.declared_s, settings.min_duration_s)
-    return path_defect(task.listed)
+    if clip.declared_s is not None and clip.declared_s < min_duration_s:
+        return _too_short(clip.declared_s, min_duration_s)
+    return path_defect(clip.path)
 
 
 def _too_short(duration_s: float, min_duration_s: float) -> str:
