@@ -261,6 +261,18 @@ def test_silence_is_refused() -> None:
     assert "没有录到声音" in str(describe_recording_defect(np.zeros(0, np.float32)))
 
 
+@pytest.mark.parametrize("level", [0.003, 0.1])
+def test_steady_noise_is_refused(level: float) -> None:
+    random = np.random.default_rng(0)
+    hiss = random.normal(0, level, 48000)
+    hum = level * np.sin(2 * np.pi * 50 * np.arange(48000) / 16000)
+    for noise in (hiss, hiss + hum):
+        defect = describe_recording_defect(noise.astype(np.float32))
+        assert defect == "没有听到说话声，只有持续的噪声"
+    noisy = synthetic_speech(0, 0, 3.0) + 0.02 * random.normal(0, 1, 48000)
+    assert describe_recording_defect(noisy.astype(np.float32)) is None
+
+
 def test_too_little_speech_is_refused_with_its_seconds() -> None:
     waveform = np.zeros(48000, np.float32)
     waveform[16000:20000] = synthetic_speech(0, 0, 0.25)

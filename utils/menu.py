@@ -166,7 +166,7 @@ class Menu:
             defect = describe_recording_defect(waveform)
             if defect is None:
                 return waveform
-            print(f"录音不可用：{defect}，请重新录音")
+            print(f"录音不可用：{defect}；请重新录音")
 
     def ask_name(self, prompt: str) -> str:
         """Asks until the answer can be a name, and says what is wrong with one that cannot."""
