@@ -50,7 +50,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 }
 has_portaudio() {
   if have brew && [ -e "$(brew --prefix)/include/portaudio.h" ]; then return 0; fi
-  have gcc && echo '#include <portaudio.h>' | gcc -E -x c - >/dev/null 2>&1
+  have gcc && gcc -E -x c - >/dev/null 2>&1 <<<'#include <portaudio.h>'
 }
 can_make_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 microphone_works() { [ -x $VENV/bin/python ] && $VENV/bin/python -c 'import pyaudio' 2>/dev/null; }
