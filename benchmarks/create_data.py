@@ -1,0 +1,119 @@
+"""Compares create_data.py with the way of the seed on the same mp3 files.
+
+The seed's way: one process decodes each mp3 with pydub and exports a wav, then opens each wav
+once more with librosa.load to find the bad ones. pydub runs `ffmpeg -i IN -f wav OUT` in a
+process of its own per clip and reads the result; that is done here without pydub, the same
+command line and the same files in between. Ours: create_data.py as a user starts it, process
+start and lists included. The mp3 files are made here from synthetic voices.
+
+    python benchmarks/create_data.py --num_clips 400
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+CLIPS_A_SPEAKER = 20
+MIN_RATIO = 5.0
+
+
+def make_zhvoice(folder: Path, num_clips: int) -> list[Path]:
+    """Writes mp3 clips of 2 to 6 s and the infodata.json that names them."""
+    import soundfile
+    from voices import synthetic_speech
+
+    paths, lines = [], []
+    for number in range(num_clips):
+        speaker, utterance = divmod(number, CLIPS_A_SPEAKER)
+        index = f"zhset/{speaker}/{speaker}_{utterance}.mp3"
+        duration_s = 2.0 + 4.0 * (number * 0.618034 % 1.0)
+        path = folder / index
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, synthetic_speech(speaker, utterance, duration_s), 16000)
+        entry = {"index": index, "speaker": f"s{speaker}", "duration_ms": int(duration_s * 1000)}
+        lines.append(json.dumps(entry) + "\n")
+        paths.append(path)
+    (folder / "text").mkdir()
+    (folder / "text" / "infodata.json").write_text("".join(lines), encoding="utf-8")
+    return paths
+
+
+def convert_as_pydub(source: Path, target: Path) -> None:
+    """Does what AudioSegment.from_mp3(source).export(target, format="wav") does."""
+    with tempfile.NamedTemporaryFile(suffix=".mp3") as copy, tempfile.NamedTemporaryFile() as out:
+        copy.write(source.read_bytes())
+        copy.flush()
+        command = ["ffmpeg", "-y", "-f", "mp3", "-i", copy.name, "-acodec", "pcm_s16le", "-vn"]
+        subprocess.run(
+            [*command, "-f", "wav", out.name],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+        with wave.open(out.name, "rb") as decoded:
+            parameters, samples = decoded.getparams(), decoded.readframes(decoded.getnframes())
+    with wave.open(str(target), "wb") as exported:
+        exported.setparams(parameters)
+        exported.writeframes(samples)
+
+
+def run_as_the_seed(paths: list[Path]) -> float:
+    """Converts, then checks, one clip after the other; returns seconds."""
+    import librosa
+
+    librosa.load(paths[0], sr=16000)  # its first call compiles; the seed pays that once a run
+    start = time.perf_counter()
+    wavs = [path.with_suffix(".wav") for path in paths]
+    for path, wav in zip(paths, wavs, strict=True):
+        convert_as_pydub(path, wav)
+    for wav in wavs:
+        librosa.load(wav, sr=16000)
+    return time.perf_counter() - start
+
+
+def run_ours(folder: Path, num_workers: int) -> float:
+    """Starts create_data.py in a fresh process; returns seconds."""
+    command = [sys.executable, str(ROOT / "create_data.py"), "--num_workers", str(num_workers)]
+    command += ["--dataset", f"zhvoice:{folder}", "--list_dir", str(folder / "lists")]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--num_clips", type=int, default=400)
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    if shutil.which("ffmpeg") is None:
+        print("ffmpeg is not installed, which pydub needs to read mp3", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as name:
+        paths = make_zhvoice(Path(name) / "seed", args.num_clips)
+        shutil.copytree(Path(name) / "seed", Path(name) / "ours")
+        seed_s = run_as_the_seed(paths)
+        ours_s = run_ours(Path(name) / "ours", args.num_workers)
+        again_s = run_ours(Path(name) / "ours", args.num_workers)
+    ratio = seed_s / ours_s
+    print(f"clips: {args.num_clips} mp3 of 2 to 6 s, {os.cpu_count()} cores")
+    print(f"the seed's way: {seed_s:.1f} s, {1000 * seed_s / args.num_clips:.1f} ms a clip")
+    print(f"create_data.py: {ours_s:.1f} s, {1000 * ours_s / args.num_clips:.1f} ms a clip")
+    print(f"a second run: {again_s:.1f} s")
+    print(f"ratio: {ratio:.1f}x (at least {MIN_RATIO:.0f}x is the aim)")
+    return 0 if ratio >= MIN_RATIO else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
