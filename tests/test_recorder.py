@@ -111,7 +111,7 @@ def test_without_sound_devices_one_line_says_so(tmp_path: Path, root: Path) -> N
 
 def test_without_pyaudio_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyaudio", None)
-    with pytest.raises(MicrophoneError, match=r"PyAudio is not installed; .*portaudio19-dev"):
+    with pytest.raises(MicrophoneError, match=r"PyAudio is not installed .*portaudio19-dev"):
         record(1.0)
 
 
@@ -205,6 +205,15 @@ def test_device_that_refuses_everything(use_device: Any) -> None:
     with pytest.raises(MicrophoneError, match=r"USB microphone cannot be opened .* 44100 Hz"):
         record(1.0)
     assert device.is_terminated
+
+
+def test_no_sound_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(-10000, "PortAudio not initialized")
+
+    monkeypatch.setitem(sys.modules, "pyaudio", types.SimpleNamespace(PyAudio=refuse, paInt16=8))
+    with pytest.raises(MicrophoneError, match="no sound system"):
+        record(1.0)
 
 
 def test_no_input_device(use_device: Any, monkeypatch: pytest.MonkeyPatch) -> None:

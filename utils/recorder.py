@@ -69,10 +69,13 @@ def record(duration_s: float, on_start: Callable[[], None] | None = None) -> Flo
     try:
         import pyaudio
     except ImportError as error:
-        raise MicrophoneError(f"PyAudio is not installed; {INSTALL_HINT}") from error
+        raise MicrophoneError(f"PyAudio is not installed ({error}); {INSTALL_HINT}") from error
 
     with _silenced_stderr():
-        portaudio = pyaudio.PyAudio()
+        try:
+            portaudio = pyaudio.PyAudio()
+        except OSError as error:
+            raise MicrophoneError(f"no sound system ({error}); {DEVICE_HINT}") from error
         try:
             stream, rate, num_channels = _open(portaudio, pyaudio.paInt16)
         except BaseException:
