@@ -114,7 +114,7 @@ def test_a_folder_that_refuses_does_without(tmp_path: Path, recording: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == [CACHE_NAME, "甲"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(data=st.data())
 def test_a_damaged_cache_is_as_good_as_none(
     cache: EmbeddingCache, recording: Path, data: st.DataObject
