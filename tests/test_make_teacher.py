@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from tools import campplus, make_teacher
-from utils.errors import AudioError, DataListError, ModelError
+from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
 
 RATE = 16_000
 
@@ -326,6 +326,32 @@ def test_the_file_holds_every_utterance_at_every_speed(tmp_path, capsys):
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=2e-3)
     expected = campplus.CampPlus(network).embed([noise(2.5, 2)])[0]
     assert embeddings[0] @ expected > 0.999
+
+
+def test_centred_file_has_the_mean_of_the_first_list_removed(tmp_path):
+    network, _ = small_file(tmp_path)
+    for number in range(4):
+        write(tmp_path / f"{number}.wav", noise(2.5, number))
+    (tmp_path / "train.txt").write_text("".join(f"{n}.wav\t{n}\n" for n in range(3)))
+    (tmp_path / "dev.txt").write_text("3.wav\t3\n")
+    options = ["--root", tmp_path, "--wheel", network, "--num_workers", 1, "--speeds", 1.0, 1.1]
+    lists = [tmp_path / "train.txt", tmp_path / "dev.txt"]
+    rows = []
+    for name, more in (("plain.npz", []), ("centred.npz", ["--centre"])):
+        arguments = [*lists, *options, "--output", tmp_path / name, *more]
+        assert make_teacher.main([str(argument) for argument in arguments]) == 0
+        with np.load(tmp_path / name) as teacher:
+            rows.append(teacher["embedding"].astype(np.float32))
+    expected = rows[0] - rows[0][[0, 2, 4]].mean(axis=0)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows[1], expected, atol=2e-2)
+
+
+def test_centring_needs_rows_at_speed_one(tmp_path):
+    with pytest.raises(VoiceprintError, match=r"needs speed 1\.0"):
+        make_teacher.main(["list.txt", "--centre", "--speeds", "0.9"])
+    with pytest.raises(AudioError, match="first list"):
+        make_teacher.centre(np.ones((2, 3), np.float32), np.array([False, False]))
 
 
 def test_no_usable_utterance_is_an_error(tmp_path):
