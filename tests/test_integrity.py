@@ -38,7 +38,7 @@ def test_whole_files_pass(tmp_path: Path, name: str, duration_s: float) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.94])
 def test_cut_files_are_told(tmp_path: Path, name: str, share: float) -> None:
     path, data = tmp_path / f"a.{name}", encode(name)
     path.write_bytes(data[: int(share * len(data))])

@@ -48,7 +48,7 @@ LINE_END = "."
 """Last field of a journal line; a line without it was cut by a kill and is ignored."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """A clip to check, and to convert if `wav` is given.
 
@@ -68,7 +68,7 @@ class Task:
         return self.source if self.wav is None else self.wav
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What was found for one clip.
 
@@ -87,7 +87,7 @@ class Finding:
     source_state: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rules:
     """How clips are treated.
 

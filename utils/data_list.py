@@ -17,7 +17,7 @@ BYTE_ORDER_MARK = "\ufeff"
 MAX_QUOTED_CHARS = 80  # what is quoted of a bad line, so that an error stays one readable line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One line of a data list: an audio file and the label of its speaker."""
 
@@ -25,7 +25,7 @@ class Utterance:
     label: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One line of a trial list: do the two files hold the same speaker?"""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ MIN_TRAIN_SPEAKERS = 2
 """With fewer there is nothing to tell apart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DatasetSpec:
     """A data set to read: the name of its layout and its folder (or its table)."""
 
@@ -36,7 +37,7 @@ class DatasetSpec:
         return f"{self.layout}:{self.folder.as_posix()}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How lists are made.
 
@@ -66,7 +67,7 @@ class Settings:
     num_workers: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """A recording on its way into a list; speakers are named `DATASET:NAME`."""
 
@@ -219,7 +220,7 @@ def collect_clips(
                 rejections.add(task.source, f"listed twice: {task.listed} is another clip's too")
                 continue
             listed.add(task.listed)
-            clips.append(Clip(task, f"{number}:{clip.speaker}"))
+            clips.append(Clip(task, sys.intern(f"{number}:{clip.speaker}")))
     return clips
 
 

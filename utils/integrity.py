@@ -19,8 +19,8 @@ OGG_END_OF_STREAM = 4
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 """Chunk sizes of wav files that were streamed: the real size was never written."""
 
-MP3_SLACK_BYTES = 1_500
-"""A little more than the largest MPEG frame: encoders differ in counting the header frame."""
+MP3_SLACK_BYTES = 500
+"""About one MPEG frame: encoders differ in whether the one with the header is counted."""
 
 
 def describe_truncation(path: str | Path) -> str | None:

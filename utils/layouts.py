@@ -24,7 +24,7 @@ AUDIO_SUFFIXES |= {".caf", ".m4a", ".aac", ".amr", ".mp4", ".3gp", ".wma"}
 """Files that count as recordings in a folder tree, by their suffix in lower case."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceClip:
     """One recording of a data set.
 
@@ -39,7 +39,7 @@ class SourceClip:
     declared_s: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How a data set is read.
 
