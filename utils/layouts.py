@@ -108,26 +108,13 @@ def read_folders(folder: Path, speaker_level: int | None = None) -> Iterator[Sou
 
 
 def read_speaker_sessions(folder: Path, speaker_level: int | None = None) -> Iterator[SourceClip]:
-    """Reads SPEAKER/SESSION/FILE at any depth: LibriSpeech and VoxCeleb.
-
-    Speakers have the same name in all parts of these data sets, so only that folder's name counts.
-    """
-    if speaker_level is not None:
-        yield from read_folders(folder, speaker_level)
-        return
-    for clip in read_folders(folder, -2):
-        name = clip.speaker.rpartition("/")[2] if clip.speaker else None
-        yield SourceClip(clip.path, name)
+    """Reads SPEAKER/SESSION/FILE at any depth: LibriSpeech and VoxCeleb."""
+    return _read_unique_names(folder, speaker_level, own_level=-2)
 
 
 def read_speaker_files(folder: Path, speaker_level: int | None = None) -> Iterator[SourceClip]:
-    """Reads SPEAKER/FILE at any depth, the speaker's name being unique: AISHELL."""
-    if speaker_level is not None:
-        yield from read_folders(folder, speaker_level)
-        return
-    for clip in read_folders(folder, -1):
-        name = clip.speaker.rpartition("/")[2] if clip.speaker else None
-        yield SourceClip(clip.path, name)
+    """Reads SPEAKER/FILE at any depth: AISHELL."""
+    return _read_unique_names(folder, speaker_level, own_level=-1)
 
 
 def read_cnceleb(folder: Path, speaker_level: int | None = None) -> Iterator[SourceClip]:
@@ -183,6 +170,18 @@ LAYOUTS: dict[str, Layout] = {
     "table": Layout(read_table),
 }
 """Layout names of `create_data.py --dataset LAYOUT:FOLDER`."""
+
+
+def _read_unique_names(
+    folder: Path, speaker_level: int | None, own_level: int
+) -> Iterator[SourceClip]:
+    """Reads a tree in all parts of which a name is one person: only that folder's name counts."""
+    if speaker_level is not None:
+        yield from read_folders(folder, speaker_level)
+        return
+    for clip in read_folders(folder, own_level):
+        name = clip.speaker.rpartition("/")[2] if clip.speaker else None
+        yield SourceClip(clip.path, name)
 
 
 def _audio_files(folder: Path) -> Iterator[PurePosixPath]:
