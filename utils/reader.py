@@ -41,6 +41,9 @@ MAX_JOINED = 4
 MAX_TRIES = 20
 """Unreadable clips in a row after which the list is called unusable."""
 
+VIEW_MARGIN_FRAMES = 64
+"""Frames by which a waveform is longer than its views, where there are several."""
+
 INT16_SCALE = 32767.0
 
 
@@ -51,6 +54,7 @@ class ReaderSettings:
     Attributes:
         batch_size: Crops in a batch.
         crop_frames: Frames of a crop; 257 are 2.57 s.
+        num_views: Crops that the training device cuts out of each waveform (`utils.views`).
         seed: Start of all random choices.
         balance: Exponent for the share of a corpus and of a speaker in it: 1 takes every utterance
             equally often, 0 every corpus and in it every speaker equally often.
@@ -68,6 +72,7 @@ class ReaderSettings:
 
     batch_size: int = 64
     crop_frames: int = CROP_FRAMES
+    num_views: int = 1
     seed: int = 0
     balance: float = 1.0
     remove_silence: bool = True
@@ -80,8 +85,9 @@ class ReaderSettings:
 
     @property
     def crop_samples(self) -> int:
-        """Samples of a crop."""
-        return (self.crop_frames - 1) * HOP_LENGTH
+        """Samples that are read for a crop, or for all views together."""
+        margin = VIEW_MARGIN_FRAMES if self.num_views > 1 else 0
+        return (self.crop_frames + margin - 1) * HOP_LENGTH
 
 
 @dataclass
@@ -94,7 +100,8 @@ class Batch:
         has_class: 0 where the class must not be learnt from the crop, else 1, float32, `(b,)`.
         teachers: float32, `(b, teacher_size)`, zeros where the teacher is silent.
         has_teacher: float32, `(b,)`.
-        masks: SpecAugment ranges, int32, `(b, 4)`.
+        masks: SpecAugment ranges, int32, `(b, num_views, 4)`.
+        views: What `draw_views` drew; empty for a single view.
         problems: One line for each clip that could not be used.
     """
 
@@ -104,6 +111,7 @@ class Batch:
     teachers: FloatArray
     has_teacher: FloatArray
     masks: npt.NDArray[np.int32]
+    views: dict[str, npt.NDArray[Any]]
     problems: list[str]
 
 
@@ -158,14 +166,17 @@ class BatchMaker:
             teachers.append(self._target(label, speed, rows))
             has_teacher.append(float(bool(rows)))
         waveforms = np.empty((size, settings.crop_samples), dtype=np.int16)
-        masks = np.empty((size, 4), dtype=np.int32)
+        masks = np.empty((size, settings.num_views, 4), dtype=np.int32)
         for row, crop in enumerate(crops):
             # Babble comes from the batch itself: speech of others at no cost of reading.
             self.context.others = [c for c, label in zip(crops, labels, strict=True)
                                    if label != labels[row]][:64]  # fmt: skip
             crop = augment(crop, rng, self.context)
             waveforms[row] = np.round(crop * INT16_SCALE)
-            masks[row] = spectrogram_mask(rng, settings.augment.spec_mask, settings.crop_frames)
+            for view in range(settings.num_views):
+                masks[row, view] = spectrogram_mask(
+                    rng, settings.augment.spec_mask, settings.crop_frames
+                )
         return Batch(
             waveforms,
             np.array(labels, dtype=np.int32),
@@ -173,6 +184,7 @@ class BatchMaker:
             np.array(teachers, dtype=np.float32),
             np.array(has_teacher, dtype=np.float32),
             masks,
+            draw_views(rng, size, settings.num_views),
             problems,
         )
 
@@ -395,6 +407,35 @@ def draw_weights(utterances: Sequence[Utterance], balance: float) -> npt.NDArray
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
+def draw_views(
+    rng: np.random.Generator, size: int, num_views: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Draws where to cut views, how to colour them and how loud to mix in another sample.
+
+    Half of the views are coloured, by up to 8 dB either way; a third have another voice in the
+    background, 3 to 20 dB below.
+
+    Args:
+        rng: Source of the random choices.
+        size: Samples in the batch.
+        num_views: Views of a sample; 1 means the whole waveform as it is.
+
+    Returns:
+        The arrays that `utils.views.cut_views` describes; nothing for a single view.
+    """
+    if num_views == 1:
+        return {}
+    shape = (size, num_views)
+    is_coloured = rng.random(shape) < 0.5
+    is_mixed = rng.random(shape) < 0.33
+    gains = rng.uniform(-8.0, 8.0, (*shape, 8)) * is_coloured[..., None]
+    return {
+        "starts": rng.integers(0, VIEW_MARGIN_FRAMES + 1, shape).astype(np.int32),
+        "gains_db": gains.astype(np.float32),
+        "mix_db": np.where(is_mixed, rng.uniform(-20.0, -3.0, shape), -200.0).astype(np.float32),
+    }
+
+
 def read_evaluation_crop(path: str, crop_frames: int = CROP_FRAMES) -> FloatArray:
     """Returns the clean crop on which a training is validated, shape `(crop_samples,)`.
 
@@ -441,7 +482,7 @@ def _work(epoch: int, number: int, block_name: str) -> Batch:
 
 def batch_arrays(batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns a batch as the trainer's inputs and targets."""
-    inputs = {"waveforms": batch.waveforms, "masks": batch.masks}
+    inputs = {"waveforms": batch.waveforms, "masks": batch.masks, **batch.views}
     targets = {
         "labels": batch.labels, "has_class": batch.has_class,
         "teachers": batch.teachers, "has_teacher": batch.has_teacher,

@@ -45,14 +45,21 @@ class Spectrogram(layers.Layer):
         super().__init__(**{"dtype": "float32", **kwargs})
 
     def call(self, waveforms: Any) -> Any:
+        return self.normalize(self.magnitude(waveforms))
+
+    def magnitude(self, waveforms: Any) -> Any:
+        """Returns magnitudes before normalisation, shape `(batch, num_frames, 257)`."""
         padded = ops.pad(waveforms, [[0, 0], [N_FFT // 2, N_FFT // 2]])
         real, imaginary = ops.stft(
             padded, N_FFT, HOP_LENGTH, N_FFT, window=padded_window(), center=False
         )
-        magnitude = ops.sqrt(ops.square(real) + ops.square(imaginary))
-        mean = ops.mean(magnitude, axis=-1, keepdims=True)
-        deviation = ops.std(magnitude, axis=-1, keepdims=True)
-        normalized = (magnitude - mean) / (deviation + EPSILON)
+        return ops.sqrt(ops.square(real) + ops.square(imaginary))
+
+    def normalize(self, magnitudes: Any) -> Any:
+        """Returns the network's input `(batch, 257, num_frames, 1)` for such magnitudes."""
+        mean = ops.mean(magnitudes, axis=-1, keepdims=True)
+        deviation = ops.std(magnitudes, axis=-1, keepdims=True)
+        normalized = (magnitudes - mean) / (deviation + EPSILON)
         return ops.expand_dims(ops.transpose(normalized, [0, 2, 1]), -1)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -9,19 +9,25 @@ from utils.losses import CLASSIFICATION_LOSSES, teacher_contrast, teacher_distan
 from utils.reader import INT16_SCALE
 from utils.resnet import Spectrogram
 from utils.training_options import LossSettings
+from utils.views import cut_views
 
 
 class SpeakerTrainer(keras.Model):
     """Trains a network on 16-bit waveforms.
 
     Call arguments:
-        inputs: `{"waveforms": int16 (batch, num_samples), "masks": int32 (batch, 4)}`.
+        inputs: `{"waveforms": int16 (batch, num_samples), "masks": int32 (batch, k, 4)}`; in
+            training with several views of a waveform also what `utils.views.cut_views` needs.
+            Outputs have `batch * k` rows.
 
     Targets: `{"labels": int32 (batch,), "has_class": (batch,), "teachers": (batch, teacher_size),
     "has_teacher": (batch,)}`.
     """
 
-    def __init__(self, network: keras.Model, losses: LossSettings, teacher_size: int = 1) -> None:
+    def __init__(
+        self, network: keras.Model, losses: LossSettings, teacher_size: int = 1,
+        num_views: int = 1,
+    ) -> None:  # fmt: skip
         """Wraps a network.
 
         Args:
@@ -29,10 +35,12 @@ class SpeakerTrainer(keras.Model):
             losses: Losses and weights.
             teacher_size: Length of the teacher's vectors; if it is not the embedding's, a linear
                 layer between the two is trained beside the network.
+            num_views: Views of each waveform in a training batch.
         """
         super().__init__(name="trainer")
         self.network = network
         self.losses_used = losses
+        self.num_views = num_views
         self.features = Spectrogram(name="features")
         embedding_size = network.output_shape[1][-1]
         self.bridge = (
@@ -56,7 +64,11 @@ class SpeakerTrainer(keras.Model):
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
         waveforms = ops.cast(inputs["waveforms"], "float32") / INT16_SCALE
-        spectrograms = mask_spectrograms(self.features(waveforms), inputs["masks"])
+        magnitudes = self.features.magnitude(waveforms)
+        if "starts" in inputs:
+            magnitudes = cut_views(magnitudes, inputs)
+        masks = ops.cast(ops.reshape(inputs["masks"], [-1, 4]), "int32")
+        spectrograms = mask_spectrograms(self.features.normalize(magnitudes), masks)
         classification, embedding = self.network(spectrograms, training=training)
         outputs = {"classification": classification, "embedding": embedding}
         if self.bridge is not None:
@@ -69,6 +81,7 @@ class SpeakerTrainer(keras.Model):
     ) -> Any:  # fmt: skip
         """Returns the weighted sum of the losses, a scalar."""
         del x, sample_weight, training
+        y = self._repeat(y)
         settings = self.losses_used
         total = 0.0
         if settings.classification > 0:
@@ -87,20 +100,36 @@ class SpeakerTrainer(keras.Model):
                     guess, y["teachers"], y["labels"], y["has_teacher"], settings.temperature
                 )
             total = total + ops.sum(weight * values)
-        return total
+        return total / _num_replicas()
+
+    def _repeat(self, targets: dict[str, Any]) -> dict[str, Any]:
+        """Repeats each sample's targets for its views."""
+        if self.num_views == 1:
+            return targets
+        return {name: ops.repeat(value, self.num_views, axis=0) for name, value in targets.items()}
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
         """Updates and returns the share of crops whose speaker was named, and the cosine."""
         del x, sample_weight
-        is_right = ops.cast(ops.argmax(y_pred["classification"], axis=-1), "int32") == y["labels"]
+        y = self._repeat(y)
+        is_right = ops.cast(ops.argmax(y_pred["classification"], axis=-1), "int32") == ops.cast(y["labels"], "int32")
         self.trackers[0].update_state(ops.cast(is_right, "float32"), sample_weight=y["has_class"])
         if self.uses_teacher:
             guess = y_pred.get("teacher", y_pred["embedding"])
             cosine = ops.sum(guess * y["teachers"], axis=-1)
             self.trackers[1].update_state(cosine, sample_weight=y["has_teacher"])
         return self.get_metrics_result()
+
+
+def _num_replicas() -> int:
+    """Returns how many devices' losses TensorFlow adds up; other backends take the mean."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def mask_spectrograms(spectrograms: Any, masks: Any) -> Any:

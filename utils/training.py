@@ -139,6 +139,7 @@ class Training:
             ModelError: If `resume` or `init` is no fitting model.
         """
         self.settings = settings
+        self.strategy = strategy
         self.num_speakers = num_speakers or num_classes(train)
         check_labels(train, self.num_speakers)
         self.steps = settings.steps_per_epoch or max(1, len(train) // settings.reader.batch_size)
@@ -177,7 +178,9 @@ class Training:
         self.float_network = build_resnet34(**shape) if policy.name != "float32" else network
         keras.config.set_dtype_policy(policy)
         self.network_shape = shape
-        self.trainer = SpeakerTrainer(network, settings.losses, self.reader.maker.teacher_size)
+        self.trainer = SpeakerTrainer(
+            network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views
+        )
         total = settings.num_epochs * self.steps
         warmup = min(settings.warmup_steps, total // 10)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -189,7 +192,7 @@ class Training:
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         self.trainer.compile(optimizer=optimizer, jit_compile="auto")
         frames = settings.reader.crop_samples
-        self.trainer.build({"waveforms": (None, frames), "masks": (None, 4)})
+        self.trainer.build({"waveforms": (None, frames), "masks": (None, 1, 4)})
         optimizer.build(self.trainer.trainable_variables)
         if init:
             self._load_weights(load_network(init), init, matching_only=True)
@@ -261,7 +264,7 @@ class Training:
                 callback = Bar(bar)
                 while progress.step < self.steps:
                     steps = min(CHUNK_STEPS, self.steps - progress.step)
-                    feed = _feed(batches, steps, reported)
+                    feed = _feed(batches, steps, reported, self.strategy is not None)
                     logs = self.trainer.fit(
                         feed, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[callback]
                     ).history
@@ -281,7 +284,7 @@ class Training:
                     "a lower --learning_rate"
                 )
             figures["samples_per_s"] = (
-                total * settings.reader.batch_size / max(time.monotonic() - started, 1e-6)
+                total * settings.reader.batch_size * settings.reader.num_views / max(time.monotonic() - started, 1e-6)
             )
             progress.epoch, progress.step = epoch, 0
             self._finish_epoch(figures)
@@ -318,7 +321,7 @@ class Training:
             # One shape only: compiled code is not made anew for the last, smaller part.
             filled = np.zeros((VALIDATION_BATCH, part.shape[1]), np.int16)
             filled[: len(part)] = part
-            masks = np.zeros((VALIDATION_BATCH, 4), np.int32)
+            masks = np.zeros((VALIDATION_BATCH, 1, 4), np.int32)
             outputs = self.trainer.predict_on_batch({"waveforms": filled, "masks": masks})
             embeddings.append(np.asarray(outputs["embedding"])[: len(part)])
             named.append(np.asarray(outputs["classification"]).argmax(axis=1)[: len(part)])
@@ -381,14 +384,20 @@ def _no_scope() -> Any:
     return contextlib.nullcontext()
 
 
-def _feed(batches: Any, num_steps: int, reported: set[str]) -> Any:
-    """Yields inputs and targets of the next steps; tells each unusable clip once."""
-    for _ in range(num_steps):
+def _feed(batches: Any, num_steps: int, reported: set[str], repeat_first: bool) -> Any:
+    """Yields inputs and targets of the next steps; tells each unusable clip once.
+
+    Under a distribution strategy Keras takes one batch of every `fit` to look at its shapes:
+    `repeat_first` gives it one that is not lost.
+    """
+    for step in range(num_steps):
         batch = next(batches)
         for problem in batch.problems:
             if problem not in reported:
                 reported.add(problem)
                 print(f"\nwarning: replaced a clip: {problem}", file=sys.stderr)
+        if step == 0 and repeat_first:
+            yield batch_arrays(batch)
         yield batch_arrays(batch)
 
 

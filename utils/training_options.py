@@ -123,6 +123,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     data = parser.add_argument_group("the crops")
     data.add_argument("--crop_frames", type=positive_int, default=257, help="257 are 2.57 s")
+    data.add_argument("--num_views", type=positive_int, default=1,
+                      help="crops cut out of each waveform on the training device; raise it where "
+                      "a GPU waits for the readers")
     data.add_argument("--balance", type=fraction, default=1.0,
                       help="1: every utterance equally often; 0: every corpus and speaker")
     data.add_argument("--keep_silence", action="store_true", help="do not cut out silence")
@@ -186,8 +189,8 @@ def to_settings(args: argparse.Namespace) -> TrainingSettings:
             args.contrast_weight if args.teacher else 0.0, args.temperature,
         ),  # fmt: skip
         reader=ReaderSettings(
-            args.batch_size, args.crop_frames, args.seed, args.balance, not args.keep_silence,
-            not args.no_join, tuple(sorted(args.speeds)), args.speed_change, args.teacher,
+            args.batch_size, args.crop_frames, args.num_views, args.seed, args.balance,
+            not args.keep_silence, not args.no_join, tuple(sorted(args.speeds)), args.speed_change, args.teacher,
             args.teacher_centroid, AugmentSettings(**changes),
         ),  # fmt: skip
     )
