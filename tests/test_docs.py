@@ -160,8 +160,15 @@ def test_tables_of_commands_have_no_leftovers() -> None:
 def test_make_demo_compares_the_recordings_of_the_readme() -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
+    # The variables are those of the `make test` that runs this.
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith("MAKE")}
     result = subprocess.run(
-        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60
+        ["make", "-n", "demo"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
     )
     shown = result.stdout.splitlines()[-1].removeprefix(".venv/bin/")
     assert shown in shell_commands(README)

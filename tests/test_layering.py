@@ -33,7 +33,7 @@ LAYERS = {
         "speech",
         "teacher",
     ],
-    2: ["losses", "model_file", "reader", "resnet", "trainer", "training_options"],
+    2: ["losses", "model_file", "reader", "resnet", "trainer", "training_options", "views"],
     3: ["database", "datasets", "encoder", "evaluation", "menu", "recorder", "training"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
