@@ -1,6 +1,7 @@
 """The dependencies point one way, and nothing heavy happens before the options are parsed."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,20 @@ def test_script_is_its_own_summary(path: Path) -> None:
     assert f"python {path.name}" in docstring, "the docstring shows one runnable example"
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert "main" in functions
+
+
+def test_diagram_of_the_architecture_has_every_module_in_its_layer() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    diagram = text.split("```")[1]
+    shown: dict[str, int] = {}
+    layer = 4
+    for line in diagram.splitlines():
+        layer = int(line[0]) if line[:1].isdigit() else layer
+        shown.update(dict.fromkeys(re.findall(r"[a-z][a-z_]+", line), layer))
+    scripts = {path.stem: 4 for path in SCRIPTS}
+    modules = {path.stem: LAYER_OF[path.stem] for path in MODULES}
+    for module, place in (scripts | modules).items():
+        assert shown.get(module) == place, f"the diagram has no {module} in layer {place}"
 
 
 def test_utils_package_is_a_docstring_only() -> None:
