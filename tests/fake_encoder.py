@@ -10,7 +10,6 @@ from utils.audio import FloatArray, describe_defect, load_audio
 from utils.errors import AudioError
 from utils.spectrogram import N_FFT
 
-
 BANDS = np.linspace(-1, 1, 64)
 
 
