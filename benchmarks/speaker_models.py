@@ -10,8 +10,9 @@ folder of the path), pairs within one gender, pairs of children (under 16), pair
 Conditions:
 - full: the recordings as they are.
 - 3 s: silence removed, then the 3 s in the middle (all of it, where less is left).
-- degraded 3 s: the clean 3 s on one side; on the other the 3 s with the babble of five other
-  speakers at 10 dB, then cut to 300-3400 Hz. Each ordered pair of different utterances is a trial.
+- degraded 3 s: the clean 3 s on one side; on the other the 3 s cut to 300-3400 Hz, then with the
+  babble of five other speakers, in full band, at 10 dB. Each ordered pair of different utterances
+  is a trial.
 
 Writes OUTPUT.md and OUTPUT.json. Models that are not installed are named and left out. With
 --cache, embeddings are kept in a folder: a model that was measured once, on any machine, stays in
@@ -50,7 +51,7 @@ BABBLE_SNR_DB = 10.0
 BAND_HZ = (300.0, 3400.0)  # the telephone band
 CHILD_AGE = 16  # years; from here on a speaker counts as grown up
 P_TARGET = 0.01
-PROTOCOL = 1  # a change of the conditions changes it, so that no old cache is read
+PROTOCOL = 2  # a change of the conditions changes it, so that no old cache is read
 
 CONDITIONS = ("full", "3 s", "degraded 3 s")
 
@@ -171,7 +172,7 @@ class Crops:
         return self._degrade(index, clean) if condition == "degraded 3 s" and len(clean) else clean
 
     def _degrade(self, index: int, clean: FloatArray) -> FloatArray:
-        """Adds babble and cuts the band; the utterance's path alone decides which voices."""
+        """Cuts the band and adds babble; the utterance's path decides which voices of the list."""
         rng = np.random.default_rng(zlib.crc32(self._items[index].path.encode()))
         speakers = {self._items[index].speaker}
         babble = np.zeros(len(clean), np.float32)
@@ -183,8 +184,9 @@ class Crops:
             babble += voice / max(rms(voice), 1e-9)
             if len(speakers) == NUM_BABBLERS + 1:
                 break
-        gain = rms(clean) / max(rms(babble), 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
-        return band_pass(clean + np.float32(gain) * babble)
+        voice = band_pass(clean)
+        gain = rms(voice) / max(rms(babble), 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
+        return voice + np.float32(gain) * babble
 
 
 def middle(waveform: FloatArray) -> FloatArray:
