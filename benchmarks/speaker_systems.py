@@ -109,7 +109,7 @@ class CampPlusWheel(System):
 
 
 class CampPlusSigned(CampPlusWheel):
-    """CAM++ with its embedding taken before that ReLU, as its authors publish it."""
+    """CAM++ with its embedding taken before that ReLU."""
 
     title = "CAM++ without final ReLU"
     final_relu = False

