@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.speaker_systems import SYSTEMS, System
 from utils.arguments import make_parser
 from utils.audio import SAMPLE_RATE, FloatArray, load_audio
-from utils.errors import DataListError, ModelError, VoiceprintError, run_script
+from utils.errors import AudioError, DataListError, ModelError, run_script
 from utils.files import atomic_path, write_text_atomically
 from utils.metrics import equal_error_rate, min_dcf
 from utils.speech import remove_silence
@@ -276,7 +276,7 @@ def embed_all(system: System, condition: str, items: Sequence[Item], crops: Crop
             if not len(waveform):
                 raise ValueError("no speech")
             rows.append(system.embed(waveform))
-        except (VoiceprintError, ValueError):
+        except (AudioError, ValueError):
             rows.append(None)  # refused: named in the report
             continue
         seconds.append(time.perf_counter() - start)

@@ -47,7 +47,7 @@ class System(abc.ABC):
             Shape `(embedding_size,)`, of any norm.
 
         Raises:
-            ValueError, VoiceprintError: If the model finds too little speech.
+            ValueError, AudioError: If the model finds too little speech.
         """
 
 
