@@ -74,8 +74,7 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
 
 def model_id(path: str | Path) -> str:
     """Returns the SHA-256 of a model file: embeddings of different files cannot be compared."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def load_network(path: str | Path) -> Any:
