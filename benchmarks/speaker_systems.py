@@ -124,7 +124,7 @@ class Ours(System):
         _require("keras")
         from utils.encoder import SpeakerEncoder
 
-        self._encoder = SpeakerEncoder(args.model_path)
+        self._encoder = SpeakerEncoder(args.model_path, num_threads=1)
 
     @classmethod
     def describe(cls, args: argparse.Namespace) -> str:
