@@ -20,6 +20,7 @@ LAYERS = {
         "arguments",
         "audio",
         "augment",
+        "batches",
         "calibration",
         "conversion",
         "data_list",

@@ -122,9 +122,7 @@ def write_wav(path: str | Path, waveform: FloatArray) -> None:
         soundfile.write(temporary, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
 
 
-def describe_defect(
-    waveform: FloatArray, min_duration_s: float = MIN_DURATION_S
-) -> str | None:
+def describe_defect(waveform: FloatArray, min_duration_s: float = MIN_DURATION_S) -> str | None:
     """Says in a few words why a waveform cannot be used, or returns `None` if it can.
 
     Args:

@@ -89,9 +89,7 @@ def load_folder(folder: str | Path) -> list[FloatArray]:
     return clips
 
 
-def augment(
-    waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
-) -> FloatArray:
+def augment(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
     """Applies each augmentation with its probability.
 
     Args:
@@ -185,9 +183,7 @@ def add_babble(
     return _mix(waveform, babble, rng.uniform(*context.settings.babble_snr_db))
 
 
-def equalize(
-    waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
-) -> FloatArray:
+def equalize(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
     """Colours the sound as another microphone would: a smooth random response of +-10 dB."""
     del context
     points = rng.uniform(-10.0, 10.0, size=8)

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from utils.batches import INT16_SCALE
 from utils.losses import CLASSIFICATION_LOSSES, teacher_contrast, teacher_distance
-from utils.reader import INT16_SCALE
 from utils.resnet import Spectrogram
 from utils.training_options import LossSettings
 from utils.views import cut_views

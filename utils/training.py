@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.audio import FloatArray
+from utils.batches import INT16_SCALE, batch_arrays, read_evaluation_crop
 from utils.data_list import Utterance, check_labels, num_classes
 from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
 from utils.metrics import ErrorCurve
@@ -24,12 +25,7 @@ from utils.model_file import (
     read_training_state,
     write_model,
 )
-from utils.reader import (
-    INT16_SCALE,
-    TrainingReader,
-    batch_arrays,
-    read_evaluation_crop,
-)
+from utils.reader import TrainingReader
 from utils.scoring import score_all_pairs
 from utils.training_options import TrainingSettings
 

@@ -13,7 +13,7 @@ from utils.arguments import (
     positive_int,
 )
 from utils.augment import AUGMENTATIONS, AugmentSettings
-from utils.reader import ReaderSettings
+from utils.batches import ReaderSettings
 
 DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2}
 """The losses of `utils.losses.CLASSIFICATION_LOSSES`, with their papers' margins."""

@@ -23,7 +23,7 @@ def cut_views(magnitudes: Any, views: dict[str, Any], num_frames: int = CROP_FRA
 
     Args:
         magnitudes: Shape `(batch, num_long_frames, 257)`.
-        views: What `utils.reader.draw_views` drew: `starts` int `(batch, k)` first frames,
+        views: What `utils.batches.draw_views` drew: `starts` int `(batch, k)` first frames,
             `gains_db` `(batch, k, 8)` responses at 8 frequencies, `mix_db` `(batch, k)` level of
             another sample relative to this one, very low for none.
         num_frames: Frames of a view.
