@@ -1,8 +1,9 @@
 """What can happen to a voice on its way to the microphone and the file, for training.
 
-Every augmentation is a function `(waveform, rng, context) -> waveform` of the same length, in NumPy,
-deterministic for a given random generator. `AUGMENTATIONS` lists them in the order in which the
-world applies them: room, other sounds, microphone, line, file.
+Every augmentation is a function `(waveform, rng, context) -> waveform` of the same length, in
+NumPy, deterministic for a given random generator. `AUGMENTATIONS` lists them in the order in which
+the world applies them: room, other sounds, microphone, line, file. `docs/augmentation.md` shows
+what they do.
 """
 
 import io
@@ -131,11 +132,11 @@ def simulate_room(rng: np.random.Generator) -> FloatArray:
     length = int(min(reverberation_s, 0.5) * SAMPLE_RATE)
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE
     decay = np.exp(-6.908 / reverberation_s * time)  # 60 dB: ln(1000)
-    tail = rng.standard_normal(length, dtype=np.float32) * decay
+    tail: FloatArray = rng.standard_normal(length, dtype=np.float32) * decay
     # A one-pole low-pass would cost a loop; averaging neighbours damps the highs alike.
     damped = np.convolve(tail, np.full(4, 0.25, np.float32))[:length]
     share = np.minimum(time / 0.2, 1.0)
-    tail = (1 - share) * tail + share * damped
+    tail = np.asarray((1 - share) * tail + share * damped, dtype=np.float32)
     tail[: int(rng.uniform(0.002, 0.015) * SAMPLE_RATE)] = 0
     early = rng.integers(16, 480, size=8)
     early = early[early < length]
@@ -143,7 +144,7 @@ def simulate_room(rng: np.random.Generator) -> FloatArray:
     direct_db = rng.uniform(-3.0, 15.0)
     tail *= 10 ** (-direct_db / 20) / max(float(np.sqrt(np.sum(tail**2))), 1e-6)
     tail[0] = 1.0
-    return tail.astype(np.float32)
+    return tail
 
 
 def add_noise(
@@ -196,7 +197,7 @@ def change_gain(
     """Makes the recording louder or softer: a peak of -30 to 0 dBFS."""
     del context
     peak = max(float(np.abs(waveform).max()), 1e-5)
-    return waveform * np.float32(10 ** (rng.uniform(-30.0, 0.0) / 20) / peak)
+    return np.asarray(waveform * np.float32(10 ** (rng.uniform(-30.0, 0.0) / 20) / peak))
 
 
 def clip(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
@@ -330,7 +331,8 @@ def _mu_law(waveform: FloatArray) -> FloatArray:
     peak = max(float(np.abs(waveform).max()), 1e-5)
     magnitude = np.log1p(255 * np.abs(waveform) / peak) / np.log(256.0)
     rounded = np.round(magnitude * 127) / 127
-    return (np.sign(waveform) * np.expm1(rounded * np.log(256.0)) / 255 * peak).astype(np.float32)
+    expanded = np.sign(waveform) * np.expm1(rounded * np.log(256.0)) / 255 * peak
+    return np.asarray(expanded, dtype=np.float32)
 
 
 def _mix(waveform: FloatArray, noise: FloatArray, snr_db: float) -> FloatArray:

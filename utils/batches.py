@@ -131,6 +131,8 @@ class BatchMaker:
         self.context = AugmentContext.load(settings.augment)
         self.weights = draw_weights(utterances, settings.balance)
         self.num_speed_classes = 1 if self.teacher else len(self.speeds)
+        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._order_epoch = -1
         self._centroids: dict[tuple[int, float], FloatArray] = {}
         self.by_label: dict[int, list[int]] = {}
         for index, utterance in enumerate(utterances):
@@ -151,10 +153,11 @@ class BatchMaker:
         rng = np.random.default_rng((settings.seed, epoch, number))
         size = settings.batch_size
         problems: list[str] = []
-        crops, labels, has_class, teachers, has_teacher = [], [], [], [], []
+        crops, speakers, labels, has_class, teachers, has_teacher = [], [], [], [], [], []
         for index in self._draw(epoch, number, rng):
             crop, speed, label, rows = self._crop(int(index), rng, problems)
             crops.append(crop)
+            speakers.append(label)
             labels.append(label * self.num_speed_classes + self._speed_class(speed))
             has_class.append(float(speed == 1.0 or self.teacher is None))
             teachers.append(self._target(label, speed, rows))
@@ -162,9 +165,10 @@ class BatchMaker:
         waveforms = np.empty((size, settings.crop_samples), dtype=np.int16)
         masks = np.empty((size, settings.num_views, 4), dtype=np.int32)
         for row, crop in enumerate(crops):
-            # Babble comes from the batch itself: speech of others at no cost of reading.
-            self.context.others = [c for c, label in zip(crops, labels, strict=True)
-                                   if label != labels[row]][:64]  # fmt: skip
+            # Babble comes from the batch itself: speech of others at no cost of reading. A
+            # speaker at another speed is another class, but no other voice.
+            self.context.others = [c for c, speaker in zip(crops, speakers, strict=True)
+                                   if speaker != speakers[row]][:64]  # fmt: skip
             crop = augment(crop, rng, self.context)
             waveforms[row] = np.round(crop * INT16_SCALE)
             for view in range(settings.num_views):
@@ -217,7 +221,11 @@ class BatchMaker:
         if self.settings.balance != 1.0:
             return rng.choice(len(self.utterances), size=size, p=self.weights)
         # Every utterance once before any comes again: one long order, shuffled for each epoch.
-        order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.utterances))
+        if self._order_epoch != epoch:
+            order_rng = np.random.default_rng((self.settings.seed, epoch))
+            self._order = order_rng.permutation(len(self.utterances))
+            self._order_epoch = epoch
+        order = self._order
         return order[np.arange(number * size, (number + 1) * size) % len(order)]
 
     def _crop(

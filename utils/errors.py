@@ -50,7 +50,12 @@ def run_script(main: Callable[[list[str] | None], int]) -> NoReturn:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        sys.exit(main(None))
+        try:
+            status = main(None)
+        finally:
+            # Here and not at the interpreter's end, where a closed pipe would be a traceback.
+            sys.stdout.flush()
+        sys.exit(status)
     except VoiceprintError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

@@ -23,8 +23,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The stem is cut: a name close to the file system's limit of 255 bytes must still fit.
-    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    # Stem and suffix are cut: a name close to the file system's limit of 255 bytes must still fit.
+    name = f".{path.stem[:40]}.{secrets.token_hex(4)}.tmp{path.suffix[:16]}"
+    temporary = path.with_name(name)
     try:
         yield temporary
         with open(temporary, "rb+") as file:

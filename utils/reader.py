@@ -6,15 +6,25 @@ workers there are (`utils.batches`).
 """
 
 import multiprocessing
+import os
+import shutil
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 
 from utils.batches import Batch, BatchMaker, ReaderSettings
 from utils.data_list import Utterance
+from utils.errors import VoiceprintError
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where Linux keeps shared memory; a container often has only 64 MB of it."""
 
 
 class TrainingReader:
@@ -36,12 +46,14 @@ class TrainingReader:
         self.maker = BatchMaker(utterances, settings)
         self.settings = settings
         self._pool: ProcessPoolExecutor | None = None
-        self._blocks: list[SharedMemory] = []
+        self._blocks: Sequence[SharedMemory | None] = []
         if num_workers > 0:
             size = settings.batch_size * settings.crop_samples * 2
-            self._blocks = [
-                SharedMemory(create=True, size=size) for _ in range(2 * num_workers + 2)
-            ]
+            num_blocks = 2 * num_workers + 2
+            self._blocks = [None] * num_blocks
+            # Writing beyond what there is would kill the worker; pipes are slower, but work.
+            if has_room(num_blocks * size):
+                self._blocks = [SharedMemory(create=True, size=size) for _ in range(num_blocks)]
             self._pool = ProcessPoolExecutor(
                 num_workers,
                 mp_context=multiprocessing.get_context("spawn"),
@@ -59,12 +71,13 @@ class TrainingReader:
 
         Raises:
             DataListError: As `BatchMaker.batch`.
+            VoiceprintError: If a worker process was killed.
         """
         if self._pool is None:
             for number in range(first, num_batches):
                 yield self.maker.batch(epoch, number)
             return
-        pending: deque[tuple[Future[Batch], SharedMemory]] = deque()
+        pending: deque[tuple[Future[Batch], SharedMemory | None]] = deque()
         free = deque(self._blocks)
         shape = (self.settings.batch_size, self.settings.crop_samples)
         submitted = first
@@ -72,13 +85,20 @@ class TrainingReader:
             for _ in range(first, num_batches):
                 while free and submitted < num_batches:
                     block = free.popleft()
-                    pending.append((self._pool.submit(_work, epoch, submitted, block.name), block))
+                    name = block.name if block is not None else None
+                    pending.append((self._pool.submit(_work, epoch, submitted, name), block))
                     submitted += 1
                 future, block = pending.popleft()
                 batch = future.result()
-                batch.waveforms = np.ndarray(shape, np.int16, buffer=block.buf).copy()
+                if block is not None:
+                    batch.waveforms = np.ndarray(shape, np.int16, buffer=block.buf).copy()
                 free.append(block)
                 yield batch
+        except BrokenProcessPool as error:
+            raise VoiceprintError(
+                "a reader process was killed, most likely for want of memory; resume from the "
+                "last checkpoint with fewer --num_workers"
+            ) from error
         finally:
             for future, _ in pending:
                 future.cancel()
@@ -92,8 +112,9 @@ class TrainingReader:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
         for block in self._blocks:
-            block.close()
-            block.unlink()
+            if block is not None:
+                block.close()
+                block.unlink()
         self._blocks = []
 
     def __enter__(self) -> "TrainingReader":
@@ -103,6 +124,11 @@ class TrainingReader:
         self.close()
 
 
+def has_room(num_bytes: int) -> bool:
+    """Tells whether shared memory of this size can be filled; where it is not known, yes."""
+    return not SHARED_MEMORY.is_dir() or shutil.disk_usage(SHARED_MEMORY).free > num_bytes
+
+
 _maker: BatchMaker | None = None
 """The worker process's own batch maker."""
 
@@ -110,16 +136,25 @@ _maker: BatchMaker | None = None
 def _start_worker(utterances: Sequence[Utterance], settings: ReaderSettings) -> None:
     """Prepares a worker process."""
     global _maker
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle.
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _maker = BatchMaker(utterances, settings)
 
 
-def _work(epoch: int, number: int, block_name: str) -> Batch:
-    """Makes a batch in a worker; its waveforms go into the shared block, the rest back."""
+def _exit_with_parent() -> None:
+    """Ends the worker when the trainer is gone, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(epoch: int, number: int, block_name: str | None) -> Batch:
+    """Makes a batch in a worker; its waveforms go into the shared block, if any, the rest back."""
     assert _maker is not None
     batch = _maker.batch(epoch, number)
+    if block_name is None:
+        return batch
     block = SharedMemory(name=block_name)
     try:
         np.ndarray(batch.waveforms.shape, np.int16, buffer=block.buf)[:] = batch.waveforms

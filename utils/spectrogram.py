@@ -65,7 +65,8 @@ def magnitude(waveform: FloatArray) -> FloatArray:
         raise ValueError(f"expected samples in one dimension, received shape {waveform.shape}")
     padded = np.pad(waveform, N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
-    return np.abs(np.fft.rfft(frames * padded_window(), axis=1)).astype(np.float32).T
+    magnitudes: FloatArray = np.abs(np.fft.rfft(frames * padded_window())).astype(np.float32)
+    return np.asarray(magnitudes.T)
 
 
 def normalize(magnitudes: FloatArray) -> FloatArray:

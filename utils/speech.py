@@ -91,7 +91,7 @@ def _without_short_runs(mask: BoolArray) -> BoolArray:
     """Clears runs of true that are shorter than `MIN_BURST_FRAMES`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     starts, ends = edges[::2], edges[1::2]
-    result = mask.copy()
+    result: BoolArray = mask.copy()
     for start, end in zip(starts, ends, strict=True):
         if end - start < MIN_BURST_FRAMES:
             result[start:end] = False

@@ -1,5 +1,7 @@
 """Embeddings of a stronger model, from which the network learns where labels are few."""
 
+import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,21 +30,29 @@ class TeacherTable:
             DataListError: If the file is missing or lacks what a teacher file holds.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(path, allow_pickle=False) as file, np.errstate(over="ignore"):
                 names = [str(name) for name in file["path"]]
                 vectors = np.asarray(file["embedding"], dtype=np.float16)
                 speeds = np.asarray(
                     file["speed"] if "speed" in file.files else np.ones(len(names)), np.float32
                 )
-        except (OSError, KeyError, ValueError) as error:
+        # np.load has no error of its own: a bare .npy array is no context manager (TypeError).
+        except (
+            OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
+        ) as error:  # fmt: skip
             raise DataListError(
                 f"{path}: not a teacher file ({error}); expected an .npz with the arrays path and "
                 "embedding, as tools/make_teacher.py writes it"
             ) from error
-        if vectors.ndim != 2 or not len(names) == len(vectors) == len(speeds):
+        if vectors.ndim != 2 or speeds.ndim != 1 or not len(names) == len(vectors) == len(speeds):
             raise DataListError(
                 f"{path}: {len(names)} paths, {len(speeds)} speeds and embeddings of shape "
                 f"{vectors.shape}; expected one of each a row"
+            )
+        if not (np.isfinite(vectors).all() and np.isfinite(speeds).all()):
+            raise DataListError(
+                f"{path}: embeddings or speeds that are not finite in 16 bits; "
+                "make the file again with tools/make_teacher.py"
             )
         self.size = int(vectors.shape[1])
         self.speeds = sorted({round(float(speed), 4) for speed in speeds} | {1.0})
