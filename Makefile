@@ -16,6 +16,7 @@ BIN := .venv/bin
 BENCHMARKS := $(wildcard benchmarks/create_data.py benchmarks/scoring.py)
 ARGS ?=
 export PYTHON MIRROR
+export DATA WORK OUTPUT TEACHER WHEEL EPOCHS STEPS BATCH VIEWS PRECISION WARMUP WORKERS TRAIN_ARGS DESCRIPTION
 
 .PHONY: demo test check lint bench model clean setup setup-dev
 
@@ -36,7 +37,7 @@ bench: setup-dev
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 model: setup
-	@echo "TODO-MODEL: the recipe is not written yet" >&2; exit 1
+	@tools/make_model.sh
 
 setup:
 	@tools/setup.sh

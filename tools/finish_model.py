@@ -1,0 +1,225 @@
+"""Turns checkpoints of a training into the model that is used: small, calibrated, self-describing.
+
+    python tools/finish_model.py models/resnet34-27.keras --list_path dataset/dev_list.txt \\
+        --whitening_list dataset/train_list.txt --output models/resnet34.keras
+
+The weights of several checkpoints are averaged. Training state goes, weights are stored in 16 bits.
+With --whitening_list a last layer moves the embeddings' mean to zero and evens out their directions
+in part: those in which all speakers differ much tell them apart less well than they seem to.
+The thresholds and the probability come from all pairs of the list's utterances, each cut to
+--seconds of speech, as long as a recording of infer_recognition.py: the speakers must be strangers
+to the training.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.arguments import fraction, make_parser, non_negative_float, positive_int
+from utils.audio import SAMPLE_RATE, load_audio
+from utils.calibration import fit_calibration
+from utils.data_list import Utterance, read_data_list
+from utils.errors import AudioError, DataListError, run_script
+from utils.metrics import ErrorCurve
+from utils.model_file import load_network, read_model_metadata, update_metadata, write_model
+from utils.scoring import score_all_pairs
+from utils.speech import remove_silence, speech_seconds
+
+MIN_SAMPLE_S = 1.5
+"""Seconds of speech below which an embedding says too little to learn the whitening from."""
+
+MAX_SAMPLE_S = 10.0
+"""Seconds of a clip that are embedded for the whitening."""
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("checkpoints", nargs="+", help="checkpoints to average")
+    parser.add_argument("--list_path", required=True, help="data list of strangers to calibrate on")
+    parser.add_argument("--seconds", type=non_negative_float, default=3.0,
+                        help="speech of each utterance that counts; 0: all of it")
+    parser.add_argument("--whitening_list", default="", help="data list to learn the last layer from")
+    parser.add_argument("--whitening", type=fraction, default=0.4,
+                        help="0: centre only, 1: every direction equally strong")
+    parser.add_argument("--whitening_clips", type=positive_int, default=3000)
+    parser.add_argument("--description", default="", help="what the model was trained on")
+    parser.add_argument("--output", default="models/resnet34.keras")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Averages, strips, stores and calibrates; returns the exit status."""
+    args = parse_args(argv)
+    utterances = read_data_list(args.list_path)
+    network, metadata = average_checkpoints(args.checkpoints)
+    network, metadata = without_speed_classes(network, metadata)
+    if args.whitening_list:
+        clips = read_data_list(args.whitening_list)
+        network = with_whitening(network, clips, args.whitening, args.whitening_clips)
+    training = metadata.get("training", {})
+    for options in (training, training.get("reader", {}), training.get("reader", {}).get("augment", {})):
+        for name in ("model_dir", "teacher", "noise_dir", "rir_dir"):
+            if options.get(name):
+                # Where a file lay on the machine of the training is nobody else's business.
+                options[name] = Path(options[name]).name
+    metadata = {
+        "network": metadata["network"],
+        "embedding_size": metadata["embedding_size"],
+        "num_classes": metadata["num_classes"],
+        "num_speed_classes": 1,
+        "training": training,
+        "progress": metadata.get("progress", {}),
+        "description": args.description,
+    }
+    write_model(args.output, network, metadata, half_precision=True)
+    histogram = score_list(args.output, utterances, args.seconds)
+    curve = ErrorCurve.from_histogram(histogram)
+    calibration = fit_calibration(histogram)
+    measured = {
+        "list": Path(args.list_path).name,
+        "seconds": args.seconds,
+        "eer": round(curve.equal_error_rate()[0], 5),
+        "min_dcf": round(curve.min_dcf(0.01, 1.0, 1.0)[0], 5),
+        "num_target_trials": histogram.num_target_trials,
+        "num_nontarget_trials": histogram.num_nontarget_trials,
+    }
+    update_metadata(args.output, {**calibration.to_dict(), "calibrated_on": measured})
+    size_mb = Path(args.output).stat().st_size / 1e6
+    print(f"{args.output}: {size_mb:.1f} MB, {network.count_params() / 1e6:.2f} M parameters")
+    print(f"EER {100 * measured['eer']:.2f} %, minDCF {measured['min_dcf']:.3f}")
+    print(
+        f"threshold {calibration.threshold:.4f}, strict {calibration.strict_threshold:.4f}, "
+        f"probability {calibration.slope:.2f} * score + {calibration.offset:.2f}"
+    )
+    return 0
+
+
+def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:
+    """Returns the mean network of some checkpoints and the metadata of the last."""
+    network = load_network(paths[-1])
+    mean = [np.asarray(weight, dtype=np.float64) for weight in network.weights]
+    for path in paths[:-1]:
+        for total, weight in zip(mean, load_network(path).weights, strict=True):
+            total += np.asarray(weight)
+    for weight, total in zip(network.weights, mean, strict=True):
+        weight.assign((total / len(paths)).astype(np.float32))
+    return network, read_model_metadata(paths[-1])
+
+
+def without_speed_classes(network: Any, metadata: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Drops the classes of speakers played faster or slower: they are nobody."""
+    num_speeds = int(metadata.get("num_speed_classes", 1))
+    if num_speeds == 1:
+        return network, metadata
+    from utils.resnet import build_resnet34
+
+    shape = {**metadata["network"], "num_classes": metadata["num_classes"]}
+    smaller = build_resnet34(**shape)
+    for target, source in zip(smaller.weights, network.weights, strict=True):
+        value = np.asarray(source)
+        is_head = "classification" in target.path
+        target.assign(value[..., ::num_speeds] if is_head else value)
+    return smaller, {**metadata, "network": shape}
+
+
+def with_whitening(
+    network: Any, utterances: list[Utterance], strength: float, num_clips: int
+) -> Any:
+    """Appends centring and partial whitening, learned from embeddings of training utterances.
+
+    With the covariance's eigenvalues d and eigenvectors V the new embedding is the direction of
+    V diag(d^(-strength / 2)) V' (x - mean): ZCA whitening for strength 1.
+
+    Source: Kessy et al., Optimal Whitening and Decorrelation (2018), equation 5.
+    """
+    import keras
+
+    from utils.resnet import UnitLength
+
+    embeddings = np.stack(embed_sample(network, utterances, num_clips)).astype(np.float64)
+    mean = embeddings.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov((embeddings - mean).T))
+    # The floor keeps directions in which nothing varies from being blown up.
+    scales = (values / values.max() + 1e-3) ** (-strength / 2)
+    kernel = (vectors * scales) @ vectors.T
+    layer = keras.layers.Dense(len(mean), dtype="float32", name="whitening")
+    classification, embedding = network.outputs
+    outputs = UnitLength(name="whitened_embedding")(layer(embedding))
+    layer.set_weights([kernel.astype(np.float32), (-mean @ kernel).astype(np.float32)])
+    return keras.Model(network.inputs, [classification, outputs], name=network.name)
+
+
+def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> list[Any]:
+    """Returns embeddings of a random sample, at most two utterances of a speaker, none short."""
+    from tqdm import tqdm
+
+    from utils.encoder import SpeakerEncoder
+
+    num_of: dict[int, int] = {}
+    embeddings: list[Any] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.keras"
+        write_model(path, network, {"embedding_size": network.output_shape[1][-1]})
+        encoder = SpeakerEncoder(path)
+        order = np.random.default_rng(0).permutation(len(utterances))
+        for index in tqdm(order, desc="whitening"):
+            utterance = utterances[int(index)]
+            if num_of.get(utterance.label, 0) >= 2:
+                continue
+            try:
+                waveform = load_audio(utterance.path, duration_s=MAX_SAMPLE_S)
+                if speech_seconds(waveform) < MIN_SAMPLE_S:
+                    continue
+                embeddings.append(encoder.embed_waveform(waveform, source=utterance.path))
+            except AudioError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            num_of[utterance.label] = num_of.get(utterance.label, 0) + 1
+            if len(embeddings) >= num_clips:
+                break
+    if len(embeddings) <= 2 * len(embeddings[0]) if embeddings else True:
+        raise DataListError(
+            f"{len(embeddings)} clips of at least {MIN_SAMPLE_S} s of speech to learn the "
+            "whitening from, expected more than twice the size of an embedding; leave "
+            "--whitening_list out"
+        )
+    return embeddings
+
+
+def score_list(model_path: str, utterances: list[Utterance], seconds: float) -> Any:
+    """Returns the scores of all pairs of a list, each utterance cut to its middle."""
+    from tqdm import tqdm
+
+    from utils.encoder import SpeakerEncoder
+
+    encoder = SpeakerEncoder(model_path)
+    embeddings, labels = [], []
+    for utterance in tqdm(utterances, desc="embedding"):
+        try:
+            waveform = load_audio(utterance.path)
+            if seconds:
+                speech = remove_silence(waveform)
+                size = round(seconds * SAMPLE_RATE)
+                start = max(0, (len(speech) - size) // 2)
+                waveform = speech[start : start + size]
+            embeddings.append(encoder.embed_waveform(waveform, source=utterance.path))
+            labels.append(utterance.label)
+        except AudioError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if len(set(labels)) < 2 or len(set(labels)) == len(labels):
+        raise DataListError(
+            f"{len(labels)} usable clips of {len(set(labels))} speakers, expected several clips "
+            "of several speakers to calibrate on"
+        )
+    return score_all_pairs(np.stack(embeddings), np.array(labels))
+
+
+if __name__ == "__main__":
+    run_script(main)
