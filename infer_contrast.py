@@ -12,7 +12,7 @@ import time
 
 from utils.arguments import make_parser, print_arguments, score
 from utils.audio import FloatArray, load_audio
-from utils.encoder import SpeakerEncoder, read_model_metadata
+from utils.encoder import SpeakerEncoder, read_calibration
 from utils.errors import run_script
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     """Compares two recordings and prints the answer."""
     args = parse_args(argv)
     if args.threshold is None:
-        args.threshold = read_model_metadata(args.model_path)["threshold"]
+        args.threshold = read_calibration(args.model_path).threshold
     if not args.json:
         print_arguments(args, ["audio1_path", "audio2_path", "model_path", "threshold"])
     paths = [args.audio1_path, args.audio2_path]
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
     similarity = float(max(-1.0, min(1.0, embedding1 @ embedding2)))
     is_same = similarity >= args.threshold
-    probability = encoder.probability(similarity)
+    probability = encoder.probability(similarity) if encoder.is_calibrated else None
     if args.json:
         report = {
             "audio1_path": paths[0],
@@ -77,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     verdict = "为同一个人，相似度为" if is_same else "不是同一个人，相似度仅为"
     pair = f"{paths[0]} 和 {paths[1]}"
     print(f"{pair} {verdict}：{similarity:f}，平均预测时间：{mean_time_ms}ms")
-    print(f"按模型的校准，两段录音为同一个人的概率：{describe_probability(probability)}")
+    if probability is not None:
+        print(f"按模型的校准，两段录音为同一个人的概率：{describe_probability(probability)}")
     return 0
 
 

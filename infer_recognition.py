@@ -14,7 +14,7 @@ from pathlib import Path
 from utils.arguments import make_parser, print_arguments, score
 from utils.audio import FloatArray, load_audio
 from utils.database import VoiceprintDatabase, clean_name
-from utils.encoder import SpeakerEncoder, read_model_metadata
+from utils.encoder import SpeakerEncoder, read_calibration
 from utils.errors import run_script
 from utils.menu import Menu, choose_if_exists, describe_match, print_deletion, print_speakers
 
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         print_speakers(database) if args.list else print_deletion(database, args.delete)
         return 0
     if args.threshold is None:
-        args.threshold = read_model_metadata(args.model_path)["strict_threshold"]
+        args.threshold = read_calibration(args.model_path).strict_threshold
     print_arguments(args, ["audio_db", "model_path", "threshold"])
     # A bad name or file is told now, not after the seconds that the model takes to load.
     new_name = clean_name(args.register[0]) if args.register else ""

@@ -17,38 +17,36 @@ from utils.data_list import read_data_list
 from utils.errors import run_script
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Declares and reads the options."""
     parser = make_parser(__doc__)
     training_options.add_options(parser)
     args = parser.parse_args(argv)
     training_options.check_options(parser, args)
-    return args
+    return parser, args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit status."""
-    args = parse_args(argv)
-    parser = make_parser(__doc__)
-    training_options.add_options(parser)
+    parser, args = parse_args(argv)
     print_arguments(args, training_options.SEED_OPTIONS, parser)
     train = read_data_list(args.train_list_path)
     test = read_data_list(args.test_list_path) if args.test_list_path else []
     settings = training_options.to_settings(args)
 
-    from utils.training import Training, describe_checkpoint, select_devices
+    from utils.devices import select_devices
+    from utils.training import Training, describe_checkpoint
 
     strategy = select_devices(args.gpu, args.precision)
-    training = Training(
-        train, test, settings, args.num_classes, args.resume, args.init, strategy
-    )
+    training = Training(train, test, settings, args.num_classes, args.resume, args.init, strategy)
     try:
         if args.resume:
             print(f"==> resuming from {describe_checkpoint(args.resume)}")
         training.run()
     except KeyboardInterrupt:
-        print(f"\nstopped; go on with --resume and the newest file in {args.model_dir}",
-              file=sys.stderr)  # fmt: skip
+        last = training.last_checkpoint
+        advice = f"go on with --resume {last}" if last else "nothing was saved yet"
+        print(f"\nstopped; {advice}", file=sys.stderr)
         raise
     finally:
         training.close()

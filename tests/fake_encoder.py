@@ -18,6 +18,7 @@ class FakeEncoder:
 
     model_path = "fake.keras"
     embedding_size = 64
+    is_calibrated = True
     threshold = 0.5
     strict_threshold = 0.8
 

@@ -23,6 +23,7 @@ class FakeEncoder:
     """Gives `speaker_clip.wav` an embedding near the axis of its speaker, without reading it."""
 
     model_id = "model-1"
+    is_calibrated = True
     threshold = 0.5
     strict_threshold = 0.9
     calls: list[str] = []  # noqa: RUF012

@@ -8,13 +8,15 @@ from fake_encoder import FakeEncoder
 from voices import synthetic_speech, write_wav
 
 import infer_contrast
+from utils.calibration import Calibration
 from utils.errors import AudioError
 
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infer_contrast, "SpeakerEncoder", lambda path: FakeEncoder())
-    monkeypatch.setattr(infer_contrast, "read_model_metadata", lambda path: {"threshold": 0.8})
+    stored = Calibration(threshold=0.8, strict_threshold=0.9, slope=10.0, offset=-8.0)
+    monkeypatch.setattr(infer_contrast, "read_calibration", lambda path: stored)
 
 
 @pytest.fixture
@@ -91,6 +93,17 @@ def test_a_score_at_the_threshold_is_the_same_person(
     score = json.loads(capsys.readouterr().out)["score"]
     infer_contrast.main([*options, f"--threshold={score!r}"])
     assert json.loads(capsys.readouterr().out)["is_same_speaker"]
+
+
+def test_model_without_calibration_needs_a_threshold_and_tells_no_probability(
+    paths: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEncoder, "is_calibrated", False)
+    options = [f"--audio_path1={paths[0]}", f"--audio_path2={paths[1]}", "--threshold=0.7"]
+    assert infer_contrast.main(options) == 0
+    assert capsys.readouterr().out.endswith("ms\n")
+    assert infer_contrast.main([*options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["probability"] is None
 
 
 def test_unreadable_recording_is_told_before_the_model_is_loaded(

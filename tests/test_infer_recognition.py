@@ -6,6 +6,7 @@ from voices import synthetic_speech, write_wav
 
 import infer_recognition
 from utils import menu
+from utils.calibration import Calibration
 from utils.errors import AudioError, DatabaseError
 
 BLOCK = (
@@ -23,11 +24,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with two enrolled speakers and files of them and of a stranger; a fake model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(infer_recognition, "SpeakerEncoder", lambda path: FakeEncoder())
-    monkeypatch.setattr(
-        infer_recognition,
-        "read_model_metadata",
-        lambda path: {"threshold": 0.5, "strict_threshold": 0.8},
-    )
+    stored = Calibration(threshold=0.5, strict_threshold=0.8, slope=10.0, offset=-5.0)
+    monkeypatch.setattr(infer_recognition, "read_calibration", lambda path: stored)
     for name, speaker in [("audio_db/李达康", 0), ("audio_db/沙瑞金", 1), ("stranger", 2)]:
         write_wav(Path(f"{name}.wav"), synthetic_speech(speaker, 0, 3.0))
     write_wav(Path("known.wav"), synthetic_speech(1, 1, 3.0))
@@ -135,7 +133,7 @@ def test_list_and_delete_need_no_model(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infer_recognition, "SpeakerEncoder", None)
-    monkeypatch.setattr(infer_recognition, "read_model_metadata", None)
+    monkeypatch.setattr(infer_recognition, "read_calibration", None)
     assert infer_recognition.main(["--list"]) == 0
     assert lines(capsys) == ["李达康（1段录音）", "沙瑞金（1段录音）", "声纹库中共有2个用户"]
     assert infer_recognition.main(["--delete", "李达康"]) == 0

@@ -15,7 +15,7 @@ MODULES = sorted(path for path in (ROOT / "utils").glob("*.py") if path.stem != 
 # A module may import from its own layer and from lower ones, never in a circle. A new module gets
 # its place here and in docs/architecture.md.
 LAYERS = {
-    0: ["errors", "files", "workers"],
+    0: ["errors", "files", "interruption", "workers"],
     1: [
         "arguments",
         "audio",
@@ -34,8 +34,18 @@ LAYERS = {
         "spectrogram",
         "speech",
         "teacher",
+        "validation",
     ],
-    2: ["losses", "model_file", "reader", "resnet", "trainer", "training_options", "views"],
+    2: [
+        "devices",
+        "losses",
+        "model_file",
+        "reader",
+        "resnet",
+        "trainer",
+        "training_options",
+        "views",
+    ],
     3: ["database", "datasets", "encoder", "evaluation", "menu", "recorder", "training"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}

@@ -10,12 +10,18 @@ import numpy as np
 
 from utils.audio import SAMPLE_RATE, FloatArray, describe_defect, read_blocks
 from utils.calibration import Calibration
-from utils.errors import AudioError, ModelError
-from utils.model_file import load_network, model_id, read_model_metadata
+from utils.errors import AudioError
+from utils.model_file import (
+    has_calibration,
+    load_network,
+    model_id,
+    read_calibration,
+    read_model_metadata,
+)
 from utils.spectrogram import CROP_SAMPLES, extend, spectrogram
 from utils.speech import remove_silence
 
-__all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_model_metadata"]
+__all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_calibration"]
 
 MIN_SPEECH_S = 0.4
 """Seconds of speech that an embedding needs at least: about two syllables."""
@@ -38,6 +44,7 @@ class SpeakerEncoder:
         model_id: SHA-256 of the file; embeddings of other files cannot be compared with these.
         embedding_size: Length of an embedding.
         metadata: What the model file says of itself.
+        is_calibrated: Whether it holds thresholds.
     """
 
     def __init__(
@@ -57,7 +64,8 @@ class SpeakerEncoder:
         self.model_id = model_id(model_path)
         self.num_threads = num_threads or os.cpu_count() or 1
         self.embedding_size = int(self.metadata["embedding_size"])
-        self._calibration = _calibration(self.metadata)
+        self.is_calibrated = has_calibration(self.metadata)
+        self._calibration = read_calibration(model_path) if self.is_calibrated else None
         self._network = _compile(load_network(model_path), num_threads)
 
     @property
@@ -68,10 +76,7 @@ class SpeakerEncoder:
             ModelError: If there are none, as in a checkpoint of a training without a test list.
         """
         if self._calibration is None:
-            raise ModelError(
-                f"{self.model_path}: holds no calibrated threshold, expected one; give --threshold, "
-                "or calibrate the model with tools/finish_model.py"
-            )
+            return read_calibration(self.model_path)  # It says what is missing.
         return self._calibration
 
     @property
@@ -207,11 +212,6 @@ def _map_ahead(
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
-
-
-def _calibration(metadata: dict[str, Any]) -> Calibration | None:
-    """Returns the stored calibration, if there is one."""
-    return Calibration.from_dict(metadata) if "threshold" in metadata else None
 
 
 def _compile(network: Any, num_threads: int | None) -> Any:

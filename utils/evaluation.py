@@ -39,6 +39,10 @@ class Encoder(Protocol):
         """A text that differs for every model."""
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether the model holds thresholds."""
+
+    @property
     def threshold(self) -> float:
         """The score from which the model's scripts answer "same person"."""
 
@@ -238,11 +242,10 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
         # What this list would give a model as its own.
         **calibration.to_dict(),
     }
-    thresholds = {
-        "strict_point": calibration.strict_threshold,
-        "model_threshold": encoder.threshold,
-        "model_strict_threshold": encoder.strict_threshold,
-    }
+    thresholds = {"strict_point": calibration.strict_threshold}
+    if encoder.is_calibrated:
+        thresholds["model_threshold"] = encoder.threshold
+        thresholds["model_strict_threshold"] = encoder.strict_threshold
     for name, threshold in thresholds.items():
         num_false_accepts, num_misses = histogram.errors_at(threshold)
         report[name] = {
@@ -276,12 +279,12 @@ def describe(report: dict[str, Any]) -> list[str]:
 
 
 def model_marks(report: dict[str, Any]) -> list[Mark]:
-    """Returns the thresholds stored with the model and what they lead to on this list."""
+    """Returns the thresholds stored with the model, if any, and what they lead to on this list."""
     names = {
         "model_threshold": "Model's threshold",
         "model_strict_threshold": "Model's strict threshold",
     }
-    return [Mark(name, **report[key]) for key, name in names.items()]
+    return [Mark(name, **report[key]) for key, name in names.items() if key in report]
 
 
 def make_folder(folder: str | Path) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.audio import SAMPLE_RATE
+from utils.calibration import Calibration
 from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
@@ -27,6 +29,9 @@ STATE_NAME = "training_state.npz"
 WEIGHTS_NAME = "model.weights.h5"
 FORMAT = 1
 
+CALIBRATION_KEYS = ("threshold", "strict_threshold", "calibration")
+"""Metadata that `Calibration.to_dict` writes; a model without calibration has none of them."""
+
 FEATURES = {
     "sample_rate": SAMPLE_RATE,
     "n_fft": N_FFT,
@@ -34,6 +39,9 @@ FEATURES = {
     "hop_length": HOP_LENGTH,
     "epsilon": EPSILON,
 }
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError)
+"""What reading a zip archive with wrong bytes may raise."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -54,7 +62,7 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             metadata: dict[str, Any] = json.loads(archive.read(METADATA_NAME))
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         kind = f"a {path.suffix} file" if path.suffix != ".keras" else "damaged or incomplete"
         raise ModelError(
             f"{path}: {kind}, expected a complete .keras file of train.py; copy it again"
@@ -64,12 +72,43 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
             f"{path}: a Keras file without {METADATA_NAME}, expected a model of this toolkit; "
             "use one that train.py wrote"
         ) from error
+    if not isinstance(metadata, dict) or "embedding_size" not in metadata:
+        raise ModelError(
+            f"{path}: its {METADATA_NAME} lacks embedding_size, expected a model of this toolkit; "
+            "use one that train.py wrote"
+        )
     if metadata.get("features") != FEATURES:
         raise ModelError(
             f"{path}: made for the features {metadata.get('features')}, expected {FEATURES}; "
             "train it again with this version"
         )
     return metadata
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Returns the thresholds and the probability scale that a model file holds.
+
+    Raises:
+        ModelError: As `read_model_metadata`, or if the file holds none, as a checkpoint of a
+            training without a test list, or damaged ones.
+    """
+    metadata = read_model_metadata(path)
+    if not has_calibration(metadata):
+        raise ModelError(
+            f"{path}: holds no calibrated threshold, expected one; give --threshold, or calibrate "
+            "the model with tools/finish_model.py"
+        )
+    try:
+        return Calibration.from_dict(metadata)
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: {error}; calibrate the model with tools/finish_model.py"
+        ) from error
+
+
+def has_calibration(metadata: Mapping[str, Any]) -> bool:
+    """Returns whether a model file's metadata hold thresholds."""
+    return any(key in metadata for key in CALIBRATION_KEYS)
 
 
 def model_id(path: str | Path) -> str:
@@ -90,8 +129,9 @@ def load_network(path: str | Path) -> Any:
 
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
+    except (ValueError, TypeError, KeyError, *DAMAGED) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0][:160]
         raise ModelError(
             f"{path}: the network cannot be loaded ({reason}); expected a file of train.py "
             "written by this version; copy it again or train anew"
@@ -102,7 +142,7 @@ def read_training_state(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     """Returns the arrays from which a training goes on.
 
     Raises:
-        ModelError: If the file is no checkpoint of a training.
+        ModelError: If the file is damaged or no checkpoint of a training.
     """
     read_model_metadata(path)
     with zipfile.ZipFile(path) as archive:
@@ -112,6 +152,11 @@ def read_training_state(path: str | Path) -> dict[str, npt.NDArray[Any]]:
             raise ModelError(
                 f"{path}: a finished model without training state, expected a checkpoint such as "
                 "models/resnet34-51.keras to resume; use --init to begin from its weights"
+            ) from error
+        except DAMAGED as error:
+            raise ModelError(
+                f"{path}: its training state is damaged ({error}), expected a complete "
+                "checkpoint; copy it again or resume from an earlier one"
             ) from error
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
@@ -142,7 +187,7 @@ def write_model(
             archive.writestr(METADATA_NAME, _to_json(metadata))
             if state is not None:
                 buffer = io.BytesIO()
-                np.savez(buffer, **dict(state))
+                np.savez(buffer, allow_pickle=False, **dict(state))
                 archive.writestr(STATE_NAME, buffer.getvalue())
 
 

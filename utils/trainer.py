@@ -114,13 +114,16 @@ class SpeakerTrainer(keras.Model):
         """Updates and returns the share of crops whose speaker was named, and the cosine."""
         del x, sample_weight
         y = self._repeat(y)
-        is_right = ops.cast(ops.argmax(y_pred["classification"], axis=-1), "int32") == ops.cast(y["labels"], "int32")
+        is_right = ops.cast(ops.argmax(y_pred["classification"], axis=-1), "int32") == ops.cast(
+            y["labels"], "int32"
+        )
         self.trackers[0].update_state(ops.cast(is_right, "float32"), sample_weight=y["has_class"])
         if self.uses_teacher:
             guess = y_pred.get("teacher", y_pred["embedding"])
             cosine = ops.sum(guess * y["teachers"], axis=-1)
             self.trackers[1].update_state(cosine, sample_weight=y["has_teacher"])
-        return self.get_metrics_result()
+        results: dict[str, Any] = self.get_metrics_result()
+        return results
 
 
 def _num_replicas() -> int:
