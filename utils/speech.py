@@ -78,11 +78,14 @@ def speech_seconds(waveform: FloatArray) -> float:
 
 def _levels_db(waveform: FloatArray) -> FloatArray:
     """Returns the root mean square of each 10 ms frame in dBFS, without its constant offset."""
-    centred = waveform - (waveform.mean() if len(waveform) else 0.0)
-    num_frames = -(-len(centred) // FRAME_SAMPLES)
+    num_frames = -(-len(waveform) // FRAME_SAMPLES)
+    if num_frames == 0:
+        return np.empty(0, dtype=np.float32)
     padded = np.zeros(num_frames * FRAME_SAMPLES, dtype=np.float32)
-    padded[: len(centred)] = centred
+    padded[: len(waveform)] = waveform
     frames = padded.reshape(num_frames, FRAME_SAMPLES)
+    # The median, because a click shifts the mean: silence would look like a constant offset.
+    padded[: len(waveform)] -= np.median(frames.mean(axis=1))
     power = np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES
     return np.asarray(10 * np.log10(power + 1e-12), dtype=np.float32)
 
