@@ -297,8 +297,9 @@ def spectrogram_mask(
     """
     use = rng.random() < probability
     num_bins, num_times = (int(rng.integers(0, 33)) for _ in range(2))
+    num_times = min(num_times, num_frames - 1)
     first_bin = int(rng.integers(0, NUM_BINS - num_bins))
-    first_frame = int(rng.integers(0, num_frames - min(num_times, num_frames - 1)))
+    first_frame = int(rng.integers(0, num_frames - num_times))
     mask = (first_bin, first_bin + num_bins, first_frame, first_frame + num_times)
     return np.array(mask if use else (0, 0, 0, 0), dtype=np.int32)
 
