@@ -258,8 +258,8 @@ def build_resnet34(
 
     Returns:
         A model from normalised magnitudes, shape `(batch, 257, num_frames, 1)` for any
-        `num_frames`, to `[classification, embedding]` with shapes `(batch, num_classes)` and
-        `(batch, embedding_size)`; embeddings have unit length.
+        `num_frames` from 17, to `[classification, embedding]` with shapes
+        `(batch, num_classes)` and `(batch, embedding_size)`; embeddings have unit length.
 
     Raises:
         ValueError: If `num_classes` is below 1 or `widths` and `num_blocks` differ in length.
