@@ -30,16 +30,14 @@ class TeacherTable:
             DataListError: If the file is missing or lacks what a teacher file holds.
         """
         try:
+            _check_archive(path)
             with np.load(path, allow_pickle=False) as file, np.errstate(over="ignore"):
                 names = [str(name) for name in file["path"]]
                 vectors = np.asarray(file["embedding"], dtype=np.float16)
                 speeds = np.asarray(
                     file["speed"] if "speed" in file.files else np.ones(len(names)), np.float32
                 )
-        # np.load has no error of its own: a bare .npy array is no context manager (TypeError).
-        except (
-            OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
-        ) as error:  # fmt: skip
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise DataListError(
                 f"{path}: not a teacher file ({error}); expected an .npz with the arrays path and "
                 "embedding, as tools/make_teacher.py writes it"
@@ -49,6 +47,8 @@ class TeacherTable:
                 f"{path}: {len(names)} paths, {len(speeds)} speeds and embeddings of shape "
                 f"{vectors.shape}; expected one of each a row"
             )
+        if "" in names:
+            raise DataListError(f"{path}: row {names.index('')} has an empty path")
         if not (np.isfinite(vectors).all() and np.isfinite(speeds).all()):
             raise DataListError(
                 f"{path}: embeddings or speeds that are not finite in 16 bits; "
@@ -77,6 +77,13 @@ class TeacherTable:
         """Returns the unit-length vector of a row, shape `(size,)`."""
         vector = self._vectors[row].astype(np.float32)
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), dtype=np.float32)
+
+
+def _check_archive(path: str | Path) -> None:
+    """Raises ValueError if a file is no whole archive; NumPy would leave it open then."""
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("no complete .npz archive")
 
 
 def _key(path: str) -> tuple[str, ...]:
