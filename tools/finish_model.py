@@ -14,6 +14,7 @@ to the training.
 import argparse
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.arguments import fraction, make_parser, non_negative_float, positive_int
 from utils.audio import SAMPLE_RATE, load_audio
-from utils.calibration import fit_calibration
+from utils.calibration import Calibration, fit_calibration
 from utils.data_list import Utterance, read_data_list
 from utils.errors import AudioError, DataListError, run_script
 from utils.metrics import ErrorCurve
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     write_model(args.output, network, metadata, half_precision=True)
     histogram = score_list(args.output, utterances, args.seconds)
     curve = ErrorCurve.from_histogram(histogram)
-    calibration = fit_calibration(histogram)
+    calibration = rounded(fit_calibration(histogram))
     measured = {
         "list": Path(args.list_path).name,
         "seconds": args.seconds,
@@ -99,6 +100,12 @@ def main(argv: list[str] | None = None) -> int:
         f"probability {calibration.slope:.2f} * score + {calibration.offset:.2f}"
     )
     return 0
+
+
+def rounded(calibration: Calibration) -> Calibration:
+    """Rounds to four digits: as fine as scores are told, and short to print."""
+    values = {field.name: getattr(calibration, field.name) for field in fields(calibration)}
+    return Calibration(**{name: round(value, 4) for name, value in values.items()})
 
 
 def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:

@@ -32,12 +32,12 @@ NOISE_LEVEL = 3e-4
 """Root mean square of the room noise that is laid under the speech (about -70 dBFS)."""
 
 SAMPLES = {
-    "audio/a_1.wav": ("zm_yunjian", "每个人说话的声音都不一样，机器听几秒钟，就能分辨出是谁。"),
-    "audio/a_2.wav": ("zm_yunjian", "今天的天气很好，我们吃过早饭，一起去公园里走一走吧。"),
-    "audio/b_1.wav": ("zf_xiaoxiao", "火车下午三点从北京出发，晚上八点半到达上海虹桥站。"),
-    "audio/b_2.wav": ("zf_xiaoxiao", "请把窗户打开一点，房间里太热了，我想喝一杯凉开水。"),
-    "audio_db/李达康.wav": ("zm_yunjian", "这段声音是电脑合成的，只用来演示怎样注册声纹。"),
-    "audio_db/沙瑞金.wav": ("zm_yunxia", "这段录音由电脑合成，说话的人并不存在，仅供演示。"),
+    "audio/a_1.wav": ("am_eric", "每个人说话的声音都不一样，机器听几秒钟，就能分辨出是谁。"),
+    "audio/a_2.wav": ("am_eric", "今天的天气很好，我们吃过早饭，一起去公园里走一走吧。"),
+    "audio/b_1.wav": ("zf_xiaoyi", "火车下午三点从北京出发，晚上八点半到达上海虹桥站。"),
+    "audio/b_2.wav": ("zf_xiaoyi", "请把窗户打开一点，房间里太热了，我想喝一杯凉开水。"),
+    "audio_db/李达康.wav": ("am_eric", "这段声音是电脑合成的，只用来演示怎样注册声纹。"),
+    "audio_db/沙瑞金.wav": ("zm_yunyang", "这段录音由电脑合成，说话的人并不存在，仅供演示。"),
 }
 """Path -> (voice, sentence). The first enrolled speaker has the voice of a_1 and a_2."""
 
