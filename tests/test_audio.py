@@ -202,10 +202,11 @@ def test_header_that_is_cut_short_is_told(tmp_path: Path) -> None:
     both_fail(path, "truncated")
 
 
-def test_wav_of_a_stream_whose_length_was_never_written_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0x7FFFF000, 0xFFFFFFFF])
+def test_wav_of_a_stream_whose_length_was_never_written_is_read(tmp_path: Path, size: int) -> None:
     path = write(tmp_path / "a.wav")
     data = bytearray(path.read_bytes())
-    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+    data[4:8] = data[40:44] = size.to_bytes(4, "little")
     path.write_bytes(data)
     assert len(load_audio(path)) == SAMPLE_RATE
 

@@ -58,10 +58,11 @@ def test_wav_with_chunks_around_the_data(tmp_path: Path) -> None:
     assert describe_truncation(path) is None
 
 
-def test_streamed_wav_has_no_size_to_compare(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF - 36, 0xFFFFFFFF])
+def test_streamed_wav_has_no_size_to_compare(tmp_path: Path, size: int) -> None:
     path, data = tmp_path / "a.wav", bytearray(encode("wav"))
     place = data.find(b"data") + 4
-    data[place : place + 4] = b"\xff" * 4
+    data[place : place + 4] = size.to_bytes(4, "little")
     path.write_bytes(data)
     assert describe_truncation(path) is None
 

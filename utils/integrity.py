@@ -16,8 +16,9 @@ OGG_TAIL_BYTES = 65_536 + 512
 OGG_END_OF_STREAM = 4
 """Bit of an Ogg page's flags on the last page of a stream (RFC 3533, section 6)."""
 
-UNKNOWN_SIZES = (0, 0xFFFFFFFF)
-"""Chunk sizes of wav files that were streamed: the real size was never written."""
+UNKNOWN_SIZE = 0x7FFFF000
+"""Bytes. Chunks of wav files that were streamed claim 0, or this or more (sox this, others 2^31 or
+2^32 - 1, less a header): the real size was never written."""
 
 MP3_SLACK_BYTES = 500
 """About one MPEG frame: encoders differ in whether the one with the header is counted."""
@@ -59,7 +60,7 @@ def _riff_end(file: BinaryIO, size: int) -> int:
         file.seek(position)
         name, length = struct.unpack("<4sI", file.read(8))
         if name == b"data":
-            return 0 if length in UNKNOWN_SIZES else position + 8 + length
+            return 0 if length == 0 or length >= UNKNOWN_SIZE else position + 8 + length
         position += 8 + length + length % 2  # chunks are padded to an even length
     return position
 
