@@ -38,17 +38,16 @@ def test_defaults_are_those_of_the_settings() -> None:
 
 
 def test_every_option_reaches_the_settings() -> None:
-    settings = to_settings(
-        read(
-            *"--model_dir m --num_epoch 7 --steps_per_epoch 9 --learning_rate 0.5".split(),
-            *"--weight_decay 0.25 --warmup_steps 3 --precision mixed_bfloat16".split(),
-            *"--widths 1 2 3 4 --num_blocks 5 6 7 8 --embedding_size 9".split(),
-            *"--checkpoint_minutes 2 --keep_checkpoints 3 --num_workers 0".split(),
-            *"--batch_size 5 --crop_frames 65 --num_views 2 --seed 11 --balance 0.5".split(),
-            *"--keep_silence --no_join --speeds 1.1 1.0 0.9 --speed_change 0.5".split(),
-            *"--snr_db 1 2 --babble_snr_db 3 4 --noise_dir n --rir_dir r --flip 0.125".split(),
-        )
-    )
+    options = """
+        --model_dir m --num_epoch 7 --steps_per_epoch 9 --learning_rate 0.5
+        --weight_decay 0.25 --warmup_steps 3 --precision mixed_bfloat16
+        --widths 1 2 3 4 --num_blocks 5 6 7 8 --embedding_size 9
+        --checkpoint_minutes 2 --keep_checkpoints 3 --num_workers 0
+        --batch_size 5 --crop_frames 65 --num_views 2 --seed 11 --balance 0.5
+        --keep_silence --no_join --speeds 1.1 1.0 0.9 --speed_change 0.5
+        --snr_db 1 2 --babble_snr_db 3 4 --noise_dir n --rir_dir r --flip 0.125
+    """
+    settings = to_settings(read(*options.split()))
     assert (settings.model_dir, settings.num_epochs, settings.steps_per_epoch) == ("m", 7, 9)
     assert (settings.learning_rate, settings.weight_decay) == (0.5, 0.25)
     assert (settings.warmup_steps, settings.precision) == (3, "mixed_bfloat16")

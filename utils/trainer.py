@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from utils.batches import INT16_SCALE
+from utils.batches import INT16_SCALE, VIEW_MARGIN_FRAMES
 from utils.losses import CLASSIFICATION_LOSSES, teacher_contrast, teacher_distance
 from utils.resnet import Spectrogram
 from utils.training_options import LossSettings
@@ -66,7 +66,8 @@ class SpeakerTrainer(keras.Model):
         waveforms = ops.cast(inputs["waveforms"], "float32") / INT16_SCALE
         magnitudes = self.features.magnitude(waveforms)
         if "starts" in inputs:
-            magnitudes = cut_views(magnitudes, inputs)
+            num_frames = magnitudes.shape[1] - VIEW_MARGIN_FRAMES
+            magnitudes = cut_views(magnitudes, inputs, num_frames)
         masks = ops.cast(ops.reshape(inputs["masks"], [-1, 4]), "int32")
         spectrograms = mask_spectrograms(self.features.normalize(magnitudes), masks)
         classification, embedding = self.network(spectrograms, training=training)

@@ -15,10 +15,10 @@ import numpy as np
 from keras import ops
 
 from utils.audio import FloatArray
-from utils.spectrogram import CROP_FRAMES, NUM_BINS
+from utils.spectrogram import NUM_BINS
 
 
-def cut_views(magnitudes: Any, views: dict[str, Any], num_frames: int = CROP_FRAMES) -> Any:
+def cut_views(magnitudes: Any, views: dict[str, Any], num_frames: int) -> Any:
     """Returns the views of a batch of magnitudes, sample by sample.
 
     Args:
