@@ -44,11 +44,21 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", help="checkpoints to average")
     parser.add_argument("--list_path", required=True, help="data list of strangers to calibrate on")
-    parser.add_argument("--seconds", type=non_negative_float, default=3.0,
-                        help="speech of each utterance that counts; 0: all of it")
-    parser.add_argument("--whitening_list", default="", help="data list to learn the last layer from")
-    parser.add_argument("--whitening", type=fraction, default=0.4,
-                        help="0: centre only, 1: every direction equally strong")
+    parser.add_argument(
+        "--seconds",
+        type=non_negative_float,
+        default=3.0,
+        help="speech of each utterance that counts; 0: all of it",
+    )
+    parser.add_argument(
+        "--whitening_list", default="", help="data list to learn the last layer from"
+    )
+    parser.add_argument(
+        "--whitening",
+        type=fraction,
+        default=0.4,
+        help="0: centre only, 1: every direction equally strong",
+    )
     parser.add_argument("--whitening_clips", type=positive_int, default=3000)
     parser.add_argument("--description", default="", help="what the model was trained on")
     parser.add_argument("--output", default="models/resnet34.keras")
@@ -65,7 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         clips = read_data_list(args.whitening_list)
         network = with_whitening(network, clips, args.whitening, args.whitening_clips)
     training = metadata.get("training", {})
-    for options in (training, training.get("reader", {}), training.get("reader", {}).get("augment", {})):
+    for options in (
+        training,
+        training.get("reader", {}),
+        training.get("reader", {}).get("augment", {}),
+    ):
         for name in ("model_dir", "teacher", "noise_dir", "rir_dir"):
             if options.get(name):
                 # Where a file lay on the machine of the training is nobody else's business.

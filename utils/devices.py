@@ -1,9 +1,52 @@
-"""The devices that a training runs on: chosen before the backend starts."""
+"""The Keras backend and its devices: started without chatter, chosen before it starts."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from utils.errors import VoiceprintError
+
+
+def start_backend() -> None:
+    """Imports Keras and its backend without the lines that TensorFlow writes at every start.
+
+    They tell of oneDNN and of missing GPUs and come from C++, before its log level is read. An
+    error of the import is raised as always. VOICEPRINT_VERBOSE=1 lets the lines through.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("VOICEPRINT_VERBOSE"):
+        import keras  # noqa: F401
+
+        return
+    with _stderr_closed():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices("GPU")
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Sends what is written to standard error, by C++ too, nowhere for a while."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # There is no standard error, as under a service: nothing to keep quiet.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def select_devices(gpu: str, precision: str) -> Any:
@@ -32,7 +75,7 @@ def select_devices(gpu: str, precision: str) -> Any:
         )
     strategy = None
     if backend == "tensorflow":
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        start_backend()
         import tensorflow as tf
 
         if num_logical > 1:

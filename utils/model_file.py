@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from utils.audio import SAMPLE_RATE
 from utils.calibration import Calibration
+from utils.devices import start_backend
 from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
@@ -123,6 +124,7 @@ def load_network(path: str | Path) -> Any:
         ModelError: As `read_model_metadata`, or if Keras cannot load the network.
     """
     read_model_metadata(path)
+    start_backend()
     import keras
 
     import utils.resnet  # noqa: F401  registers the layers
@@ -176,8 +178,8 @@ def write_model(
         network: Keras model with the outputs classification and embedding.
         metadata: What the file shall say of itself beside the features and versions.
         state: Training state, for checkpoints.
-        half_precision: Whether to store weights in 16 bits: half the size; the embeddings differ
-            by less than 1e-3.
+        half_precision: Whether to store weights in 16 bits: half the size; scores differ by less
+            than 1e-3.
     """
     with atomic_path(path) as temporary:
         network.save(temporary)
