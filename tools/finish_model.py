@@ -1,6 +1,6 @@
-"""Turns checkpoints of a training into the model that is used: small, calibrated, self-describing.
+r"""Turns checkpoints of a training into the model that is used: small, calibrated, self-describing.
 
-    python tools/finish_model.py models/resnet34-27.keras --list_path dataset/dev_list.txt \\
+    python tools/finish_model.py models/resnet34-27.keras --list_path dataset/dev_list.txt \
         --whitening_list dataset/train_list.txt --output models/resnet34.keras
 
 The weights of several checkpoints are averaged. Training state goes, weights are stored in 16 bits.

@@ -17,7 +17,7 @@ def start_backend() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if os.environ.get("VOICEPRINT_VERBOSE"):
-        import keras  # noqa: F401
+        import keras
 
         return
     with _stderr_closed():
