@@ -26,7 +26,8 @@ from utils.arguments import fraction, make_parser, non_negative_float, positive_
 from utils.audio import SAMPLE_RATE, load_audio
 from utils.calibration import Calibration, fit_calibration
 from utils.data_list import Utterance, read_data_list
-from utils.errors import AudioError, DataListError, run_script
+from utils.errors import AudioError, DataListError, ModelError, run_script
+from utils.files import atomic_path
 from utils.metrics import ErrorCurve
 from utils.model_file import load_network, read_model_metadata, update_metadata, write_model
 from utils.scoring import score_all_pairs
@@ -69,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     """Averages, strips, stores and calibrates; returns the exit status."""
     args = parse_args(argv)
     utterances = read_data_list(args.list_path)
+    clips = read_data_list(args.whitening_list) if args.whitening_list else []
     network, metadata = average_checkpoints(args.checkpoints)
     network, metadata = without_speed_classes(network, metadata)
-    if args.whitening_list:
-        clips = read_data_list(args.whitening_list)
+    if clips:
         network = with_whitening(network, clips, args.whitening, args.whitening_clips)
     training = metadata.get("training", {})
     for options in (
@@ -93,19 +94,21 @@ def main(argv: list[str] | None = None) -> int:
         "progress": metadata.get("progress", {}),
         "description": args.description,
     }
-    write_model(args.output, network, metadata, half_precision=True)
-    histogram = score_list(args.output, utterances, args.seconds)
-    curve = ErrorCurve.from_histogram(histogram)
-    calibration = rounded(fit_calibration(histogram))
-    measured = {
-        "list": Path(args.list_path).name,
-        "seconds": args.seconds,
-        "eer": round(curve.equal_error_rate()[0], 5),
-        "min_dcf": round(curve.min_dcf(0.01, 1.0, 1.0)[0], 5),
-        "num_target_trials": histogram.num_target_trials,
-        "num_nontarget_trials": histogram.num_nontarget_trials,
-    }
-    update_metadata(args.output, {**calibration.to_dict(), "calibrated_on": measured})
+    # A list that cannot be scored leaves the model that was there, instead of one without thresholds.
+    with atomic_path(args.output) as path:
+        write_model(path, network, metadata, half_precision=True)
+        histogram = score_list(path, utterances, args.seconds)
+        curve = ErrorCurve.from_histogram(histogram)
+        calibration = rounded(fit_calibration(histogram))
+        measured = {
+            "list": Path(args.list_path).name,
+            "seconds": args.seconds,
+            "eer": round(curve.equal_error_rate()[0], 5),
+            "min_dcf": round(curve.min_dcf(0.01, 1.0, 1.0)[0], 5),
+            "num_target_trials": histogram.num_target_trials,
+            "num_nontarget_trials": histogram.num_nontarget_trials,
+        }
+        update_metadata(path, {**calibration.to_dict(), "calibrated_on": measured})
     size_mb = Path(args.output).stat().st_size / 1e6
     print(f"{args.output}: {size_mb:.1f} MB, {network.count_params() / 1e6:.2f} M parameters")
     print(f"EER {100 * measured['eer']:.2f} %, minDCF {measured['min_dcf']:.3f}")
@@ -123,15 +126,32 @@ def rounded(calibration: Calibration) -> Calibration:
 
 
 def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:
-    """Returns the mean network of some checkpoints and the metadata of the last."""
+    """Returns the mean network of some checkpoints and the metadata of the last.
+
+    Raises:
+        ModelError: If one is no checkpoint of a training, or they differ in shape.
+    """
+    metadata = read_model_metadata(paths[-1])
+    if not {"network", "num_classes"} <= metadata.keys():
+        raise ModelError(
+            f"{paths[-1]}: does not tell the shape of its network, expected a checkpoint that "
+            "train.py wrote"
+        )
     network = load_network(paths[-1])
     mean = [np.asarray(weight, dtype=np.float64) for weight in network.weights]
+    shapes = [total.shape for total in mean]
     for path in paths[:-1]:
-        for total, weight in zip(mean, load_network(path).weights, strict=True):
+        weights = load_network(path).weights
+        if [tuple(weight.shape) for weight in weights] != shapes:
+            raise ModelError(
+                f"{path}: its network differs in shape from that of {paths[-1]}, expected "
+                "checkpoints of one training"
+            )
+        for total, weight in zip(mean, weights, strict=True):
             total += np.asarray(weight)
     for weight, total in zip(network.weights, mean, strict=True):
         weight.assign((total / len(paths)).astype(np.float32))
-    return network, read_model_metadata(paths[-1])
+    return network, metadata
 
 
 def without_speed_classes(network: Any, metadata: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -158,12 +178,21 @@ def with_whitening(
     With the covariance's eigenvalues d and eigenvectors V the new embedding is the direction of
     V diag(d^(-strength / 2)) V' (x - mean): ZCA whitening for strength 1.
 
+    Raises:
+        DataListError: If too few of the utterances can be used.
+        ModelError: If the network has such a layer already.
+
     Source: Kessy et al., Optimal Whitening and Decorrelation (2018), equation 5.
     """
     import keras
 
     from utils.resnet import UnitLength
 
+    if any(layer.name == "whitening" for layer in network.layers):
+        raise ModelError(
+            "the model is whitened already, expected a checkpoint of train.py; "
+            "leave --whitening_list out"
+        )
     embeddings = np.stack(embed_sample(network, utterances, num_clips)).astype(np.float64)
     mean = embeddings.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov((embeddings - mean).T))
@@ -178,7 +207,11 @@ def with_whitening(
 
 
 def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> list[Any]:
-    """Returns embeddings of a random sample, at most two utterances of a speaker, none short."""
+    """Returns embeddings of a random sample, at most two utterances of a speaker, none short.
+
+    Raises:
+        DataListError: If there are not more than twice as many as an embedding has elements.
+    """
     from tqdm import tqdm
 
     from utils.encoder import SpeakerEncoder
@@ -205,17 +238,22 @@ def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> l
             num_of[utterance.label] = num_of.get(utterance.label, 0) + 1
             if len(embeddings) >= num_clips:
                 break
-    if len(embeddings) <= 2 * len(embeddings[0]) if embeddings else True:
+    expected = 2 * network.output_shape[1][-1] + 1
+    if len(embeddings) < expected:
         raise DataListError(
             f"{len(embeddings)} clips of at least {MIN_SAMPLE_S} s of speech to learn the "
-            "whitening from, expected more than twice the size of an embedding; leave "
-            "--whitening_list out"
+            f"whitening from, at most two of a speaker; expected at least {expected}, twice the "
+            "size of an embedding; leave --whitening_list out"
         )
     return embeddings
 
 
-def score_list(model_path: str, utterances: list[Utterance], seconds: float) -> Any:
-    """Returns the scores of all pairs of a list, each utterance cut to its middle."""
+def score_list(model_path: str | Path, utterances: list[Utterance], seconds: float) -> Any:
+    """Returns the scores of all pairs of a list, each utterance cut to its middle.
+
+    Raises:
+        DataListError: If no pair of one speaker, or none of two, is left.
+    """
     from tqdm import tqdm
 
     from utils.encoder import SpeakerEncoder
