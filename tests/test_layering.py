@@ -31,6 +31,7 @@ LAYERS = {
         "metrics",
         "plots",
         "scoring",
+        "sound_folder",
         "spectrogram",
         "speech",
         "teacher",

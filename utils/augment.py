@@ -8,17 +8,20 @@ what they do.
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from utils.audio import SAMPLE_RATE, FloatArray, load_audio
-from utils.errors import AudioError, DataListError
+from utils.audio import SAMPLE_RATE, FloatArray
+from utils.sound_folder import SoundFolder
 from utils.spectrogram import CROP_FRAMES, NUM_BINS, extend
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+RECORDED_SHARE = 0.85
+"""How often noise is a recording where there are any; the rest is coloured noise."""
+
+MAX_ROOM_S = 0.5
+"""Seconds of a room response that are used: what comes later is 30 dB and more below the voice."""
 
 
 @dataclass(frozen=True)
@@ -51,43 +54,20 @@ class AugmentContext:
     """What augmentations draw from: settings, noise and room recordings, other speech."""
 
     settings: AugmentSettings
-    noises: list[FloatArray] = field(default_factory=list)
-    rooms: list[FloatArray] = field(default_factory=list)
+    noises: SoundFolder | None = None
+    rooms: SoundFolder | None = None
     others: Sequence[FloatArray] = ()
 
     @classmethod
     def load(cls, settings: AugmentSettings) -> "AugmentContext":
-        """Reads the folders that the settings name into memory.
+        """Looks into the folders that the settings name.
 
         Raises:
             DataListError: If a named folder is missing or holds no audio that can be read.
         """
-        noises = load_folder(settings.noise_dir) if settings.noise_dir else []
-        rooms = load_folder(settings.rir_dir) if settings.rir_dir else []
+        noises = SoundFolder(settings.noise_dir) if settings.noise_dir else None
+        rooms = SoundFolder(settings.rir_dir) if settings.rir_dir else None
         return cls(settings, noises, rooms)
-
-
-def load_folder(folder: str | Path) -> list[FloatArray]:
-    """Reads all recordings below a folder, sorted by path; unreadable ones are left out.
-
-    Raises:
-        DataListError: If there is none.
-    """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    clips = []
-    for path in paths:
-        try:
-            clip = load_audio(path)
-        except AudioError:
-            continue
-        if len(clip) >= SAMPLE_RATE // 10 and np.abs(clip).max() > 1e-4:
-            clips.append(clip)
-    if not clips:
-        raise DataListError(
-            f"{folder}: found no audio that can be read, expected a folder of recordings "
-            f"({', '.join(sorted(AUDIO_SUFFIXES))}); check the path or leave the option out"
-        )
-    return clips
 
 
 def augment(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
@@ -113,12 +93,9 @@ def add_reverb(
     waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
 ) -> FloatArray:
     """Puts the voice into a room: a recorded impulse response if there are any, else simulated."""
-    if context.rooms:
-        response = context.rooms[int(rng.integers(len(context.rooms)))][: SAMPLE_RATE // 2]
-        response = response[int(np.abs(response).argmax()) :]
-    else:
-        response = simulate_room(rng)
-    reverberant = _convolve(waveform, response)
+    recorded = context.rooms.draw_response(rng) if context.rooms else None
+    response = simulate_room(rng) if recorded is None else recorded
+    reverberant = _convolve(waveform, response[: round(MAX_ROOM_S * SAMPLE_RATE)])
     return _to_power(reverberant, waveform)
 
 
@@ -129,7 +106,7 @@ def simulate_room(rng: np.random.Generator) -> FloatArray:
     high frequencies sooner (the statistical model of Polack, 1988).
     """
     reverberation_s = rng.uniform(0.1, 0.8)
-    length = int(min(reverberation_s, 0.5) * SAMPLE_RATE)
+    length = int(min(reverberation_s, MAX_ROOM_S) * SAMPLE_RATE)
     time = np.arange(length, dtype=np.float32) / SAMPLE_RATE
     decay = np.exp(-6.908 / reverberation_s * time)  # 60 dB: ln(1000)
     tail: FloatArray = rng.standard_normal(length, dtype=np.float32) * decay
@@ -151,13 +128,10 @@ def add_noise(
     waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
 ) -> FloatArray:
     """Adds a noise recording, or coloured noise where there is none, at a random ratio."""
-    if context.noises and rng.random() < 0.85:
-        clip = context.noises[int(rng.integers(len(context.noises)))]
-        start = int(rng.integers(len(clip)))
-        noise = clip[start : start + len(waveform)]
-        if len(noise) < len(waveform):
-            noise = extend(np.concatenate([noise, clip[:start]]), len(waveform))
-    else:
+    noise = None
+    if context.noises and rng.random() < RECORDED_SHARE:
+        noise = context.noises.draw_stretch(len(waveform), rng)
+    if noise is None:
         noise = coloured_noise(len(waveform), rng)
     return _mix(waveform, noise, rng.uniform(*context.settings.snr_db))
 
