@@ -14,6 +14,7 @@ from utils.arguments import make_parser, print_arguments, score
 from utils.audio import FloatArray, load_audio
 from utils.encoder import SpeakerEncoder, read_calibration
 from utils.errors import run_script
+from utils.speech import speech_seconds
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -71,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             "is_same_speaker": is_same,
             "probability": probability,
             "mean_time_ms": mean_time_ms,
+            "speech_s": [round(speech_seconds(waveform), 2) for waveform in waveforms],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0

@@ -73,6 +73,7 @@ def test_json_is_all_that_is_printed(paths: list[str], capsys: pytest.CaptureFix
     infer_contrast.main([f"--audio_path1={first}", f"--audio_path2={second}", "--json"])
     report = json.loads(capsys.readouterr().out)
     assert report.pop("mean_time_ms") >= 0
+    assert all(0 < seconds < 10 for seconds in report.pop("speech_s"))
     score = report.pop("score")
     assert report.pop("probability") == pytest.approx(FakeEncoder().probability(score))
     assert report == {
