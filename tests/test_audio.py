@@ -221,6 +221,15 @@ def test_header_that_promises_years_is_told_without_taking_the_memory(tmp_path: 
     both_fail(path, "truncated|damaged")
 
 
+@pytest.mark.parametrize("rate", [1, 1999, 768_001, 2**31 - 1])
+def test_rate_that_no_recorder_has_is_told(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav")
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    both_fail(path, f"sample rate {rate} Hz, expected 2000 to 768000 Hz")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_samples_that_are_not_finite_are_told(tmp_path: Path, value: float) -> None:
     samples = np.zeros(SAMPLE_RATE, dtype=np.float32)

@@ -98,7 +98,7 @@ def test_nothing_is_done_unless_it_is_asked_for() -> None:
     np.testing.assert_array_equal(augment(SPEECH, rng(), context()), SPEECH)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_everything_at_once_stays_within_full_scale(seed: int) -> None:
     result = augment(SPEECH, rng(seed), AugmentContext(ALL_ON, others=OTHERS))

@@ -33,6 +33,9 @@ MAX_READ_FRAMES = 1 << 24
 """Frames that are read at once, 17 minutes at 16 kHz: memory follows what is there, not what a
 damaged header promises."""
 
+SAMPLE_RATES = (2000, 768_000)
+"""Hz. Rates outside are damaged headers: at 1 Hz a second of samples would become five hours."""
+
 FFMPEG_SUFFIXES = {".m4a", ".aac", ".amr", ".mp4", ".3gp", ".wma", ".webm"}
 """Containers that libsndfile cannot open and ffmpeg can."""
 
@@ -60,7 +63,7 @@ def load_audio(
     if offset_s < 0 or (duration_s is not None and duration_s < 0):
         raise ValueError(f"expected seconds from 0 up, received {offset_s} and {duration_s}")
     with _open(path) as file:
-        _check_structure(path)
+        _check_structure(file, path)
         rate, total = file.samplerate, file.frames
         start = min(round(offset_s * rate), total)
         expected = total - start
@@ -97,7 +100,7 @@ def read_blocks(path: str | Path, block_s: float) -> Iterator[FloatArray]:
     import soxr
 
     with _open(path) as file:
-        _check_structure(path)
+        _check_structure(file, path)
         rate, left = file.samplerate, file.frames
         stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
         while left > 0:
@@ -185,7 +188,7 @@ def _open(path: str | Path) -> Any:
         # TypeError: a file named .raw, whose rate and format soundfile wants to be told.
         if path.suffix.lower() in FFMPEG_SUFFIXES:
             return soundfile.SoundFile(_decode_with_ffmpeg(path))
-        _check_structure(path)
+        _check_size(path)
         raise AudioError(
             f"{path}: not audio that can be read ({_reason(error)}); expected wav, flac, mp3, "
             "ogg, opus or another format of libsndfile; convert it or check that it is complete"
@@ -244,8 +247,19 @@ def _read(file: Any, path: str | Path, num_frames: int) -> FloatArray:
     return mono
 
 
-def _check_structure(path: str | Path) -> None:
-    """Raises AudioError if the container tells that the file is cut short; takes 0.02 ms."""
+def _check_structure(file: Any, path: str | Path) -> None:
+    """Raises AudioError if header or container tell of damage; takes 0.02 ms."""
+    low, high = SAMPLE_RATES
+    if not low <= file.samplerate <= high:
+        raise AudioError(
+            f"{path}: damaged audio, sample rate {file.samplerate} Hz, "
+            f"expected {low} to {high} Hz; fetch or record it again"
+        )
+    _check_size(path)
+
+
+def _check_size(path: str | Path) -> None:
+    """Raises AudioError if the container tells that the file is cut short."""
     defect = describe_truncation(path)
     if defect is not None:
         raise AudioError(f"{path}: {defect}; fetch or record it again")
