@@ -37,7 +37,8 @@ class SpeakerTrainer(keras.Model):
                 layer between the two is trained beside the network.
             num_views: Views of each waveform in a training batch.
         """
-        super().__init__(name="trainer")
+        # With 16-bit floats the views are drawn and the features computed in 32 bits all the same.
+        super().__init__(name="trainer", autocast=False)
         self.network = network
         self.losses_used = losses
         self.num_views = num_views
