@@ -1,4 +1,4 @@
-r"""Turns checkpoints of a training into the model that is used: small, calibrated, self-describing.
+r"""Turns checkpoints of a training into the model that is used: small, calibrated, self-explaining.
 
     python tools/finish_model.py models/resnet34-27.keras --list_path dataset/dev_list.txt \
         --whitening_list dataset/train_list.txt --output models/resnet34.keras
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     clips = read_data_list(args.whitening_list) if args.whitening_list else []
     network, metadata = average_checkpoints(args.checkpoints)
     network, metadata = without_speed_classes(network, metadata)
-    if clips:
+    if args.whitening_list:
         network = with_whitening(network, clips, args.whitening, args.whitening_clips)
     training = metadata.get("training", {})
     for options in (
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         "progress": metadata.get("progress", {}),
         "description": args.description,
     }
-    # A list that cannot be scored leaves the model that was there, instead of one without thresholds.
+    # A list that cannot be scored leaves the model that was there: not one without thresholds.
     with atomic_path(args.output) as path:
         write_model(path, network, metadata, half_precision=True)
         histogram = score_list(path, utterances, args.seconds)
@@ -203,7 +203,7 @@ def with_whitening(
     classification, embedding = network.outputs
     outputs = UnitLength(name="whitened_embedding")(layer(embedding))
     layer.set_weights([kernel.astype(np.float32), (-mean @ kernel).astype(np.float32)])
-    return keras.Model(network.inputs, [classification, outputs], name=network.name)
+    return keras.Model(network.input, [classification, outputs], name=network.name)
 
 
 def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> list[Any]:
