@@ -18,6 +18,7 @@ from utils.errors import ModelError
 MODEL = "--model_path=models/resnet34-2.keras"
 
 
+@pytest.mark.slow
 def test_from_recordings_to_a_recognised_speaker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

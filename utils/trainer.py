@@ -60,6 +60,9 @@ class SpeakerTrainer(keras.Model):
         return self.losses_used.distance > 0 or self.losses_used.contrast > 0
 
     def build(self, input_shape: Any) -> None:
+        # Its parts are called one by one, never the layer itself, which Keras would take for a
+        # model that is not built and trace again in every `fit` on several devices.
+        self.features.built = True
         if self.bridge is not None:
             self.bridge.build(self.network.output_shape[1])
 

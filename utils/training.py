@@ -1,6 +1,7 @@
 """The training workflow: epochs, checkpoints, validation, resuming, logs."""
 
 import contextlib
+import itertools
 import json
 import math
 import sys
@@ -223,15 +224,10 @@ class Training:
         with tqdm(total=self.steps, initial=first, desc=title) as bar:
             while progress.step < self.steps:
                 steps = min(CHUNK_STEPS, self.steps - progress.step)
-                watch = _make_watch(bar, interruption)
-                logs = self.trainer.fit(
-                    self._feed(batches, steps),
-                    steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[watch],
-                ).history  # fmt: skip
-                progress.step += len(watch.steps_done)
-                for name, values in logs.items():
-                    share = float(values[-1]) * len(watch.steps_done)
-                    progress.sums[name] = progress.sums.get(name, 0.0) + share
+                logs, num_done = self._train_steps(batches, steps, bar, interruption)
+                progress.step += num_done
+                for name, value in logs.items():
+                    progress.sums[name] = progress.sums.get(name, 0.0) + value * num_done
                 # Before anything is written: a good checkpoint is not replaced by a ruined one.
                 self._check_finite(progress.sums["loss"])
                 bar.set_postfix({k: f"{v / progress.step:.4f}" for k, v in progress.sums.items()})
@@ -258,20 +254,36 @@ class Training:
             f"the training has diverged; {from_where} and a lower --learning_rate"
         )
 
-    def _feed(self, batches: Any, num_steps: int) -> Iterator[Any]:
-        """Yields inputs and targets of the next steps; tells each unusable clip once.
+    def _train_steps(
+        self, batches: Any, num_steps: int, bar: Any, interruption: Interruption
+    ) -> tuple[dict[str, float], int]:
+        """Trains some steps, fewer if Ctrl-C is pressed; returns mean figures and their number."""
+        if self.strategy is None:
+            watch = _make_watch(bar, interruption)
+            history = self.trainer.fit(
+                self._feed(batches, num_steps),
+                steps_per_epoch=num_steps, epochs=1, shuffle=False, verbose=0, callbacks=[watch],
+            ).history  # fmt: skip
+            return {name: float(values[-1]) for name, values in history.items()}, len(watch.steps)
+        # Under a strategy `fit` reads batches ahead that it then drops: half of a short epoch.
+        sums: dict[str, float] = {}
+        num_done = 0
+        for arrays in self._feed(batches, num_steps):
+            for name, value in self.trainer.train_on_batch(*arrays, return_dict=True).items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            num_done += 1
+            bar.update(1)
+            if interruption.is_requested:
+                break
+        return {name: value / num_done for name, value in sums.items()}, num_done
 
-        Under a distribution strategy Keras takes one batch of every `fit` to look at its shapes:
-        it is given one that is not lost.
-        """
-        for step in range(num_steps):
-            batch = next(batches)
+    def _feed(self, batches: Any, num_steps: int) -> Iterator[Any]:
+        """Yields inputs and targets of the next steps; tells each unusable clip once."""
+        for batch in itertools.islice(batches, num_steps):
             for problem in batch.problems:
                 if problem not in self._reported:
                     self._reported.add(problem)
                     print(f"\nwarning: replaced a clip: {problem}", file=sys.stderr)
-            if step == 0 and self.strategy is not None:
-                yield batch_arrays(batch)
             yield batch_arrays(batch)
 
     def _finish_epoch(self, figures: dict[str, float]) -> None:
@@ -350,10 +362,10 @@ def _make_watch(bar: Any, interruption: Interruption) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.steps_done: list[int] = []
+            self.steps: list[int] = []
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.steps_done.append(batch)
+            self.steps.append(batch)
             bar.update(1)
             if interruption.is_requested:
                 self.model.stop_training = True
