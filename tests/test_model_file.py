@@ -19,6 +19,7 @@ from utils.errors import ModelError
 from utils.model_file import (
     FEATURES,
     METADATA_NAME,
+    NEW_KEYS,
     STATE_NAME,
     load_network,
     model_id,
@@ -303,3 +304,10 @@ def test_a_kill_while_writing_leaves_a_whole_file(tmp_path: Path, root: Path) ->
     assert read_model_metadata(path)["number"] >= seen
     assert load_network(path).output_shape[1] == (None, 16)
     assert read_training_state(path).keys() == {"number"}
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_older_keras_knows_every_setting_of_a_layer(shipped: bool, model: Path, root: Path) -> None:
+    with zipfile.ZipFile(root / "models" / "resnet34.keras" if shipped else model) as archive:
+        config = archive.read("config.json").decode()
+    assert [name for name in NEW_KEYS if f'"{name}"' in config] == []

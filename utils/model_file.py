@@ -28,10 +28,21 @@ from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
 METADATA_NAME = "voiceprint.json"
 STATE_NAME = "training_state.npz"
 WEIGHTS_NAME = "model.weights.h5"
+CONFIG_NAME = "config.json"
 FORMAT = 1
 
 CALIBRATION_KEYS = ("threshold", "strict_threshold", "calibration")
 """Metadata that `Calibration.to_dict` writes; a model without calibration has none of them."""
+
+NEW_KEYS: dict[str, Any] = {
+    "input_axes": None,
+    "output_axes": None,
+    "quantization_config": None,
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+}
+"""Settings of layers that Keras 3.12 doesn't know, with the values that change nothing."""
 
 FEATURES = {
     "sample_rate": SAMPLE_RATE,
@@ -183,6 +194,7 @@ def write_model(
     """
     with atomic_path(path) as temporary:
         network.save(temporary)
+        _make_portable(temporary)
         if half_precision:
             _halve_weights(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
@@ -215,6 +227,27 @@ def _to_json(metadata: Mapping[str, Any]) -> str:
         "features": FEATURES,
     }
     return json.dumps(filled, ensure_ascii=False, indent=1)
+
+
+def _make_portable(path: Path) -> None:
+    """Takes out of an archive what only the newest Keras knows and what says nothing here.
+
+    A model written with Keras 3.15 must load with 3.12, the newest one for Python 3.10.
+    """
+
+    def without_new_keys(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: without_new_keys(item)
+                for key, item in value.items()
+                if not (key in NEW_KEYS and item == NEW_KEYS[key])
+            }
+        return [without_new_keys(item) for item in value] if isinstance(value, list) else value
+
+    with zipfile.ZipFile(path) as archive:
+        config = without_new_keys(json.loads(archive.read(CONFIG_NAME)))
+    with atomic_path(path) as temporary:
+        _copy_archive(path, temporary, {CONFIG_NAME: json.dumps(config).encode()})
 
 
 def _halve_weights(path: Path) -> None:
