@@ -1,6 +1,7 @@
 """Fixtures that more than one test file uses."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -30,3 +31,9 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("speech")
     write_speech_folder(folder)
     return folder
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C through to the programs under test: background jobs begin with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
