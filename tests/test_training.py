@@ -52,7 +52,8 @@ def options(*more: str, epochs: int = 2, folder: str = "m") -> list[str]:
 
 
 def names(folder: str = "m") -> list[str]:
-    return sorted(path.name for path in Path(folder).glob("*.keras"))
+    # Hidden files are left out: what a killed process was writing has a hidden name.
+    return sorted(path.name for path in Path(folder).glob("[!.]*.keras"))
 
 
 def log(folder: str = "m") -> list[dict[str, float]]:
