@@ -16,6 +16,7 @@ from utils.arguments import make_parser, print_arguments
 from utils.data_list import read_data_list, read_trial_list
 from utils.embedding_store import EmbeddingStore
 from utils.errors import run_script
+from utils.model_file import default_model_path
 from utils.scoring import SWEEP_STEPS, sweep_accuracy
 
 
@@ -24,7 +25,7 @@ def make_options() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--list_path", default="dataset/test_list.txt", help="data list: path<TAB>label a line")
-    add("--model_path", default="models/resnet34.keras", help="model to measure")
+    add("--model_path", default=default_model_path(), help="model to measure")
     add("--include_self_pairs", action="store_true", help="pair each clip with itself too")
     add("--trials", metavar="FILE", help="trials (1 a.wav b.wav) in place of all pairs of a list")
     add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")

@@ -14,6 +14,7 @@ from utils.arguments import make_parser, print_arguments, score
 from utils.audio import FloatArray, load_audio
 from utils.encoder import SpeakerEncoder, read_calibration
 from utils.errors import run_script
+from utils.model_file import default_model_path
 from utils.speech import speech_seconds
 
 
@@ -24,7 +25,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     for number, default in ((1, "audio/a_1.wav"), (2, "audio/b_2.wav")):
         spellings = (f"--audio_path{number}", f"--audio{number}_path")
         add(*spellings, dest=f"audio{number}_path", default=default, help="a recording")
-    add("--model_path", default="models/resnet34.keras", help="speaker model")
+    add("--model_path", default=default_model_path(), help="speaker model")
     add("--threshold", type=score, help="least score of the same person (default: the model's)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     return parser.parse_args(argv)

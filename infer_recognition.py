@@ -17,6 +17,7 @@ from utils.database import VoiceprintDatabase, clean_name
 from utils.encoder import SpeakerEncoder, read_calibration
 from utils.errors import run_script
 from utils.menu import Menu, choose_if_exists, describe_match, print_deletion, print_speakers
+from utils.model_file import default_model_path
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -24,7 +25,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--audio_db", default="audio_db", help="enrolled voices: NAME.wav and NAME/*.wav")
-    add("--model_path", default="models/resnet34.keras", help="speaker model")
+    add("--model_path", default=default_model_path(), help="speaker model")
     add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
     add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
     add = parser.add_mutually_exclusive_group().add_argument

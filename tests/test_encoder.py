@@ -27,13 +27,10 @@ def encoder(model: Path) -> SpeakerEncoder:
     return SpeakerEncoder(model)
 
 
-@pytest.fixture(scope="module")
-def real(root: Path) -> SpeakerEncoder:
+@pytest.fixture(scope="module", params=["keras", "onnx"])
+def real(root: Path, request: pytest.FixtureRequest) -> SpeakerEncoder:
     """The model that is shipped: a random network is far more easily disturbed."""
-    path = root / "models" / "resnet34.keras"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    return SpeakerEncoder(path)
+    return SpeakerEncoder(root / "models" / f"resnet34.{request.param}")
 
 
 def write(path: Path, duration_s: float = 3.0, speaker: int = 0) -> Path:

@@ -41,6 +41,8 @@ LAYERS = {
         "devices",
         "losses",
         "model_file",
+        "onnx_graph",
+        "onnx_model",
         "reader",
         "resnet",
         "trainer",

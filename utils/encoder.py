@@ -1,7 +1,8 @@
 """From audio to embedding: the only path, used by all scripts."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,22 @@ from utils.audio import SAMPLE_RATE, FloatArray, describe_defect, read_blocks
 from utils.calibration import Calibration
 from utils.errors import AudioError
 from utils.model_file import (
+    default_model_path,
     has_calibration,
+    is_onnx,
     load_network,
     model_id,
     read_calibration,
     read_model_metadata,
 )
+from utils.onnx_model import load_onnx_network
 from utils.spectrogram import CROP_SAMPLES, extend, spectrogram
 from utils.speech import remove_silence
 
 __all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_calibration"]
+
+Network = Callable[[FloatArray], FloatArray]
+"""From a stretch of speech, `(num_samples,)`, to its unit embedding, `(embedding_size,)`."""
 
 MIN_SPEECH_S = 0.4
 """Seconds of speech that an embedding needs at least: about two syllables."""
@@ -48,17 +55,19 @@ class SpeakerEncoder:
     """
 
     def __init__(
-        self, model_path: str | Path = "models/resnet34.keras", num_threads: int | None = None
+        self, model_path: str | Path | None = None, num_threads: int | None = None
     ) -> None:
         """Loads a model.
 
         Args:
-            model_path: A `.keras` file of train.py.
+            model_path: A `.keras` file of train.py or an `.onnx` file of export.py; `None` for
+                the shipped model. An `.onnx` file needs neither Keras nor TensorFlow.
             num_threads: Processor threads to use, `None` for all cores.
 
         Raises:
             ModelError: If the file is missing, damaged, or not a model of this toolkit.
         """
+        model_path = default_model_path() if model_path is None else model_path
         self.model_path = str(model_path)
         self.metadata = read_model_metadata(model_path)
         self.model_id = model_id(model_path)
@@ -66,7 +75,7 @@ class SpeakerEncoder:
         self.embedding_size = int(self.metadata["embedding_size"])
         self.is_calibrated = has_calibration(self.metadata)
         self._calibration = read_calibration(model_path) if self.is_calibrated else None
-        self._network = _compile(load_network(model_path), num_threads)
+        self._embed_window = _load_network(model_path, self.num_threads)
 
     @property
     def calibration(self) -> Calibration:
@@ -176,11 +185,6 @@ class SpeakerEncoder:
             )
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
 
-    def _embed_window(self, window: FloatArray) -> FloatArray:
-        """Embeds one stretch of speech; less than a training crop is repeated to fill one."""
-        features = spectrogram(extend(window, max(len(window), CROP_SAMPLES)))
-        return np.asarray(self._network(features[None, :, :, None])[0])
-
 
 def _windows(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
     """Yields a stream of speech in stretches of 10 s; what remains, up to 20 s, in halves."""
@@ -214,7 +218,22 @@ def _map_ahead(
         yield pending.popleft().result()
 
 
-def _compile(network: Any, num_threads: int | None) -> Any:
+def _load_network(model_path: str | Path, num_threads: int) -> Network:
+    """Returns a function from a stretch of speech, `(num_samples,)`, to its unit embedding."""
+    if is_onnx(model_path):
+        network: Network = load_onnx_network(model_path, num_threads)
+        return network
+    embed_spectrograms = _compile(load_network(model_path), num_threads)
+
+    def embed(window: FloatArray) -> FloatArray:
+        # Less than a training crop is repeated to fill one; an .onnx file does so itself.
+        features = spectrogram(extend(window, max(len(window), CROP_SAMPLES)))
+        return np.asarray(embed_spectrograms(features[None, :, :, None])[0])
+
+    return embed
+
+
+def _compile(network: Any, num_threads: int) -> Any:
     """Returns a function from spectrograms, `(batch, 257, num_frames, 1)`, to embeddings."""
     import keras
 
@@ -223,12 +242,10 @@ def _compile(network: Any, num_threads: int | None) -> Any:
         return lambda features: keras.ops.convert_to_numpy(embedder(features, training=False))
     import tensorflow as tf
 
-    if num_threads is not None:
-        try:
-            tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-            tf.config.threading.set_inter_op_parallelism_threads(num_threads)
-        except RuntimeError:
-            pass  # TensorFlow has started: its threads can no longer be changed.
+    with contextlib.suppress(RuntimeError):
+        # Raised if TensorFlow has started: its threads can no longer be changed.
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
     signature = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
     function = tf.function(lambda x: embedder(x, training=False), input_signature=[signature])
     return lambda features: function(features).numpy()
