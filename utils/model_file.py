@@ -90,6 +90,16 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
     return metadata
 
 
+def _read_keras_metadata(path: str | Path) -> dict[str, Any]:
+    """Returns the metadata of a `.keras` file; an `.onnx` file is a ModelError here."""
+    if is_onnx(path):
+        raise ModelError(
+            f"{path}: an .onnx file, which can only be run; expected the .keras file that it was "
+            "made from"
+        )
+    return read_model_metadata(path)
+
+
 def _read_archive(path: Path) -> dict[str, Any]:
     """Returns the metadata in a `.keras` archive, or raises ModelError."""
     try:
@@ -177,7 +187,7 @@ def load_network(path: str | Path) -> Any:
     Raises:
         ModelError: As `read_model_metadata`, or if Keras cannot load the network.
     """
-    read_model_metadata(path)
+    _read_keras_metadata(path)
     start_backend()
     import keras
 
@@ -200,7 +210,7 @@ def read_training_state(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         ModelError: If the file is damaged or no checkpoint of a training.
     """
-    read_model_metadata(path)
+    _read_keras_metadata(path)
     with zipfile.ZipFile(path) as archive:
         try:
             data = archive.read(STATE_NAME)
@@ -254,7 +264,7 @@ def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
     Raises:
         ModelError: As `read_model_metadata`.
     """
-    metadata = {**read_model_metadata(path), **changes}
+    metadata = {**_read_keras_metadata(path), **changes}
     with atomic_path(path) as temporary:
         _copy_archive(Path(path), temporary, {METADATA_NAME: _to_json(metadata).encode()})
 
