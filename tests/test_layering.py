@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(ROOT.glob("*.py"))
 MODULES = sorted(path for path in (ROOT / "utils").glob("*.py") if path.stem != "__init__")
+SERVICE = sorted(path for path in (ROOT / "service").glob("*.py") if path.stem != "__init__")
 
 # A module may import from its own layer and from lower ones, never in a circle. A new module gets
 # its place here and in docs/architecture.md.
@@ -19,6 +20,7 @@ LAYERS = {
     1: [
         "arguments",
         "audio",
+        "audio_bytes",
         "augment",
         "batches",
         "calibration",
@@ -30,6 +32,7 @@ LAYERS = {
         "layouts",
         "metrics",
         "plots",
+        "quality",
         "scoring",
         "sound_folder",
         "spectrogram",
@@ -49,7 +52,16 @@ LAYERS = {
         "training_options",
         "views",
     ],
-    3: ["database", "datasets", "encoder", "evaluation", "menu", "recorder", "training"],
+    3: [
+        "contrast",
+        "database",
+        "datasets",
+        "encoder",
+        "evaluation",
+        "menu",
+        "recorder",
+        "training",
+    ],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 
@@ -147,13 +159,33 @@ def test_lower_layers_do_without_frameworks(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported} & FRAMEWORKS
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=name_of)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_of_utils_knows_the_service(path: Path) -> None:
+    imported = imported_names(ast.parse(path.read_text(encoding="utf-8")))
+    assert "service" not in {name.split(".")[0] for name in imported}
+
+
+def test_modules_of_the_service_import_each_other_in_no_circle() -> None:
+    stems = {path.stem for path in SERVICE}
+    graph = {}
+    for path in SERVICE:
+        names = imported_names(ast.parse(path.read_text(encoding="utf-8")))
+        parts = [name.split(".") for name in names]
+        graph[path.stem] = {p[1] for p in parts if p[0] == "service" and p[1] in stems}
+    while graph:
+        free = [module for module, imports in graph.items() if not imports & graph.keys()]
+        assert free, f"a circle among {sorted(graph)}"
+        for module in free:
+            del graph[module]
+
+
+@pytest.mark.parametrize("path", MODULES + SERVICE + SCRIPTS, ids=name_of)
 def test_heavy_packages_are_imported_inside_functions(path: Path) -> None:
     banned = HEAVY if LAYER_OF.get(path.stem) == 2 else HEAVY | FRAMEWORKS
     assert not imported_at_import(ast.parse(path.read_text(encoding="utf-8"))) & banned
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=name_of)
+@pytest.mark.parametrize("path", MODULES + SERVICE + SCRIPTS, ids=name_of)
 def test_nothing_is_done_at_import(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
@@ -163,7 +195,7 @@ def test_nothing_is_done_at_import(path: Path) -> None:
         assert main_guard or not (call or loop), f"{path.name}:{node.lineno} runs at import"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", MODULES + SERVICE, ids=name_of)
 def test_module_is_one_noun_long(path: Path) -> None:
     assert path.stem not in CATCH_ALL_NAMES
     num_lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -6,6 +6,7 @@ say nothing. The containers do tell how long they were meant to be.
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -24,32 +25,35 @@ MP3_SLACK_BYTES = 500
 """About one MPEG frame: encoders differ in whether the one with the header is counted."""
 
 
-def describe_truncation(path: str | Path) -> str | None:
+def describe_truncation(source: str | Path | BinaryIO) -> str | None:
     """Says how a file is cut short, or returns None if its structure is complete.
 
     Known are wav, aiff, ogg (vorbis, opus, flac) and mp3 with a Xing or Info header; anything
     else counts as complete here, because its decoder reports a truncated file itself.
 
     Args:
-        path: An existing file.
+        source: An existing file, or one that is open for reading or held in memory.
 
     Returns:
         Such as "truncated: 3000 of 96044 bytes", or None.
     """
-    path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(16)
-        if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-            expected = _riff_end(file, size)
-        elif head[:4] == b"FORM" and head[8:11] == b"AIF":
-            expected = struct.unpack(">I", head[4:8])[0] + 8
-        elif head[:4] == b"OggS":
-            return _describe_ogg_end(file, size)
-        elif head[:3] == b"ID3" or head[:1] == b"\xff":
-            expected = _mp3_end(file) - MP3_SLACK_BYTES
-        else:
-            return None
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            return describe_truncation(file)
+    file = source
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        expected = _riff_end(file, size)
+    elif head[:4] == b"FORM" and head[8:11] == b"AIF":
+        expected = struct.unpack(">I", head[4:8])[0] + 8
+    elif head[:4] == b"OggS":
+        return _describe_ogg_end(file, size)
+    elif head[:3] == b"ID3" or head[:1] == b"\xff":
+        expected = _mp3_end(file) - MP3_SLACK_BYTES
+    else:
+        return None
     return f"truncated: {size} of {expected} bytes" if size < expected else None
 
 
