@@ -12,7 +12,7 @@ import argparse
 from tqdm import tqdm
 
 from utils import evaluation
-from utils.arguments import make_parser, print_arguments
+from utils.arguments import make_parser, positive_int, print_arguments
 from utils.data_list import read_data_list, read_trial_list
 from utils.embedding_store import EmbeddingStore
 from utils.errors import run_script
@@ -30,6 +30,7 @@ def make_options() -> argparse.ArgumentParser:
     add("--trials", metavar="FILE", help="trials (1 a.wav b.wav) in place of all pairs of a list")
     add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")
     add("--embeddings", metavar="FILE.npz", help="keep embeddings here and reuse them from here")
+    add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     add("--report_dir", metavar="DIR", help="write report.json and pictures to this folder")
     return parser
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from utils.encoder import SpeakerEncoder
 
-    encoder = SpeakerEncoder(args.model_path)
+    encoder = SpeakerEncoder(args.model_path, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n")
     store = EmbeddingStore(args.embeddings, encoder.model_id) if args.embeddings else None
     print("开始提取全部的音频特征...", flush=True)

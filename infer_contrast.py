@@ -1,6 +1,7 @@
 """Tells whether two recordings are of the same person.
 
     python infer_contrast.py --audio_path1=audio/a_1.wav --audio_path2=audio/b_2.wav
+    python infer_contrast.py --trials trials.txt --scores scores.tsv     compares many pairs
 
 The similarity is the cosine of the two embeddings, in [-1, 1]. From the threshold up the answer is
 "the same person"; by default it is the one at which the model errs as often in either direction.
@@ -10,8 +11,10 @@ import argparse
 import json
 import time
 
-from utils.arguments import make_parser, print_arguments, score
+from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.audio import FloatArray, load_audio
+from utils.calibration import describe_probability
+from utils.data_list import read_pair_list
 from utils.encoder import SpeakerEncoder, read_calibration
 from utils.errors import run_script
 from utils.model_file import default_model_path
@@ -28,6 +31,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--model_path", default=default_model_path(), help="speaker model")
     add("--threshold", type=score, help="least score of the same person (default: the model's)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
+    add("--trials", metavar="FILE", help="pairs to compare: two paths a line, or a trial list")
+    add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")
+    add("--scores", default="scores.tsv", metavar="FILE", help="where the scores of --trials go")
+    add("--embeddings", metavar="FILE.npz", help="keep embeddings of --trials here, and reuse them")
+    add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     return parser.parse_args(argv)
 
 
@@ -36,11 +44,17 @@ def infer(encoder: SpeakerEncoder, waveform: FloatArray, path: str) -> FloatArra
     return encoder.embed_waveform(waveform, source=path)
 
 
-def describe_probability(probability: float) -> str:
-    """Writes a probability in percent; no model is so sure that 0 or 100 would be honest."""
-    if probability < 0.001:
-        return "小于0.1%"
-    return "大于99.9%" if probability > 0.999 else f"{probability:.1%}"
+def contrast_list(args: argparse.Namespace) -> int:
+    """Compares the pairs of a list and writes their scores."""
+    from utils.contrast import contrast_pairs
+
+    print_arguments(args, ["trials", "model_path", "threshold", "scores"])
+    pairs = read_pair_list(args.trials, args.trials_root)
+    encoder = SpeakerEncoder(args.model_path, args.num_threads)
+    print(f"==> successfully loading model {args.model_path}.\n", flush=True)
+    left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings)
+    print(f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,15 +62,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.threshold is None:
         args.threshold = read_calibration(args.model_path).threshold
+    if args.trials:
+        return contrast_list(args)
+    shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
     if not args.json:
-        print_arguments(args, ["audio1_path", "audio2_path", "model_path", "threshold"])
+        print_arguments(args, shown)
     paths = [args.audio1_path, args.audio2_path]
-    # A file that cannot be read is told now, not after the seconds that the model takes to load.
-    waveforms = [load_audio(path) for path in paths]
-    encoder = SpeakerEncoder(args.model_path)
+    waveforms = [load_audio(path) for path in paths]  # Mistakes are told before the model loads.
+    encoder = SpeakerEncoder(args.model_path, args.num_threads)
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    infer(encoder, waveforms[0], paths[0])  # the first run prepares the network and is not timed
+    infer(encoder, waveforms[0], paths[0])  # The first run prepares the network.
     start = time.perf_counter()
     embedding1, embedding2 = map(infer, [encoder] * 2, waveforms, paths)
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
@@ -64,11 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     is_same = similarity >= args.threshold
     probability = encoder.probability(similarity) if encoder.is_calibrated else None
     if args.json:
-        report = {
-            "audio1_path": paths[0],
-            "audio2_path": paths[1],
-            "model_path": args.model_path,
-            "threshold": args.threshold,
+        report = {name: getattr(args, name) for name in shown} | {
             "score": similarity,
             "is_same_speaker": is_same,
             "probability": probability,
@@ -78,8 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(report, ensure_ascii=False))
         return 0
     verdict = "为同一个人，相似度为" if is_same else "不是同一个人，相似度仅为"
-    pair = f"{paths[0]} 和 {paths[1]}"
-    print(f"{pair} {verdict}：{similarity:f}，平均预测时间：{mean_time_ms}ms")
+    print(f"{paths[0]} 和 {paths[1]} {verdict}：{similarity:f}，平均预测时间：{mean_time_ms}ms")
     if probability is not None:
         print(f"按模型的校准，两段录音为同一个人的概率：{describe_probability(probability)}")
     return 0

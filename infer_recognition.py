@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from utils.arguments import make_parser, print_arguments, score
+from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.audio import FloatArray, load_audio
 from utils.database import VoiceprintDatabase, clean_name
 from utils.encoder import SpeakerEncoder, read_calibration
@@ -27,6 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--audio_db", default="audio_db", help="enrolled voices: NAME.wav and NAME/*.wav")
     add("--model_path", default=default_model_path(), help="speaker model")
     add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
+    add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--register", nargs="+", metavar=("NAME", "FILE"), help="enrol a speaker from files")
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     # A bad name or file is told now, not after the seconds that the model takes to load.
     new_name = clean_name(args.register[0]) if args.register else ""
     waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]
-    encoder = SpeakerEncoder(args.model_path)
+    encoder = SpeakerEncoder(args.model_path, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     database = VoiceprintDatabase(args.audio_db, encoder)
     if args.register:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from utils.calibration import (
     Calibration,
+    describe_probability,
     fit_calibration,
     fit_calibration_to_scores,
     threshold_at_false_accept_rate,
@@ -190,3 +191,11 @@ def test_one_class_is_not_enough() -> None:
         fit_calibration(histogram_of([0.1, 0.9], [1, 1]))
     with pytest.raises(ValueError, match="expected some of both"):
         fit_calibration_to_scores(np.array([0.1, 0.9]), np.array([0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(0.0, "小于0.1%"), (0.0314, "3.1%"), (0.5, "50.0%"), (0.9987, "99.9%"), (1.0, "大于99.9%")],
+)
+def test_describe_probability(probability: float, text: str) -> None:
+    assert describe_probability(probability) == text

@@ -28,7 +28,7 @@ class FakeEncoder:
     strict_threshold = 0.9
     calls: list[str] = []  # noqa: RUF012
 
-    def __init__(self, model_path: str) -> None:
+    def __init__(self, model_path: str, num_threads: int | None = None) -> None:
         if "missing" in model_path:
             raise ModelError(f"{model_path}: no such model")
 

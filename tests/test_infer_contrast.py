@@ -9,12 +9,12 @@ from voices import synthetic_speech, write_wav
 
 import infer_contrast
 from utils.calibration import Calibration
-from utils.errors import AudioError
+from utils.errors import AudioError, DataListError
 
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infer_contrast, "SpeakerEncoder", lambda path: FakeEncoder())
+    monkeypatch.setattr(infer_contrast, "SpeakerEncoder", lambda *options: FakeEncoder())
     stored = Calibration(threshold=0.8, strict_threshold=0.9, slope=10.0, offset=-8.0)
     monkeypatch.setattr(infer_contrast, "read_calibration", lambda path: stored)
 
@@ -123,12 +123,77 @@ def test_wrong_options_exit_with_2(option: str, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("probability", "text"),
-    [(0.0, "小于0.1%"), (0.0314, "3.1%"), (0.5, "50.0%"), (0.9987, "99.9%"), (1.0, "大于99.9%")],
-)
-def test_describe_probability(probability: float, text: str) -> None:
-    assert infer_contrast.describe_probability(probability) == text
+# --- Many pairs -----------------------------------------------------------------------------------
+
+
+def compare_list(lines: list[str], *options: str) -> list[list[str]]:
+    Path("pairs.txt").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    assert infer_contrast.main(["--trials=pairs.txt", "--scores=scores.tsv", *options]) == 0
+    table = Path("scores.tsv").read_text(encoding="utf-8").splitlines()
+    assert table[0] == "score\tis_same_speaker\tprobability\taudio1_path\taudio2_path\terror"
+    return [line.split("\t") for line in table[1:]]
+
+
+def test_list_of_pairs_has_the_scores_of_single_comparisons(
+    paths: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a1, a2, b1 = paths
+    rows = compare_list([f"{a1} {a2}", f"0 {a1} {b1}", f"{b1}\t{b1}"])
+    assert "written: scores.tsv (3 pairs, 0 of them left out)" in capsys.readouterr().out
+    assert [row[1] for row in rows] == ["1", "0", "1"]
+    for row in rows:
+        infer_contrast.main([f"--audio_path1={row[3]}", f"--audio_path2={row[4]}", "--json"])
+        report = json.loads(capsys.readouterr().out)
+        assert float(row[0]) == pytest.approx(report["score"], abs=1e-6)
+        assert float(row[2]) == pytest.approx(report["probability"], abs=1e-6)
+
+
+def test_pairs_that_cannot_be_scored_keep_their_line(
+    paths: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = compare_list([f"none.wav {paths[0]}", f"{paths[0]} {paths[1]}"])
+    assert rows[0][:5] == ["", "", "", "none.wav", paths[0]]
+    assert "none.wav: no such file" in rows[0][5]
+    assert rows[1][1] == "1"
+    shown = capsys.readouterr()
+    assert "(2 pairs, 1 of them left out)" in shown.out
+    assert "left out 1 of 3 clips" in shown.err
+
+
+def test_paths_below_a_root_and_stored_embeddings(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--trials_root=audio", "--embeddings=e.npz"]
+    first = compare_list(["a_1.wav b_1.wav"], *options)
+    assert first[0][3:5] == ["audio/a_1.wav", "audio/b_1.wav"]
+    monkeypatch.setattr(FakeEncoder, "embed_files", None)
+    assert compare_list(["1 a_1.wav b_1.wav"], *options) == first
+
+
+def test_list_without_calibration_tells_no_probability(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeEncoder, "is_calibrated", False)
+    ((score, _, probability, *_),) = compare_list([f"{paths[0]} {paths[1]}"], "--threshold=0.5")
+    assert score and probability == ""
+
+
+@pytest.mark.parametrize("line", ["a.wav", "2 a.wav b.wav", "1 a.wav b.wav c.wav"])
+def test_wrong_line_in_a_list_of_pairs(paths: list[str], line: str) -> None:
+    with pytest.raises(DataListError, match=r"pairs\.txt, line 1: received .*two paths"):
+        compare_list([line])
+    assert not Path("scores.tsv").exists()
+
+
+def test_empty_list_of_pairs(paths: list[str]) -> None:
+    with pytest.raises(DataListError, match="no pair in the list"):
+        compare_list([])
+
+
+def test_no_usable_recording_in_a_list_of_pairs(paths: list[str]) -> None:
+    with pytest.raises(AudioError, match="none of the 2 clips can be used"):
+        compare_list(["x.wav y.wav"])
+    assert not Path("scores.tsv").exists()
 
 
 def test_sample_recordings_are_what_their_readme_says(root: Path) -> None:

@@ -23,7 +23,7 @@ BLOCK = (
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with two enrolled speakers and files of them and of a stranger; a fake model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(infer_recognition, "SpeakerEncoder", lambda path: FakeEncoder())
+    monkeypatch.setattr(infer_recognition, "SpeakerEncoder", lambda *options: FakeEncoder())
     stored = Calibration(threshold=0.5, strict_threshold=0.8, slope=10.0, offset=-5.0)
     monkeypatch.setattr(infer_recognition, "read_calibration", lambda path: stored)
     for name, speaker in [("audio_db/李达康", 0), ("audio_db/沙瑞金", 1), ("stranger", 2)]:

@@ -216,3 +216,10 @@ def _fit_logistic(
             break
     slope = float(parameters[0]) / spread
     return slope, float(parameters[1]) - slope * mean
+
+
+def describe_probability(probability: float) -> str:
+    """Writes a probability in percent; no model is so sure that 0 or 100 would be honest."""
+    if probability < 0.001:
+        return "小于0.1%"
+    return "大于99.9%" if probability > 0.999 else f"{probability:.1%}"

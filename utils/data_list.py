@@ -150,13 +150,40 @@ def read_trial_list(path: str | Path) -> list[Trial]:
     """
     trials = []
     for number, line in _read_lines(path, "expected lines like `1 a.wav b.wav`"):
-        fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+        fields = _split_fields(line)
         if len(fields) != 3 or fields[0] not in ("0", "1") or not (fields[1] and fields[2]):
             raise _line_error(path, number, line, "1 (same speaker) or 0, and two paths")
         trials.append(Trial(fields[0] == "1", fields[1], fields[2]))
     if not trials:
         raise DataListError(f"{path}: no trial in the list, expected lines like `1 a.wav b.wav`")
     return trials
+
+
+def read_pair_list(path: str | Path, root: str | Path | None = None) -> list[tuple[str, str]]:
+    """Reads pairs of recordings to compare: a trial list, or one without its first column.
+
+    Args:
+        path: The list, one pair a line: two paths, after `1` or `0` if it is a trial list.
+        root: Folder that the paths start from.
+
+    Returns:
+        The pairs in the order of the file, at least one.
+
+    Raises:
+        DataListError: As `read_trial_list`.
+    """
+    pairs = []
+    for number, line in _read_lines(path, "expected lines like `a.wav b.wav`"):
+        fields = _split_fields(line)
+        if len(fields) == 3 and fields[0] in ("0", "1"):
+            fields = fields[1:]
+        if len(fields) != 2 or not (fields[0] and fields[1]):
+            raise _line_error(path, number, line, "two paths, or 1 or 0 and two paths")
+        first, second = fields if root is None else ((Path(root) / f).as_posix() for f in fields)
+        pairs.append((first, second))
+    if not pairs:
+        raise DataListError(f"{path}: no pair in the list, expected lines like `a.wav b.wav`")
+    return pairs
 
 
 def _read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
@@ -179,6 +206,11 @@ def _read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
     lines = text.removeprefix(BYTE_ORDER_MARK).split("\n")
     numbered = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, start=1))
     return [(number, line) for number, line in numbered if line.strip()]
+
+
+def _split_fields(line: str) -> list[str]:
+    """Splits at tabs if there are any, so that a path may hold spaces."""
+    return [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
 
 
 def _line_error(path: str | Path, number: int, line: str, expected: str) -> DataListError:
