@@ -20,7 +20,7 @@ def start_backend() -> None:
         import keras
 
         return
-    with _stderr_closed():
+    with stderr_closed():
         import keras
 
         if keras.backend.backend() == "tensorflow":
@@ -30,7 +30,7 @@ def start_backend() -> None:
 
 
 @contextlib.contextmanager
-def _stderr_closed() -> Iterator[None]:
+def stderr_closed() -> Iterator[None]:
     """Sends what is written to standard error, by C++ too, nowhere for a while."""
     sys.stderr.flush()
     try:
