@@ -7,45 +7,21 @@ killed at any moment leaves each recording whole or absent, and an enrolled voic
 """
 
 import contextlib
-import re
 import shutil
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from utils.audio import FloatArray, write_wav
 from utils.embedding_cache import CACHE_NAME, EmbeddingCache, file_stamp
 from utils.errors import AudioError, DatabaseError
+from utils.speaker_names import AUDIO_SUFFIXES, MAX_NAME_BYTES, clean_name, fold_name
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".amr"}
-"""Suffixes that count as recordings; all other files of the folder are left alone."""
-
-MAX_NAME_BYTES = 120
-"""Bytes of a name in UTF-8 (40 Chinese characters): fits every file system with room for the
-temporary name; encrypted home folders allow only 143."""
-
-FORBIDDEN_CHARACTERS = '/\\<>:"|?*'
-"""Separators and wildcards of some file system."""
-
-FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories refused in names: controls, direction and zero-width marks, surrogates, and
-code points without a meaning. Two names that look the same must be the same."""
-
-INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
-    "\U000e0100-\U000e01ef]"
-)
-"""Characters without a picture that Unicode counts as letters, marks or symbols."""
-
-RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
-    f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789¹²³"
-}
-"""Device names of Windows, with any suffix: opening "nul.wav" there opens no file."""
+__all__ = ["MAX_NAME_BYTES", "VoiceprintDatabase", "Voiceprints", "clean_name", "open_database"]
 
 LEFTOVER_AGE_S = 3600.0
 """Seconds. A hidden temporary file older than this belongs to a killed process and is removed."""
@@ -68,46 +44,68 @@ class Encoder(Protocol):
         """Yields `(index, embedding)` in order; with "skip", the error of a file that fails."""
 
 
-def clean_name(text: str) -> str:
-    """Brings a speaker's name into its one form, or says why it cannot be one.
+class Voiceprints(Protocol):
+    """A voice database as the scripts use it: a folder's, or the one in SQL.
+
+    The methods are those of `VoiceprintDatabase`; a recording is whatever prints its place.
+    """
+
+    @property
+    def rejected(self) -> Sequence[tuple[object, str]]:
+        """`(recording, reason)` of recordings that cannot be used."""
+
+    def load(self) -> list[str]:
+        """Makes everything ready for comparison, and returns the speakers."""
+
+    def names(self) -> list[str]:
+        """Returns the enrolled speakers in alphabetical order."""
+
+    def recordings(self, name: str) -> Sequence[object]:
+        """Returns a speaker's recordings."""
+
+    def find(self, name: str) -> str | None:
+        """Returns the enrolled spelling of a name."""
+
+    def add(self, name: str, *waveforms: FloatArray) -> Sequence[object]:
+        """Enrols a speaker, or adds recordings."""
+
+    def replace(self, name: str, *waveforms: FloatArray) -> Sequence[object]:
+        """Puts new recordings in the place of the old ones."""
+
+    def delete(self, name: str) -> Sequence[object]:
+        """Removes a speaker and returns what was removed."""
+
+    def rank(self, embedding: FloatArray) -> list[tuple[str, float]]:
+        """Compares an embedding with all speakers, the best first."""
+
+
+def open_database(
+    target: str | Path, encoder: Any = None, *, keep_audio: bool = False
+) -> Voiceprints:
+    """Opens a voice database by its address.
 
     Args:
-        text: What somebody typed or the stem of a file.
-
-    Returns:
-        The name in Unicode normal form C, outer spaces removed, every space a plain one. It is
-        its own `clean_name`, and as a file name it stays in its folder on every system.
+        target: `sqlite:///PATH`, `postgresql://USER:PASSWORD@HOST/DATABASE`, or a folder of
+            recordings. The key of an encrypted database is read from the environment.
+        encoder: The speaker model. Without one, listing and deleting work.
+        keep_audio: Whether an SQL database stores the sound too; a folder always does.
 
     Raises:
-        DatabaseError: If the name is empty, over-long, hidden, reserved, ends like an audio file,
-            or holds a separator, control, invisible or undefined character.
+        DatabaseError: If an SQL database cannot be opened.
     """
-    spaced = "".join(" " if unicodedata.category(c) == "Zs" else c for c in text)
-    name = unicodedata.normalize("NFC", spaced.strip(" "))
-    if not name:
-        raise DatabaseError("the name is empty, expected at least one character")
-    for character in name:
-        category = unicodedata.category(character)
-        is_invisible = category in FORBIDDEN_CATEGORIES or INVISIBLE.match(character)
-        if is_invisible or character in FORBIDDEN_CHARACTERS:
-            shown = f"U+{ord(character):04X}" if is_invisible else character
-            raise DatabaseError(
-                f"the name holds {shown}, which is not allowed in names; use letters, digits, "
-                "spaces, - and _"
-            )
-    if name[0] == "." or name[-1] == ".":
-        raise DatabaseError(f"received the name {name}, expected one without outer dots")
-    num_bytes = len(name.encode("utf-8"))
-    if num_bytes > MAX_NAME_BYTES:
-        raise DatabaseError(
-            f"the name has {num_bytes} bytes, expected at most {MAX_NAME_BYTES} (about "
-            f"{MAX_NAME_BYTES // 3} Chinese or {MAX_NAME_BYTES} Latin characters); shorten it"
-        )
-    if name.split(".")[0].rstrip(" ").upper() in RESERVED_NAMES:
-        raise DatabaseError(f"the name {name} is reserved by Windows; choose another one")
-    if Path(name).suffix.lower() in AUDIO_SUFFIXES:
-        raise DatabaseError(f"received the name {name}, expected it without {Path(name).suffix}")
-    return name
+    if not is_address(target):
+        return VoiceprintDatabase(target, encoder)
+    # SQLAlchemy takes 0.3 s to import: those who use a folder do not wait for it.
+    from utils.embedding_cipher import read_key
+    from utils.sql_database import SqlVoiceprintDatabase
+
+    key = read_key()
+    return SqlVoiceprintDatabase(str(target), encoder, key=key, keep_audio=keep_audio)
+
+
+def is_address(target: str | Path) -> bool:
+    """Tells the address of an SQL database from a folder."""
+    return "://" in str(target)
 
 
 class VoiceprintDatabase:
@@ -184,7 +182,7 @@ class VoiceprintDatabase:
         names = self.names()
         if name in names:
             return name
-        return next((other for other in names if _fold(other) == _fold(name)), None)
+        return next((other for other in names if fold_name(other) == fold_name(name)), None)
 
     def add(self, name: str, *waveforms: FloatArray) -> list[Path]:
         """Enrols a speaker, or adds recordings to an enrolled one.
@@ -390,8 +388,3 @@ def _entries(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise DatabaseError(f"{folder}: cannot be read ({error.strerror})") from error
-
-
-def _fold(name: str) -> str:
-    """Returns the form in which names are compared where a file system ignores case."""
-    return unicodedata.normalize("NFC", name.casefold())

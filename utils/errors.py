@@ -32,6 +32,18 @@ class DatabaseError(VoiceprintError):
     """The voice database cannot do what was asked: unknown or unusable name, unreadable folder."""
 
 
+class SpeakerExistsError(DatabaseError):
+    """Somebody of this name is enrolled already."""
+
+
+class UnknownSpeakerError(DatabaseError):
+    """Nobody of this name is enrolled, or the speaker has no such recording."""
+
+
+class TooManyRecordingsError(DatabaseError):
+    """A speaker would have more recordings than are allowed."""
+
+
 class MicrophoneError(VoiceprintError):
     """No recording can be made: PyAudio or an input device is absent or refuses."""
 

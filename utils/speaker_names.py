@@ -1,0 +1,79 @@
+"""Speakers' names: the one form of each, and which names are the same."""
+
+import re
+import unicodedata
+from pathlib import Path
+
+from utils.errors import DatabaseError
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".amr"}
+"""Suffixes that count as recordings; all other files of the folder are left alone."""
+
+MAX_NAME_BYTES = 120
+"""Bytes of a name in UTF-8 (40 Chinese characters): fits every file system with room for the
+temporary name; encrypted home folders allow only 143."""
+
+FORBIDDEN_CHARACTERS = '/\\<>:"|?*'
+"""Separators and wildcards of some file system."""
+
+FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories refused in names: controls, direction and zero-width marks, surrogates, and
+code points without a meaning. Two names that look the same must be the same."""
+
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""Characters without a picture that Unicode counts as letters, marks or symbols."""
+
+RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789¹²³"
+}
+"""Device names of Windows, with any suffix: opening "nul.wav" there opens no file."""
+
+
+def clean_name(text: str) -> str:
+    """Brings a speaker's name into its one form, or says why it cannot be one.
+
+    Args:
+        text: What somebody typed or the stem of a file.
+
+    Returns:
+        The name in Unicode normal form C, outer spaces removed, every space a plain one. It is
+        its own `clean_name`, and as a file name it stays in its folder on every system.
+
+    Raises:
+        DatabaseError: If the name is empty, over-long, hidden, reserved, ends like an audio file,
+            or holds a separator, control, invisible or undefined character.
+    """
+    spaced = "".join(" " if unicodedata.category(c) == "Zs" else c for c in text)
+    name = unicodedata.normalize("NFC", spaced.strip(" "))
+    if not name:
+        raise DatabaseError("the name is empty, expected at least one character")
+    for character in name:
+        category = unicodedata.category(character)
+        is_invisible = category in FORBIDDEN_CATEGORIES or INVISIBLE.match(character)
+        if is_invisible or character in FORBIDDEN_CHARACTERS:
+            shown = f"U+{ord(character):04X}" if is_invisible else character
+            raise DatabaseError(
+                f"the name holds {shown}, which is not allowed in names; use letters, digits, "
+                "spaces, - and _"
+            )
+    if name[0] == "." or name[-1] == ".":
+        raise DatabaseError(f"received the name {name}, expected one without outer dots")
+    num_bytes = len(name.encode("utf-8"))
+    if num_bytes > MAX_NAME_BYTES:
+        raise DatabaseError(
+            f"the name has {num_bytes} bytes, expected at most {MAX_NAME_BYTES} (about "
+            f"{MAX_NAME_BYTES // 3} Chinese or {MAX_NAME_BYTES} Latin characters); shorten it"
+        )
+    if name.split(".")[0].rstrip(" ").upper() in RESERVED_NAMES:
+        raise DatabaseError(f"the name {name} is reserved by Windows; choose another one")
+    if Path(name).suffix.lower() in AUDIO_SUFFIXES:
+        raise DatabaseError(f"received the name {name}, expected it without {Path(name).suffix}")
+    return name
+
+
+def fold_name(name: str) -> str:
+    """Returns the form in which names are compared: "Tom" and "tom" are one speaker."""
+    return unicodedata.normalize("NFC", name.casefold())

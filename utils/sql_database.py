@@ -1,0 +1,214 @@
+"""The voice database in SQLite or PostgreSQL: one file, or one server for many processes."""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from utils.audio import SAMPLE_RATE, FloatArray
+from utils.errors import (
+    AudioError,
+    DatabaseError,
+    SpeakerExistsError,
+    TooManyRecordingsError,
+    UnknownSpeakerError,
+)
+from utils.speech import speech_seconds
+from utils.sql_audio import decode, encode_flac
+from utils.sql_records import (
+    AuditEntry,
+    IfExists,
+    NewRecording,
+    Removal,
+    Speaker,
+    StoredRecording,
+)
+from utils.sql_schema import audio, audit, keys, recordings, speakers
+from utils.sql_store import SpeakerStore
+
+__all__ = [
+    "AuditEntry",
+    "NewRecording",
+    "Removal",
+    "Speaker",
+    "SpeakerExistsError",
+    "SqlVoiceprintDatabase",
+    "StoredRecording",
+    "TooManyRecordingsError",
+    "UnknownSpeakerError",
+]
+
+MAX_AUDIT_TEXT = 400
+"""Characters of a text in the audit log; what callers send as a name may be of any length."""
+
+
+class SqlVoiceprintDatabase(SpeakerStore):
+    """The enrolled speakers of a SQLite file or a PostgreSQL database, and the audit log.
+
+    It can be used like `VoiceprintDatabase`, which keeps them in a folder.
+    """
+
+    def load(self) -> list[str]:
+        """Embeds recordings of another model again, where their sound is kept.
+
+        Those without are collected in `rejected`.
+
+        Returns:
+            Names of the speakers that a voice is compared with, in alphabetical order.
+        """
+        self.rejected = []
+        other = self._recordings_of_other_models()
+        changed: dict[str, list[tuple[Any, FloatArray]]] = {}
+        for row in other:
+            label = f"{row.name}/{row.id}"
+            if row.content is None or self._encoder is None:
+                reason = "made by another model, and its sound was not kept; enrol it again"
+                self.rejected.append((label, reason))
+                continue
+            try:
+                waveform = decode(self._voices.audio(row), row.file_name)
+                embedding = self._encoder.embed_waveform(waveform, source=label)
+            except AudioError as error:
+                self.rejected.append((label, str(error)))
+                continue
+            changed.setdefault(row.speaker_id, []).append((row, embedding))
+        for speaker_id, pairs in changed.items():
+            with self._database.write() as connection:
+                number = self._voices.next_change(connection)
+                for row, embedding in pairs:
+                    self._voices.set_embedding(connection, row, embedding)
+                self._voices.set_speaker_embedding(connection, speaker_id, number)
+        usable = speakers.c.model_id == self._voices.model_id
+        with self._database.read() as connection:
+            query = select(speakers.c.name).where(usable).order_by(speakers.c.name)
+            return list(connection.execute(query).scalars())
+
+    def names(self) -> list[str]:
+        """Returns the enrolled speakers in alphabetical order."""
+        with self._database.read() as connection:
+            query = select(speakers.c.name).order_by(speakers.c.name)
+            return list(connection.execute(query).scalars())
+
+    def find(self, name: str) -> str | None:
+        """Returns the enrolled spelling of a name, None if nobody has it.
+
+        Raises:
+            DatabaseError: If `name` cannot be a name.
+        """
+        with self._database.read() as connection:
+            row = self._find(connection, name)
+        return None if row is None else str(row.name)
+
+    def recordings(self, name: str) -> list[StoredRecording]:
+        """Returns the recordings of a speaker; empty if nobody has the name."""
+        try:
+            return list(self.speaker(name).recordings)
+        except UnknownSpeakerError:
+            return []
+
+    def add(self, name: str, *waveforms: FloatArray) -> list[str]:
+        """Enrols a speaker, or adds recordings to an enrolled one.
+
+        Args:
+            name: Any name that `clean_name` accepts.
+            *waveforms: Shape `(num_samples,)` each, 16 kHz.
+
+        Returns:
+            NAME/ID of each new recording.
+
+        Raises:
+            AudioError: If a recording has too little speech; nothing is stored then.
+            DatabaseError: If the name is unusable or nothing can be written.
+        """
+        return self._store(name, waveforms, "add")
+
+    def replace(self, name: str, *waveforms: FloatArray) -> list[str]:
+        """Puts new recordings in the place of all recordings of an enrolled speaker.
+
+        Args, Returns, Raises: As `add`; UnknownSpeakerError also if nobody has the name.
+        """
+        self.speaker(name)
+        return self._store(name, waveforms, "replace")
+
+    def delete(self, name: str) -> list[str]:
+        """Removes a speaker, and returns what was removed.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name.
+        """
+        return list(self.remove(name).files)
+
+    def rank(self, embedding: FloatArray) -> list[tuple[str, float]]:
+        """Compares an embedding, shape `(embedding_size,)`, with all speakers.
+
+        Returns:
+            `(name, score)`, the best first; the score is the cosine in [-1, 1] to the speaker's
+            normalised mean embedding.
+
+        Raises:
+            DatabaseError: If nobody is enrolled.
+        """
+        found = self._search.best(self._checked(embedding), None)
+        if not found:
+            raise DatabaseError(f"nobody is enrolled in {self.name}; enrol a speaker first")
+        return found
+
+    def append_audit(
+        self, *, actor: str, action: str, speaker: str, outcome: str, score: float | None = None
+    ) -> None:
+        """Writes a line of the audit log; texts are cut at 400 characters."""
+        texts = {"actor": actor, "action": action, "speaker": speaker, "outcome": outcome}
+        row: dict[str, Any] = {key: _storable(text) for key, text in texts.items()}
+        row |= {"at": datetime.now(timezone.utc), "score": None if score is None else float(score)}
+        with self._database.write() as connection:
+            connection.execute(insert(audit), row)
+
+    def audit(self, limit: int = 100) -> list[AuditEntry]:
+        """Returns the last lines of the audit log, the newest first."""
+        columns = [column for column in audit.c if column.name != "id"]
+        query = select(*columns).order_by(audit.c.id.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [AuditEntry(*row) for row in connection.execute(query)]
+
+    def _recordings_of_other_models(self) -> list[Any]:
+        """Returns the recordings that cannot be compared, with speaker and sound."""
+        query = (
+            select(
+                recordings.c.id,
+                recordings.c.speaker_id,
+                recordings.c.file_name,
+                speakers.c.name,
+                keys.c.stored,
+                audio.c.content,
+            )
+            .join(speakers, speakers.c.id == recordings.c.speaker_id)
+            .join(keys, keys.c.id == recordings.c.key_id)
+            .outerjoin(audio, audio.c.recording_id == recordings.c.id)
+            .where(recordings.c.model_id != self._voices.model_id)
+            .order_by(speakers.c.name, recordings.c.position)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(query))
+
+    def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
+        """Embeds waveforms and enrols them."""
+        if self._encoder is None:
+            raise ValueError("this SqlVoiceprintDatabase was opened without an encoder")
+        new = [
+            NewRecording(
+                embedding=self._encoder.embed_waveform(waveform, source=name),
+                speech_s=speech_seconds(waveform),
+                audio=encode_flac(waveform) if self.keep_audio else None,
+                duration_s=len(waveform) / SAMPLE_RATE,
+            )
+            for waveform in waveforms
+        ]
+        speaker = self.enrol(name, new, if_exists=if_exists)
+        return [f"{speaker.name}/{recording.id}" for recording in speaker.recordings[-len(new) :]]
+
+
+def _storable(text: str) -> str:
+    """Returns a text without what no database stores: NUL, lone surrogates, and too much."""
+    text = text.replace("\0", "\ufffd")[:MAX_AUDIT_TEXT]
+    return text.encode("utf-8", errors="replace").decode("utf-8")

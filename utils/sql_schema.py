@@ -1,0 +1,170 @@
+"""The tables of the SQL voice database, the same on SQLite and PostgreSQL.
+
+migrations/ makes them; a test compares the two.
+"""
+
+from datetime import datetime, timezone
+from typing import Any
+
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+VERSION_TABLE = "voiceprint_schema"
+"""Where Alembic notes the schema's version; the usual name may be another program's."""
+
+POSTGRESQL_TABLES = {"voiceprint_vectors"}
+"""Tables that only PostgreSQL has."""
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment, kept as whole microseconds since 1970 in UTC."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Turns a moment with a time zone into microseconds."""
+        return None if value is None else round(value.timestamp() * 1_000_000)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Turns microseconds into a moment in UTC."""
+        if value is None:
+            return None
+        seconds, microseconds = divmod(int(value), 1_000_000)
+        moment = datetime.fromtimestamp(seconds, timezone.utc)
+        return moment.replace(microsecond=microseconds)
+
+
+SortedText = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text in the order of its code points, as Python and SQLite have it."""
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+"""A number given by the database; SQLite counts only columns of exactly this type."""
+
+metadata = MetaData()
+
+info = Table(
+    "voiceprint_info",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("model_id", String(64)),
+    Column("embedding_size", Integer),
+    Column("key_check", LargeBinary),
+    # Counts the writes: whoever knows an older number has something to read.
+    Column("change_number", BigInteger, nullable=False),
+    comment="One row about the whole database",
+)
+
+# Rows are appended and overwritten in place, never moved and never deleted: no copy of a key can
+# stay behind in a page that was rearranged.
+keys = Table(
+    "voiceprint_keys",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("stored", LargeBinary, nullable=False),
+    comment="Keys of the voice records; zeros where the record was removed",
+    sqlite_autoincrement=True,
+)
+
+speakers = Table(
+    "voiceprint_speakers",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", SortedText, nullable=False),
+    Column("folded_name", SortedText, nullable=False, unique=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("model_id", String(64)),
+    Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
+    Column("embedding", LargeBinary),
+    Column("change_number", BigInteger, nullable=False),
+    Index("voiceprint_speakers_name", "name"),
+    Index("voiceprint_speakers_change", "change_number"),
+    comment="Who is enrolled, with the normalised mean of the recordings' embeddings",
+)
+
+recordings = Table(
+    "voiceprint_recordings",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column(
+        "speaker_id",
+        String(32),
+        ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("position", Integer, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("speech_s", Float(53), nullable=False),
+    Column("duration_s", Float(53), nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("model_id", String(64), nullable=False),
+    Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
+    Column("embedding", LargeBinary, nullable=False),
+    Index("voiceprint_recordings_speaker", "speaker_id"),
+    Index("voiceprint_recordings_model", "model_id"),
+    comment="The recordings of the speakers",
+)
+
+audio = Table(
+    "voiceprint_audio",
+    metadata,
+    Column(
+        "recording_id",
+        String(32),
+        ForeignKey("voiceprint_recordings.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("content", LargeBinary, nullable=False),
+    comment="The sound of recordings, where it is kept",
+)
+
+removals = Table(
+    "voiceprint_removals",
+    metadata,
+    Column("change_number", BigInteger, primary_key=True, autoincrement=False),
+    Column("speaker_id", String(32), nullable=False),
+    comment="Ids that went lately, so that other processes forget them too",
+)
+
+audit = Table(
+    "voiceprint_audit",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("at", UtcTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("speaker", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("score", Float(53)),
+    comment="Who did what and when; triggers refuse to change or remove a row",
+    sqlite_autoincrement=True,
+)
+
+vectors = Table(
+    "voiceprint_vectors",
+    metadata,
+    Column(
+        "speaker_id",
+        String(32),
+        ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("model_id", String(64), nullable=False),
+    Column("embedding", VECTOR(), nullable=False),
+    comment="The speakers' embeddings for the vector index; empty in an encrypted database",
+)

@@ -1,0 +1,149 @@
+"""Whose voice it is among all speakers of the SQL database: in memory, or by pgvector's index."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import Connection, cast, func, select, text
+
+from utils.audio import FloatArray
+from utils.sql_engine import Database
+from utils.sql_schema import info, keys, removals, speakers, vectors
+from utils.sql_voices import KEPT_REMOVALS, Voices
+from utils.vector_index import VectorIndex
+
+VECTOR_INDEX_MIN_SPEAKERS = 1_000_000
+"""Speakers from which a PostgreSQL database is searched by its own index."""
+
+VECTOR_INDEX = "voiceprint_vectors_hnsw"
+
+VECTOR_INDEX_LOCK = 0x766F6964
+"""Number of the PostgreSQL advisory lock under which one process builds the index."""
+
+EF_SEARCH = 200
+"""Candidates that pgvector's index looks at; at most 1000. More finds the best one more surely."""
+
+
+class Search:
+    """Compares embeddings with the speakers, as they are in the database at that moment."""
+
+    def __init__(self, database: Database, voices: Voices) -> None:
+        """Reads nothing yet."""
+        self._database = database
+        self._voices = voices
+        self._lock = threading.Lock()
+        self._index: VectorIndex | None = None
+        self._seen = -1
+        self.uses_vector_index = False
+
+    def best(
+        self, embedding: FloatArray, top_k: int | None, names: Sequence[str] | None = None
+    ) -> list[tuple[str, float]]:
+        """Returns `(name, score)` of the most alike, the best first; see `VectorIndex.best`."""
+        if self.uses_vector_index and top_k is not None and names is None:
+            return self._best_in_database(embedding, top_k)
+        index = self._refresh()
+        return [] if index is None else index.best(embedding, top_k, names)
+
+    def build_vector_index(self, min_speakers: int = VECTOR_INDEX_MIN_SPEAKERS) -> bool:
+        """Turns to pgvector's index from a number of speakers on; builds it if it is missing.
+
+        Returns:
+            Whether searches use it from now on.
+        """
+        if not self._voices.has_vectors:
+            return False
+        with self._database.read() as connection:
+            count = connection.execute(select(func.count()).select_from(vectors)).scalar_one()
+            size = connection.execute(select(info.c.embedding_size)).scalar() or 0
+        if count < max(min_speakers, 1):
+            return False
+        engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with self._database.told(), engine.connect() as connection:
+            lock = {"number": VECTOR_INDEX_LOCK}
+            connection.execute(text("SELECT pg_advisory_lock(:number)"), lock)
+            try:
+                if not _is_ready(connection):
+                    # What is left of a build that was interrupted.
+                    connection.execute(text(f"DROP INDEX IF EXISTS {VECTOR_INDEX}"))
+                    connection.execute(text("SET maintenance_work_mem = '1GB'"))
+                    connection.execute(
+                        text(
+                            f"CREATE INDEX CONCURRENTLY {VECTOR_INDEX} ON voiceprint_vectors USING "
+                            f"hnsw ((embedding::vector({int(size)})) vector_cosine_ops)"
+                        )
+                    )
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:number)"), lock)
+                connection.execute(text("RESET maintenance_work_mem"))
+        self.uses_vector_index = True
+        return True
+
+    def _best_in_database(self, embedding: FloatArray, top_k: int) -> list[tuple[str, float]]:
+        """Asks pgvector's index."""
+        column = cast(vectors.c.embedding, VECTOR(len(embedding)))
+        distance = column.cosine_distance(embedding)
+        query = (
+            select(speakers.c.name, distance.label("distance"))
+            .join(vectors, vectors.c.speaker_id == speakers.c.id)
+            .where(vectors.c.model_id == self._voices.model_id)
+            .order_by(distance)
+            .limit(top_k)
+        )
+        ef_search = min(max(EF_SEARCH, 2 * top_k), 1000)
+        with self._database.read() as connection:
+            connection.execute(text(f"SET LOCAL hnsw.ef_search = {ef_search}"))
+            found = connection.execute(query).all()
+        return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in found]
+
+    def _refresh(self) -> VectorIndex | None:
+        """Brings the matrix up to date; the database is asked every time, and mostly once."""
+        with self._database.read() as connection:
+            number = connection.execute(select(info.c.change_number)).scalar_one()
+            if number == self._seen:
+                return self._index
+        with self._lock, self._database.read() as connection:
+            row = connection.execute(select(info.c.change_number, info.c.embedding_size)).one()
+            if row.change_number > self._seen and row.embedding_size is not None:
+                if self._index is None:
+                    self._index = VectorIndex(row.embedding_size)
+                self._read_changes(connection, self._index, row.change_number)
+            return self._index
+
+    def _read_changes(self, connection: Connection, index: VectorIndex, number: int) -> None:
+        """Reads what was written since the last time, up to the change `number`."""
+        if self._seen < 0:
+            removed: list[str] = []
+        elif number - self._seen > KEPT_REMOVALS:
+            present = set(connection.execute(select(speakers.c.id)).scalars())
+            removed = [key for key in index.ids() if key not in present]
+        else:
+            gone = select(removals.c.speaker_id).where(removals.c.change_number > self._seen)
+            removed = list(connection.execute(gone).scalars())
+        query = (
+            select(
+                speakers.c.id,
+                speakers.c.name,
+                speakers.c.model_id,
+                speakers.c.embedding,
+                keys.c.stored,
+            )
+            .join(keys, keys.c.id == speakers.c.key_id)
+            .where(speakers.c.change_number > self._seen)
+        )
+        rows: list[Any] = list(connection.execute(query))
+        model_id = self._voices.model_id
+        usable = [row for row in rows if row.embedding is not None and row.model_id == model_id]
+        usable_ids = {row.id for row in usable}
+        # Speakers whose last usable recording went, or is another model's now.
+        removed += [row.id for row in rows if row.id not in usable_ids]
+        index.update(((row.id, row.name, self._voices.embedding(row)) for row in usable), removed)
+        self._seen = number
+
+
+def _is_ready(connection: Connection) -> bool:
+    """Tells whether the index exists and is complete."""
+    query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    return bool(connection.execute(query, {"name": VECTOR_INDEX}).scalar())
