@@ -1,0 +1,127 @@
+// The page: its parts, the address (#recognise, #enrol, ...), the language and the token.
+
+import * as api from './api.js';
+import { abandonRecording } from './capture.js';
+import * as compare from './compare.js';
+import { byId } from './dom.js';
+import * as enrol from './enrol.js';
+import { otherLanguageTag, say, showLanguage, switchLanguage, t } from './language.js';
+import { showError } from './problem.js';
+import * as recognise from './recognise.js';
+import { refresh, service } from './service.js';
+import * as speakers from './speakers.js';
+
+const VIEWS = { recognise, enrol, compare, speakers };
+const MODEL_ID_LENGTH = 8;
+
+let isFirst = true;
+
+function wantedView() {
+  const name = location.hash.slice(1);
+  return name in VIEWS ? name : 'recognise';
+}
+
+/** Shows the view of the address, or asks for the token first. */
+async function route() {
+  abandonRecording();
+  const name = service.isOpen ? wantedView() : 'token';
+  for (const view of document.querySelectorAll('.view')) view.hidden = view.id !== `view-${name}`;
+  for (const link of document.querySelectorAll('nav a')) {
+    if (link.hash === `#${name}`) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  showError(byId('failure'), null);
+  showTitle();
+  if (!isFirst) byId(`${name}-title`).focus();
+  isFirst = false;
+  if (name in VIEWS) await attempt(VIEWS[name].show);
+}
+
+function showTitle() {
+  const heading = document.querySelector('.view:not([hidden]) h1');
+  document.title = t('page_title', { view: heading?.textContent ?? t('brand') });
+}
+
+/** Runs something, and shows an error on top of the page. */
+async function attempt(action) {
+  try {
+    await action();
+    return true;
+  } catch (error) {
+    showError(byId('failure'), error);
+    return false;
+  }
+}
+
+async function start() {
+  await attempt(refresh);
+  const model = service.modelId.slice(0, MODEL_ID_LENGTH);
+  if (service.isOpen) say(byId('service-version'), 'footer_version', { version: service.version, model });
+  byId('forget-token').hidden = !api.hasToken();
+}
+
+function showLanguageButton() {
+  const button = byId('language');
+  button.lang = otherLanguageTag();
+  say(button, 'other_language');
+  showTitle();
+}
+
+function setToken() {
+  byId('token-form').addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const input = byId('token');
+    api.setToken(input.value.trim());
+    byId('token-wrong').hidden = true;
+    await start();
+    if (service.isOpen) {
+      input.value = '';
+      await route();
+      return;
+    }
+    api.setToken(null);
+    byId('forget-token').hidden = true;
+    say(byId('token-wrong'), 'token_wrong');
+    input.select();
+  });
+  byId('forget-token').addEventListener('click', () => {
+    api.setToken(null);
+    location.reload();
+  });
+  api.events.addEventListener('unauthorized', async () => {
+    api.setToken(null);
+    service.isOpen = false;
+    await start();
+    await route();
+  });
+}
+
+recognise.set();
+enrol.set();
+compare.set();
+speakers.set();
+setToken();
+showLanguage();
+showLanguageButton();
+
+byId('language').addEventListener('click', () => {
+  switchLanguage();
+  showLanguageButton();
+});
+api.events.addEventListener('waiting', (event) => say(byId('waiting'), 'waiting', event.detail));
+api.events.addEventListener('resumed', () => {
+  byId('waiting').hidden = true;
+});
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault(); // the address names the view
+  byId('main').focus();
+});
+window.addEventListener('hashchange', route);
+window.addEventListener('pagehide', abandonRecording);
+// A file dropped beside a card must not replace the page.
+for (const type of ['dragover', 'drop']) {
+  window.addEventListener(type, (event) => event.preventDefault());
+}
+
+await start();
+if (byId('failure').hidden) await route();

@@ -1,0 +1,266 @@
+// Gets one recording of a voice: from the microphone, or from a file that is chosen or dropped.
+
+import * as api from './api.js';
+import { announce, byId, icon } from './dom.js';
+import { label, say, t, translate } from './language.js';
+import { MicrophoneError, Recording } from './microphone.js';
+import { decode, playOnPress, stopPlaying, toAudioBuffer } from './player.js';
+import { showError, showWords } from './problem.js';
+import { showQuality } from './quality.js';
+import { Wave, decibels, encodeWav, levelDb, peak } from './waveform.js';
+
+// The level meter, in dB relative to full scale.
+const METER_FLOOR_DB = -60;
+const HEARD_DB = -50;
+const GOOD_DB = -35;
+const LOUD_PEAK_DB = -1;
+const PEAK_FALL_DB = 0.6; // a block
+const WORDS_EVERY_S = 0.5;
+
+let current = null; // one recording at a time
+
+/**
+ * A card that holds one recording.
+ *
+ * Its `recording` is null or { blob, name }. It sends 'change' when that changed and 'begin' when a
+ * recording begins.
+ */
+export class Capture extends EventTarget {
+  /**
+   * @param {HTMLElement} place Where to put the card.
+   * @param {object} options
+   * @param {[string, object]} options.title Key and values of its accessible name.
+   * @param {number} options.maxSeconds Where a recording ends by itself.
+   * @param {string} [options.sentence] Key of a sentence to read.
+   * @param {boolean} [options.showTitle] Whether the title is seen too.
+   * @param {() => number} options.maxBytes Upload limit of the service.
+   */
+  constructor(place, { title, maxSeconds, sentence, showTitle, maxBytes }) {
+    super();
+    this.maxSeconds = maxSeconds;
+    this.maxBytes = maxBytes;
+    this.recording = null;
+    this.element = byId('capture-template').content.firstElementChild.cloneNode(true);
+    this.parts = {};
+    for (const part of this.element.querySelectorAll('[data-part]')) this.parts[part.dataset.part] = part;
+    translate(this.element);
+    label(this.element, ...title);
+    if (showTitle) {
+      const heading = document.createElement('h2');
+      this.element.prepend(say(heading, ...title));
+    }
+    if (sentence) say(this.parts.sentence, sentence);
+    place.append(this.element);
+    this.listen();
+  }
+
+  listen() {
+    const { record, done, cancel, choose, file, play } = this.parts;
+    record.addEventListener('click', () => this.record());
+    done.addEventListener('click', () => current?.finish());
+    cancel.addEventListener('click', () => current?.cancel());
+    choose.addEventListener('click', () => file.click());
+    file.addEventListener('change', () => {
+      if (file.files.length) this.takeFile(file.files[0]);
+      file.value = ''; // the same file can be chosen again
+    });
+    playOnPress(play, async () => this.sound, (error) => this.fail(error));
+    this.element.addEventListener('keydown', (event) => {
+      if (event.key === 'Escape') current?.cancel();
+    });
+    let depth = 0; // dragenter and dragleave come for every child
+    const mark = (change) => {
+      depth = Math.max(0, depth + change);
+      this.element.classList.toggle('dropping', depth > 0);
+    };
+    this.element.addEventListener('dragenter', () => mark(+1));
+    this.element.addEventListener('dragleave', () => mark(-1));
+    this.element.addEventListener('drop', (event) => {
+      mark(-depth);
+      event.preventDefault();
+      if (event.dataTransfer.files.length) this.takeFile(event.dataTransfer.files[0]);
+    });
+  }
+
+  /** Shows the buttons of a state: idle, opening, recording or ready. */
+  show(state) {
+    const { record, done, cancel, play, choose, drop, recording, sound } = this.parts;
+    const isRecording = state === 'recording';
+    const isFree = state === 'idle' || state === 'ready';
+    this.element.dataset.state = state;
+    recording.hidden = done.hidden = !isRecording;
+    cancel.hidden = isFree;
+    record.hidden = choose.hidden = drop.hidden = !isFree;
+    play.hidden = !(state === 'ready' && this.sound);
+    sound.hidden = !(isRecording || (state === 'ready' && this.sound));
+    say(this.parts['record-text'], state === 'ready' ? 'record_again' : 'record');
+  }
+
+  /** Whether the keyboard's focus is in here, and has to stay when buttons come and go. */
+  hasFocus() {
+    return this.element.contains(document.activeElement);
+  }
+
+  clear() {
+    this.recording = null;
+    this.sound = null;
+    this.parts.quality.hidden = true;
+    this.parts.busy.hidden = true;
+    showError(this.parts.error, null);
+  }
+
+  reset() {
+    this.clear();
+    this.show('idle');
+  }
+
+  fail(error) {
+    if (error instanceof MicrophoneError) {
+      const values = { origin: location.origin, reason: error.message };
+      showWords(this.parts.error, `microphone_${error.reason}`, values);
+    } else {
+      showError(this.parts.error, error);
+    }
+  }
+
+  async record() {
+    if (current) return;
+    stopPlaying();
+    this.clear();
+    this.dispatchEvent(new Event('begin'));
+    this.dispatchEvent(new Event('change'));
+    this.show('opening');
+    say(this.parts.busy, 'microphone_opening');
+    this.parts.cancel.focus();
+    current = new Recording(this.maxSeconds, (...block) => this.meter(...block));
+    let result = null;
+    try {
+      result = await current.run();
+    } catch (error) {
+      this.fail(error);
+    }
+    current = null;
+    this.parts.busy.hidden = true;
+    const hadFocus = this.hasFocus();
+    if (result === null) {
+      this.show('idle');
+      if (this.parts.error.hidden) announce('recording_cancelled');
+      if (hadFocus) this.parts.record.focus();
+      return;
+    }
+    const { samples, sampleRate } = result;
+    const seconds = (samples.length / sampleRate).toFixed(1);
+    this.keep({ blob: encodeWav(samples, sampleRate), name: 'recording.wav' }, toAudioBuffer(samples, sampleRate));
+    announce('recording_done', { seconds });
+    if (hadFocus) this.parts.play.focus();
+  }
+
+  /** Shows a block of a recording in progress. */
+  meter(block, sampleRate, seconds) {
+    if (this.element.dataset.state !== 'recording') {
+      const hadFocus = this.hasFocus();
+      this.show('recording');
+      this.parts.busy.hidden = true;
+      if (hadFocus) this.parts.done.focus();
+      this.wave = new Wave(this.parts.wave, this.maxSeconds * sampleRate);
+      this.peakDb = METER_FLOOR_DB;
+      this.loudness = { until: 0, level: METER_FLOOR_DB, peak: METER_FLOOR_DB };
+      announce('recording_now', { seconds: this.maxSeconds });
+    }
+    this.wave.add(block);
+    const left = Math.max(0, this.maxSeconds - seconds).toFixed(1);
+    say(this.parts.seconds, 'seconds_left', { seconds: left });
+    const level = levelDb(block);
+    const blockPeak = decibels(peak(block));
+    this.peakDb = Math.max(blockPeak, this.peakDb - PEAK_FALL_DB);
+    const across = (db) => Math.min(1, Math.max(0, 1 - db / METER_FLOOR_DB));
+    this.parts.level.style.transform = `scaleX(${across(level).toFixed(3)})`;
+    this.parts.peak.style.left = `${(100 * across(this.peakDb)).toFixed(1)}%`;
+    this.judge(level, blockPeak, seconds);
+  }
+
+  /** Says how loud it was in the last half second. */
+  judge(level, blockPeak, seconds) {
+    const heard = this.loudness;
+    heard.level = Math.max(heard.level, level);
+    heard.peak = Math.max(heard.peak, blockPeak);
+    if (seconds < heard.until) return;
+    let words = 'loudness_good';
+    if (heard.peak > LOUD_PEAK_DB) words = 'loudness_high';
+    else if (heard.level < HEARD_DB) words = 'loudness_none';
+    else if (heard.level < GOOD_DB) words = 'loudness_low';
+    say(this.parts.loudness, words);
+    this.loudness = { until: seconds + WORDS_EVERY_S, level: METER_FLOOR_DB, peak: METER_FLOOR_DB };
+  }
+
+  async takeFile(file) {
+    if (current) return;
+    stopPlaying();
+    this.clear();
+    this.dispatchEvent(new Event('change'));
+    this.show('idle');
+    const limit = this.maxBytes();
+    const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+    if (file.size === 0) return showWords(this.parts.error, 'file_empty');
+    if (file.size > limit) {
+      const values = { size: megabytes(file.size), limit: megabytes(limit) };
+      return showWords(this.parts.error, 'file_too_large', values);
+    }
+    let sound = null;
+    try {
+      sound = await decode(await file.arrayBuffer());
+    } catch {
+      // The browser can't play it; the service may well read it.
+    }
+    this.keep({ blob: file, name: file.name }, sound);
+  }
+
+  /** Takes a recording, draws it and tells the page. */
+  keep(recording, sound) {
+    this.recording = recording;
+    this.sound = sound;
+    this.show('ready');
+    if (sound) {
+      const samples = sound.getChannelData(0);
+      new Wave(this.parts.wave, samples.length).add(samples);
+    }
+    const seconds = sound?.duration.toFixed(1);
+    say(this.parts.seconds, 'seconds', { seconds });
+    this.dispatchEvent(new Event('change'));
+  }
+
+  /** Shows that the service is at work on it, until `work` is done; returns what that returns. */
+  async during(work) {
+    say(this.parts.busy, 'working');
+    try {
+      return await work;
+    } finally {
+      this.parts.busy.hidden = true;
+    }
+  }
+
+  showQuality(quality) {
+    showQuality(this.parts.quality, quality);
+  }
+
+  /** Shows the quality of the recording, measured by the service; false if it can't be used. */
+  async checkQuality() {
+    const { recording } = this;
+    try {
+      const quality = await this.during(api.quality(recording));
+      if (recording !== this.recording) return false; // another one was made meanwhile
+      this.showQuality(quality);
+      announce(quality.warnings.length ? `advice_${quality.warnings[0]}` : 'quality_is_good', { seconds: 3 });
+      return true;
+    } catch (error) {
+      if (recording === this.recording) this.fail(error);
+      return false;
+    }
+  }
+}
+
+/** Ends a recording in progress, as when the page is left. */
+export function abandonRecording() {
+  current?.cancel();
+  stopPlaying();
+}

@@ -1,0 +1,35 @@
+// Errors in words of the page's language, with the service's own words below.
+
+import { OfflineError, ServiceError } from './api.js';
+import { made } from './dom.js';
+import { say } from './language.js';
+import { STRINGS } from './strings.js';
+
+/** Key and values of what went wrong. */
+export function describe(error) {
+  if (error instanceof OfflineError) return ['error_offline', {}];
+  if (error instanceof ServiceError) {
+    const key = `error_${error.code.replaceAll('-', '_')}`;
+    if (key in STRINGS.en) return [key, { seconds: error.retryAfter }];
+    return ['error_other', { status: error.status }];
+  }
+  return ['error_page', { reason: error?.message ?? String(error) }];
+}
+
+/** Shows an error in an element with role="alert"; null hides it. */
+export function showError(element, error) {
+  element.hidden = error === null;
+  element.replaceChildren();
+  if (error === null) return;
+  const [key, values] = describe(error);
+  element.append(made('p', '', key, values));
+  if (error instanceof ServiceError && error.detail) {
+    element.append(made('p', 'detail', 'error_detail', { detail: error.detail }));
+  }
+}
+
+/** Shows one sentence in an element with role="alert". */
+export function showWords(element, key, values) {
+  element.replaceChildren();
+  say(element, key, values);
+}

@@ -1,0 +1,28 @@
+// What the service says of itself (GET /v1/info), for all parts of the page.
+
+import * as api from './api.js';
+
+export const service = {
+  isOpen: false, // whether requests are let in: without a token that it wants, they aren't
+  threshold: 0,
+  strictThreshold: 0,
+  maxUploadBytes: Infinity,
+  numSpeakers: 0,
+  version: '',
+  modelId: '',
+};
+
+export async function refresh() {
+  const info = await api.info().catch((error) => {
+    if (error instanceof api.ServiceError && error.status === 401) return {}; // a wrong token
+    throw error;
+  });
+  service.version = info.version ?? '';
+  service.isOpen = 'threshold' in info;
+  if (!service.isOpen) return;
+  service.threshold = info.threshold;
+  service.strictThreshold = info.strict_threshold;
+  service.maxUploadBytes = info.max_upload_bytes;
+  service.numSpeakers = info.num_speakers;
+  service.modelId = info.model_id;
+}
