@@ -1,14 +1,15 @@
 # Every target does the set-up it needs; a second call skips what is done.
 #
 #   make demo     set up, then compare two of the shipped recordings
+#   make serve    set up, then start the service: http://127.0.0.1:8005
 #   make test     set up, then run the tests
 #   make check    what a change must pass: format, lint, types, tests
-#   make bench    the measurements behind docs/results.md that need no data of yours
+#   make bench    the measurements; they rewrite their tables in docs/results.md
 #   make model    the whole recipe, from a folder of speech to a model: make model DATA=folder
 #   make clean    remove caches, logs and .venv; never recordings, lists or models
 #
 # PYTHON=python3.12 chooses the interpreter of .venv, MIRROR=URL another package index,
-# ARGS="-k name -x" what pytest runs.
+# ARGS="-k name -x" what pytest runs, or the options of serve.py.
 
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -18,10 +19,13 @@ ARGS ?=
 export PYTHON MIRROR
 export DATA WORK OUTPUT TEACHER WHEEL EPOCHS STEPS BATCH VIEWS PRECISION WARMUP WORKERS TRAIN_ARGS DESCRIPTION
 
-.PHONY: demo test check lint bench model clean setup setup-dev
+.PHONY: demo serve test check lint bench model clean setup setup-dev
 
 demo: setup
 	$(BIN)/python infer_contrast.py --audio_path1=audio/a_1.wav --audio_path2=audio/b_2.wav
+
+serve: setup
+	$(BIN)/python serve.py $(ARGS)
 
 test: setup-dev
 	$(BIN)/python -m pytest $(ARGS)

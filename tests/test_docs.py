@@ -175,12 +175,20 @@ def test_make_demo_compares_the_recordings_of_the_readme() -> None:
     assert (ROOT / "audio" / "a_1.wav").is_file()
 
 
+def requirement_lines(name: str) -> list[str]:
+    """Returns the lines of a requirements file and of those that it names."""
+    found = []
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        found += requirement_lines(line[3:].strip()) if line.startswith("-r ") else [line]
+    return found
+
+
 def test_installed_packages_are_those_required() -> None:
-    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+    for line in requirement_lines("requirements.txt"):
         text, _, reason = line.partition("#")
         if not text.strip():
             continue
-        assert reason.strip(), f"requirements.txt gives no reason for {text}"
+        assert reason.strip(), f"there is no reason for {text}"
         requirement = Requirement(text.strip())
         assert "<" in str(requirement.specifier), f"{requirement} has no ceiling"
         assert ">=" in str(requirement.specifier), f"{requirement} has no floor"

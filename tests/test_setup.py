@@ -61,7 +61,7 @@ class Machine:
         self.project = folder / "project"
         self.bin.mkdir()
         (self.project / "tools").mkdir(parents=True)
-        for file in ["requirements.txt", "requirements-dev.txt", "tools/setup.sh"]:
+        for file in [*(path.name for path in ROOT.glob("requirements*.txt")), "tools/setup.sh"]:
             shutil.copy(ROOT / file, self.project / file)
         for program in COREUTILS:
             (self.bin / program).symlink_to(shutil.which(program))
@@ -138,14 +138,32 @@ def test_only_the_packages_for_the_microphone_are_apart(debian):
     installed = (debian.project / ".venv/requirements-no-microphone.txt").read_text("utf-8")
     full = (ROOT / "requirements.txt").read_text("utf-8")
     assert "pyaudio" in full
-    assert set(full.splitlines()) - set(installed.splitlines()) == {
+    # Files that a requirements file names are looked for in its own folder.
+    here = {line.replace("-r ../", "-r ") for line in installed.splitlines()}
+    assert set(full.splitlines()) - here == {
         line for line in full.splitlines() if line.startswith("pyaudio")
     }
+    assert "-r ../requirements-service.txt" in installed.splitlines()
 
 
-def test_changed_requirements_are_installed_again(debian):
+def test_what_only_some_tests_need_is_installed_for_the_tests_alone(debian):
+    wanted = "apt-get install -y -qq --no-install-recommends chromium chromium-driver"
+    assert wanted not in debian.setup()[0]
+    assert wanted in debian.setup("--dev")[0]
+
+
+def test_a_release_without_what_only_some_tests_need(debian):
+    refusal = 'case "$*" in *chromium*) exit 100 ;; esac\n'
+    debian.add("apt-get", MANAGER_STUB + refusal)
+    calls, said = debian.setup("--dev")
+    assert "no chromium chromium-driver here: the tests that need it are skipped" in said
+    assert "pip -r .venv/requirements-no-microphone.txt -r requirements-dev.txt" in calls
+
+
+@pytest.mark.parametrize("kind", ["", "-service", "-infer"])
+def test_changed_requirements_are_installed_again(debian, kind):
     debian.setup()
-    with (debian.project / "requirements.txt").open("a", encoding="utf-8") as file:
+    with (debian.project / f"requirements{kind}.txt").open("a", encoding="utf-8") as file:
         file.write("another-package\n")
     calls, _ = debian.setup()
     assert calls == ["pip -r .venv/requirements-no-microphone.txt"]

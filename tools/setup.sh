@@ -102,6 +102,33 @@ missing_packages() {
   fi
 }
 
+# Names what the tests use where the system has it: without them, some tests are skipped.
+optional_packages() {
+  if ! have chromium || ! have chromedriver; then echo chromium chromium-driver; fi
+  if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then echo postgresql; fi
+  # Named after the version of PostgreSQL, another one in each release.
+  if ! ls /usr/share/postgresql/*/extension/vector.control >/dev/null 2>&1; then
+    echo '^postgresql-[0-9]+-pgvector$'
+  fi
+}
+
+# Installs each line of them on its own: a release that lacks one may have the others.
+install_optional_packages() {
+  local as_root="" line
+  if [ $with_tests != yes ] || ! have apt-get; then return 0; fi
+  if [ "$(id -u)" != 0 ]; then
+    if have sudo && sudo -n true 2>/dev/null; then as_root="sudo -n"; else return 0; fi
+  fi
+  if [ -z "$(optional_packages)" ]; then return 0; fi
+  $as_root apt-get update -qq </dev/null || return 0
+  optional_packages | while read -r line; do
+    say "installing for the tests: $line"
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y -qq --no-install-recommends $line </dev/null >/dev/null 2>&1 ||
+      say "no $line here: the tests that need it are skipped"
+  done
+}
+
 install_system_packages() {
   local manager packages as_root=""
   for manager in apt-get dnf brew none; do
@@ -141,7 +168,7 @@ install_system_packages() {
 # --- Python packages -----------------------------------------------------------------------------
 
 fingerprint() {   # changes when a requirements file or the interpreter does
-  { cat requirements.txt; "$VENV/bin/python" -VV
+  { cat requirements.txt requirements-service.txt requirements-infer.txt; "$VENV/bin/python" -VV
     if [ "$1" = dev ]; then cat requirements-dev.txt; fi; } | cksum
 }
 is_done() {
@@ -159,6 +186,7 @@ if is_done $wanted; then first_time=no; else first_time=yes; fi
 python=$(find_python)
 if [ $first_time = yes ]; then
   install_system_packages
+  install_optional_packages
   if [ -z "$python" ]; then python=$(find_python); fi
 fi
 
@@ -176,7 +204,8 @@ fi
 
 # The microphone's package apart from the others, since it alone must be compiled and may fail.
 no_microphone=$VENV/requirements-no-microphone.txt
-grep -vi '^pyaudio' requirements.txt > "$no_microphone"
+# Files that it names are looked for beside it.
+grep -vi '^pyaudio' requirements.txt | sed 's#^-r #-r ../#' > "$no_microphone"
 if [ $first_time = yes ]; then
   say "installing Python packages (TensorFlow is large: this takes some minutes)"
   if [ $with_tests = yes ]; then
