@@ -1,10 +1,11 @@
 # Every target does the set-up it needs; a second call skips what is done.
 #
-#   make demo     set up, then compare two of the shipped recordings
+#   make demo     set up what using the model takes, then compare two of the shipped recordings
 #   make serve    set up, then start the service: http://127.0.0.1:8005
 #   make test     set up, then run the tests
 #   make check    what a change must pass: format, lint, types, tests
 #   make bench    the measurements; they rewrite their tables in docs/results.md
+#   make setup    set up everything that the scripts need, TensorFlow among it
 #   make model    the whole recipe, from a folder of speech to a model: make model DATA=folder
 #   make clean    remove caches, logs and .venv; never recordings, lists or models
 #
@@ -19,12 +20,12 @@ ARGS ?=
 export PYTHON MIRROR
 export DATA WORK OUTPUT TEACHER WHEEL EPOCHS STEPS BATCH VIEWS PRECISION WARMUP WORKERS TRAIN_ARGS DESCRIPTION
 
-.PHONY: demo serve test check lint bench model clean setup setup-dev
+.PHONY: demo serve test check lint bench model clean setup setup-infer setup-service setup-dev
 
-demo: setup
+demo: setup-infer
 	$(BIN)/python infer_contrast.py --audio_path1=audio/a_1.wav --audio_path2=audio/b_2.wav
 
-serve: setup
+serve: setup-service
 	$(BIN)/python serve.py $(ARGS)
 
 test: setup-dev
@@ -45,6 +46,12 @@ model: setup
 
 setup:
 	@tools/setup.sh
+
+setup-infer:
+	@tools/setup.sh --infer
+
+setup-service:
+	@tools/setup.sh --service
 
 setup-dev:
 	@tools/setup.sh --dev

@@ -49,3 +49,14 @@ def test_devices_and_precision(root: Path, gpu: str, precision: str, expected: s
 def test_gpus_that_are_not_there(root: Path) -> None:
     shown = probe(root, "97,98")
     assert shown.startswith("error: --gpu 97,98 names 2 GPUs, 0 can be used; leave the option out")
+
+
+def test_without_keras(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    from utils.devices import start_backend
+    from utils.errors import VoiceprintError
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(VoiceprintError, match="the package keras is missing"):
+        start_backend()

@@ -146,6 +146,25 @@ def test_only_the_packages_for_the_microphone_are_apart(debian):
     assert "-r ../requirements-service.txt" in installed.splitlines()
 
 
+@pytest.mark.parametrize("level", ["infer", "service"])
+def test_using_the_model_takes_less(debian, level):
+    calls, said = debian.setup(f"--{level}")
+    assert f"pip -r requirements-{level}.txt" in calls
+    assert "TensorFlow" not in said
+    assert debian.setup(f"--{level}") == ([], "")
+    calls, _ = debian.setup()
+    assert calls == ["pip -r .venv/requirements-no-microphone.txt"]
+    assert debian.setup(f"--{level}") == ([], "")
+
+
+def test_changed_requirements_of_a_lower_level_concern_the_higher_ones(debian):
+    debian.setup("--service")
+    with (debian.project / "requirements-infer.txt").open("a", encoding="utf-8") as file:
+        file.write("another-package\n")
+    assert debian.setup("--infer")[0] == ["pip -r requirements-infer.txt"]
+    assert debian.setup("--service")[0] == ["pip -r requirements-service.txt"]
+
+
 def test_what_only_some_tests_need_is_installed_for_the_tests_alone(debian):
     wanted = "apt-get install -y -qq --no-install-recommends chromium chromium-driver"
     assert wanted not in debian.setup()[0]

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Sets up everything the project needs: system packages, .venv and the Python packages.
 #
-#   tools/setup.sh          to run the scripts
-#   tools/setup.sh --dev    to run the tests too
+#   tools/setup.sh --infer      to compare and recognise with the shipped model, without TensorFlow
+#   tools/setup.sh --service    to run the service too
+#   tools/setup.sh              to run all scripts
+#   tools/setup.sh --dev        to run the tests too
 #
 # Environment:
 #   PYTHON   interpreter to build .venv with (default: the first of python3, python3.13 ... 3.10
@@ -19,9 +21,11 @@ readonly MIN_MINOR=10 MAX_MINOR=13   # Python 3.x that TensorFlow has packages f
 
 with_tests=no
 case "${1:-}" in
-  "") ;;
-  --dev) with_tests=yes ;;
-  *) echo "usage: tools/setup.sh [--dev]" >&2; exit 2 ;;
+  "") wanted=run ;;
+  --infer) wanted=infer ;;
+  --service) wanted=service ;;
+  --dev) wanted=dev with_tests=yes ;;
+  *) echo "usage: tools/setup.sh [--infer | --service | --dev]" >&2; exit 2 ;;
 esac
 
 say() { echo "setup: $*" >&2; }
@@ -167,9 +171,18 @@ install_system_packages() {
 
 # --- Python packages -----------------------------------------------------------------------------
 
+# The requirements files of each level; a level includes those before it.
+files_of() {
+  case $1 in
+    infer) echo requirements-infer.txt ;;
+    service) echo requirements-service.txt requirements-infer.txt ;;
+    run) echo requirements.txt "$(files_of service)" ;;
+    dev) echo requirements-dev.txt "$(files_of run)" ;;
+  esac
+}
 fingerprint() {   # changes when a requirements file or the interpreter does
-  { cat requirements.txt requirements-service.txt requirements-infer.txt; "$VENV/bin/python" -VV
-    if [ "$1" = dev ]; then cat requirements-dev.txt; fi; } | cksum
+  # shellcheck disable=SC2046  # a list of names without spaces
+  { cat $(files_of "$1"); "$VENV/bin/python" -VV; } | cksum
 }
 is_done() {
   [ -x $VENV/bin/python ] && [ -f "$VENV/setup-$1.done" ] &&
@@ -180,7 +193,6 @@ pip_install() {
     ${MIRROR:+--index-url "$MIRROR"} "$@"
 }
 
-if [ $with_tests = yes ]; then wanted=dev; else wanted=run; fi
 if is_done $wanted; then first_time=no; else first_time=yes; fi
 
 python=$(find_python)
@@ -207,14 +219,19 @@ no_microphone=$VENV/requirements-no-microphone.txt
 # Files that it names are looked for beside it.
 grep -vi '^pyaudio' requirements.txt | sed 's#^-r #-r ../#' > "$no_microphone"
 if [ $first_time = yes ]; then
-  say "installing Python packages (TensorFlow is large: this takes some minutes)"
-  if [ $with_tests = yes ]; then
-    pip_install -r "$no_microphone" -r requirements-dev.txt
-    fingerprint dev > $VENV/setup-dev.done
-  else
-    pip_install -r "$no_microphone"
-  fi
-  fingerprint run > $VENV/setup-run.done
+  case $wanted in
+    infer | service)
+      say "installing Python packages"
+      pip_install -r "requirements-$wanted.txt" ;;
+    *)
+      say "installing Python packages (TensorFlow is large: this takes some minutes)"
+      if [ $wanted = dev ]; then pip_install -r "$no_microphone" -r requirements-dev.txt
+      else pip_install -r "$no_microphone"; fi ;;
+  esac
+  for level in infer service run dev; do
+    fingerprint $level > $VENV/setup-$level.done
+    if [ $level = $wanted ]; then break; fi
+  done
 fi
 
 if ! microphone_works; then

@@ -1,6 +1,7 @@
 """The Keras backend and its devices: started without chatter, chosen before it starts."""
 
 import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,15 @@ def start_backend() -> None:
 
     They tell of oneDNN and of missing GPUs and come from C++, before its log level is read. An
     error of the import is raised as always. VOICEPRINT_VERBOSE=1 lets the lines through.
+
+    Raises:
+        VoiceprintError: If Keras is not installed.
     """
+    if importlib.util.find_spec("keras") is None:
+        raise VoiceprintError(
+            "the package keras is missing, expected it for training and for .keras models; "
+            "pip install -r requirements.txt, or use an .onnx model"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if os.environ.get("VOICEPRINT_VERBOSE"):
         import keras
