@@ -18,7 +18,6 @@ from utils.audio import load_audio
 from utils.audio_bytes import (
     AudioFormatError,
     AudioTooLongError,
-    encode_flac,
     load_audio_bytes,
 )
 from utils.errors import AudioError
@@ -233,8 +232,3 @@ def test_ffmpeg_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(AudioError, match="not decoded within 30 s"):
         load_audio_bytes(b"\0\0\0\x18ftypM4A " * 9, 60)
-
-
-def test_flac_holds_the_voice() -> None:
-    wave = synthetic_speech(3)
-    np.testing.assert_allclose(load_audio_bytes(encode_flac(wave), 60), wave, atol=1 / 32768)

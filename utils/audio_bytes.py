@@ -83,19 +83,6 @@ def load_audio_bytes(data: bytes, max_duration_s: float, source: str = "recordin
         return _decode(file, max_duration_s, source)
 
 
-def encode_flac(waveform: FloatArray) -> bytes:
-    """Packs a waveform as 16 kHz mono 16-bit FLAC, about half of a wav's size.
-
-    Args:
-        waveform: Shape `(num_samples,)`, 16 kHz; values outside [-1, 1] are clipped.
-    """
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(waveform, -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
-
-
 def _open(data: bytes, source: str) -> Any:
     """Opens bytes with soundfile and checks what the header says."""
     import soundfile

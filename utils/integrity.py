@@ -38,8 +38,8 @@ def describe_truncation(source: str | Path | BinaryIO) -> str | None:
         Such as "truncated: 3000 of 96044 bytes", or None.
     """
     if isinstance(source, str | Path):
-        with Path(source).open("rb") as file:
-            return describe_truncation(file)
+        with Path(source).open("rb") as opened:
+            return describe_truncation(opened)
     file = source
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

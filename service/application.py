@@ -1,0 +1,150 @@
+"""The application: routes, middleware and documents put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPBearer
+from starlette.formparsers import MultiPartParser
+from starlette.middleware.cors import CORSMiddleware
+
+from service import classic, health, recognition, speakers
+from service.context import Service
+from service.gate import Gate
+from service.limits import Lockout
+from service.metrics import Metrics
+from service.observation import Observation
+from service.pages import add_pages
+from service.pool import EncodingPool
+from service.problems import CLASSIC_PREFIX, PROBLEMS, add_handlers
+from service.schemas import ClassicError, ProblemDocument
+from service.security import Tokens
+from service.settings import VERSION, Settings
+from service.voice_folder import VoiceFolder
+from service.voices import Encoder, VoiceReader
+from utils.sql_database import SqlVoiceprintDatabase
+
+DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
+(RFC 9457); the classic routes answer `{"detail": "..."}` instead. docs/service.md tells more."""
+
+OPEN_PATHS = {"/health/live", "/health/ready", "/v1/info"}
+"""Paths that need no token."""
+
+
+def make_app(
+    settings: Settings,
+    encoder: Encoder,
+    database: SqlVoiceprintDatabase,
+    folder: VoiceFolder | None = None,
+) -> FastAPI:
+    """Makes the application.
+
+    Args:
+        settings: Options and limits.
+        encoder: The speaker model.
+        database: The enrolled speakers; closed when the application stops.
+        folder: A folder whose speakers were taken over.
+
+    Raises:
+        ServiceError: If the token or the token file cannot be used.
+    """
+    # Uploads stay in memory: a temporary file would be a voice on the disk.
+    MultiPartParser.spool_max_size = max(
+        MultiPartParser.spool_max_size, settings.max_upload_bytes + 1
+    )
+    tokens = Tokens(settings.token, settings.token_file)
+    metrics = Metrics(lambda: pool.num_pending)
+    pool = EncodingPool(settings.num_threads, settings.queue_size, metrics.encodings.observe)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        pool.close()
+        database.close()
+
+    app = FastAPI(
+        title="Voiceprint service",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = Service(
+        settings=settings,
+        encoder=encoder,
+        database=database,
+        pool=pool,
+        reader=VoiceReader(encoder, pool, settings),
+        metrics=metrics,
+        lockout=Lockout(settings.lockout_failures, settings.lockout_s),
+        folder=folder,
+        auth_required=tokens.are_required,
+    )
+    # The gate has checked the token before; this tells the documents of it.
+    bearer = [Depends(HTTPBearer(auto_error=False))] if tokens.are_required else []
+    for module in (recognition, speakers, classic):
+        app.include_router(module.router, dependencies=bearer)
+    app.include_router(health.router)
+    add_pages(app)
+    add_handlers(app)
+    app.openapi = lambda: _describe(app, tokens.are_required)  # type: ignore[method-assign]
+    # The last one added is the outermost.
+    if settings.cors_origin is not None:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[settings.cors_origin],
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(Gate, settings=settings, tokens=tokens)
+    app.add_middleware(Observation, metrics=metrics)
+    return app
+
+
+def _describe(app: FastAPI, auth_required: bool) -> dict[str, Any]:
+    """Returns the OpenAPI document, with the errors of each path in the form they have."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (ProblemDocument, ClassicError):
+        schemas[model.__name__] = model.model_json_schema()
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for path, operations in document["paths"].items():
+        is_classic = path.startswith(CLASSIC_PREFIX)
+        error, media = (
+            ("ClassicError", "application/json")
+            if is_classic
+            else ("ProblemDocument", "application/problem+json")
+        )
+        content = {media: {"schema": {"$ref": f"#/components/schemas/{error}"}}}
+        for operation in operations.values():
+            if path in OPEN_PATHS or not auth_required:
+                operation.pop("security", None)
+            elif path == "/metrics":
+                operation["security"] = [{"HTTPBearer": []}]
+            operation["responses"].pop("422", None)
+            for status, titles in _titles().items():
+                if status != 500:
+                    description = "; ".join(titles)
+                    operation["responses"].setdefault(
+                        str(status), {"description": description, "content": content}
+                    )
+    app.openapi_schema = document
+    return document
+
+
+def _titles() -> dict[int, list[str]]:
+    """Returns the titles of the problems by status."""
+    titles: dict[int, list[str]] = {}
+    for status, title in PROBLEMS.values():
+        titles.setdefault(status, []).append(title)
+    return titles

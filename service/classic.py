@@ -1,0 +1,101 @@
+"""The classic routes: the contract that clients of voice assistants already speak.
+
+Requests and answers are those of the voiceprint service of xiaozhi-esp32-server, so that its
+clients work unchanged; errors are `{"detail": "..."}`, which they show.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+
+from service.context import Context, checked_name, require_speaker
+from service.problems import Problem
+from service.schemas import ClassicAnswer, ClassicHealth, ClassicMatch
+from service.speakers import remove_speaker, replace_speaker
+from utils.errors import DatabaseError
+from utils.speaker_names import clean_name
+
+router = APIRouter(prefix="/voiceprint", tags=["classic"])
+
+Wave = Annotated[UploadFile, File(description="A recording, wav or any other format of /v1")]
+
+
+@router.get("/health", summary="State", response_model=ClassicHealth)
+async def health(
+    service: Context,
+    key: Annotated[str | None, Query(description="The token, if the service has any")] = None,
+) -> dict[str, Any]:
+    """Tells that the service is healthy and how many speakers are enrolled."""
+    total = await service.call(service.database.count)
+    return {"total_voiceprints": total, "status": "healthy"}
+
+
+@router.post("/register", summary="Enrol, or enrol anew", response_model=ClassicAnswer)
+async def register(
+    request: Request, service: Context, speaker_id: Annotated[str, Form()], file: Wave
+) -> dict[str, Any]:
+    """Enrols a speaker from one recording; a known one's recordings are replaced by it."""
+    name = checked_name(speaker_id)
+    if "," in name:
+        raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
+    (voice,) = await service.reader.read([("file", file)], keep=True)
+    speaker = await replace_speaker(service, name, [voice])
+    await service.note(request, "enrol", speaker.name, "1 recording, classic")
+    return {"success": True, "msg": f"已登记: {speaker_id}"}
+
+
+@router.post("/identify", summary="Identify among candidates", response_model=ClassicMatch)
+async def identify(
+    request: Request,
+    service: Context,
+    speaker_ids: Annotated[str, Form(description="Candidates, separated by commas")],
+    file: Wave,
+) -> dict[str, Any]:
+    """Tells which of the candidates speaks; unknown ones are passed over.
+
+    The answer is the id as the client wrote it, or "" if no candidate's score reaches the strict
+    threshold of the model.
+    """
+    spellings = _clean_ids(speaker_ids)
+    if not spellings:
+        raise Problem("bad-field", "speaker_ids: no id in it, expected ids separated by commas")
+    if len(spellings) > service.settings.max_candidates:
+        most = service.settings.max_candidates
+        raise Problem("bad-field", f"speaker_ids: {len(spellings)} ids, expected at most {most}")
+    (voice,) = await service.reader.read([("file", file)])
+    found = await service.call(lambda: {service.database.find(n): n for n in spellings})
+    found.pop(None, None)
+    matches = []
+    if found:
+        names = [name for name in found if name is not None]
+        matches = await service.call(
+            service.database.identify, voice.vector, candidates=names, top_k=1
+        )
+    name, score = matches[0] if matches else ("", 0.0)
+    is_accepted = bool(matches) and score >= service.encoder.strict_threshold
+    service.metrics.decisions.labels("identify", "accepted" if is_accepted else "rejected").inc()
+    outcome = "accepted" if is_accepted else "rejected"
+    await service.note(request, "identify", name if is_accepted else "", outcome, score)
+    speaker_id = spellings[found[name]] if is_accepted else ""
+    return {"speaker_id": speaker_id, "score": round(score, 4)}
+
+
+@router.delete("/{speaker_id}", summary="Delete a speaker", response_model=ClassicAnswer)
+async def delete(request: Request, service: Context, speaker_id: str) -> dict[str, Any]:
+    """Removes a speaker with all recordings."""
+    speaker = await require_speaker(service, speaker_id)
+    await remove_speaker(request, service, speaker.name)
+    return {"success": True, "msg": f"已删除: {speaker_id}"}
+
+
+def _clean_ids(text: str) -> dict[str, str]:
+    """Returns name -> id as it was sent; what cannot be a name is nobody's and left out."""
+    spellings: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            spellings.setdefault(clean_name(part), part)
+        except DatabaseError:
+            spellings.setdefault("", part)
+    if len(spellings) > 1 or "" not in spellings:
+        spellings.pop("", None)
+    return spellings

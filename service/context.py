@@ -1,0 +1,117 @@
+"""What the routes share: settings, encoder, database, pool, figures, locks."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar, cast
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from service.limits import Lockout
+from service.metrics import Metrics
+from service.pool import EncodingPool
+from service.problems import Problem
+from service.schemas import speaker_document
+from service.settings import Settings
+from service.voice_folder import VoiceFolder
+from service.voices import Encoder, VoiceReader
+from utils.errors import DatabaseError, UnknownSpeakerError
+from utils.speaker_names import clean_name
+from utils.sql_database import SqlVoiceprintDatabase
+from utils.sql_records import Speaker
+
+T = TypeVar("T")
+
+NUM_DATABASE_THREADS = 8
+"""Database calls at a time: more would only wait for each other, and for SQLite's one writer."""
+
+
+@dataclass
+class Service:
+    """The parts of a running service.
+
+    Attributes:
+        settings: The options.
+        encoder: The speaker model.
+        database: The enrolled speakers and the audit log.
+        pool: Where recordings are encoded.
+        reader: From uploads to voices.
+        metrics: The figures.
+        lockout: Failed verifications.
+        folder: A folder of infer_recognition.py whose speakers were taken over, or None.
+        auth_required: Whether requests need a token.
+    """
+
+    settings: Settings
+    encoder: Encoder
+    database: SqlVoiceprintDatabase
+    pool: EncodingPool
+    reader: VoiceReader
+    metrics: Metrics
+    lockout: Lockout
+    folder: VoiceFolder | None
+    auth_required: bool
+    _limiter: CapacityLimiter | None = field(default=None, repr=False)
+
+    async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Runs a call of the database in a thread of its own.
+
+        The work is finished also if the client goes away or the service is told to stop.
+        """
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(NUM_DATABASE_THREADS)
+        task = anyio.to_thread.run_sync(lambda: function(*args, **options), limiter=self._limiter)
+        return await asyncio.shield(asyncio.ensure_future(task))
+
+    def describe(self, speaker: Speaker) -> dict[str, Any]:
+        """Returns a speaker, ready for JSON."""
+        with_file = self.folder.recording_ids if self.folder is not None else ()
+        return speaker_document(speaker, with_file)
+
+    async def note(
+        self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None
+    ) -> None:
+        """Writes a line of the audit log; it is on the disk before the client is answered."""
+        await self.call(
+            self.database.append_audit,
+            actor=request.state.actor or "nobody",
+            action=action,
+            speaker=speaker,
+            outcome=outcome,
+            score=score,
+        )
+
+
+def get_service(request: Request) -> Service:
+    """Returns the service that a request is for."""
+    return cast(Service, request.app.state.service)
+
+
+Context = Annotated[Service, Depends(get_service)]
+
+
+def checked_name(text: str) -> str:
+    """Returns a name in its one form.
+
+    Raises:
+        Problem: 422, if it cannot be one.
+    """
+    try:
+        return clean_name(text)
+    except DatabaseError as error:
+        raise Problem("bad-name", str(error)) from error
+
+
+async def require_speaker(service: Service, name: str) -> Speaker:
+    """Returns a speaker.
+
+    Raises:
+        Problem: 404 if nobody has the name, 422 if nobody can have it.
+    """
+    name = checked_name(name)
+    try:
+        return await service.call(service.database.speaker, name)
+    except UnknownSpeakerError as error:
+        raise Problem("unknown-speaker", str(error)) from error

@@ -1,0 +1,90 @@
+"""What every request leaves behind, its figures and its log line, and what every answer carries."""
+
+import time
+import uuid
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.logs import log_event, log_failure
+from service.metrics import Metrics
+from service.problems import Problem, problem_response
+from service.security import security_headers
+
+QUIET_ROUTES = {"/health/live", "/health/ready", "/metrics", "/static"}
+"""Routes that are asked every few seconds by machines; their successes are not logged."""
+
+API_PREFIXES = ("/v1/", "/voiceprint/", "/health/", "/metrics", "/problems/", "/openapi.json")
+
+
+class Observation:
+    """The outermost ASGI middleware: nothing leaves the service without passing here."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wraps an application.
+
+        Args:
+            app: What is observed.
+            metrics: Where it is counted.
+        """
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on; an unexpected error becomes a 500 without its particulars."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = uuid.uuid4().hex
+        status = 0
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                is_page = not scope["path"].startswith(API_PREFIXES)
+                for name, value in security_headers(scope["path"], is_page=is_page).items():
+                    headers.setdefault(name, value)
+                headers["X-Request-Id"] = request_id
+            await send(message)
+
+        self.metrics.in_flight.inc()
+        try:
+            await self.app(scope, receive, send_observed)
+        except Exception as error:
+            log_failure("unexpected error", error, request_id=request_id, route=_route(scope))
+            if status:
+                raise
+            problem = Problem("internal", f"see the service's log for request {request_id}")
+            await problem_response(problem, scope["path"])(scope, receive, send_observed)
+        finally:
+            self.metrics.in_flight.dec()
+            self._note(scope, status, time.perf_counter() - start, request_id)
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        """Counts and logs an answered request."""
+        route = _route(scope)
+        self.metrics.observe_request(scope["method"], route, status, seconds)
+        if route in QUIET_ROUTES and status < 400:
+            return
+        log_event(
+            "request",
+            method=scope["method"][:20],
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 1),
+            actor=scope.get("state", {}).get("actor"),
+            client=scope["client"][0] if scope.get("client") else None,
+            request_id=request_id,
+        )
+
+
+def _route(scope: Scope) -> str:
+    """Returns the template of the path, such as /v1/speakers/{name}: names stay out of the logs."""
+    route = scope.get("route")
+    path = getattr(route, "path", None)
+    if isinstance(path, str):
+        return path or "/"
+    return "/static" if scope["path"].startswith("/static/") else "other"

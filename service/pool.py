@@ -1,0 +1,84 @@
+"""The encoding pool: a fixed number of threads, a bounded queue, and an answer at once.
+
+ONNX Runtime releases Python's lock, so threads that each encode one recording on one core use all
+cores. Joining recordings into one run gains nothing on a processor: see docs/service.md.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from service.problems import retry_later
+
+T = TypeVar("T")
+
+SMOOTHING = 0.1
+"""Weight of the newest job in the mean time of a job."""
+
+
+class EncodingPool:
+    """Runs jobs on a fixed number of threads and refuses what would wait too long."""
+
+    def __init__(
+        self,
+        num_threads: int | None = None,
+        queue_size: int = 64,
+        on_job: Callable[[float], None] | None = None,
+    ) -> None:
+        """Starts the threads when they are needed.
+
+        Args:
+            num_threads: Jobs at a time, None for one a core.
+            queue_size: Jobs that may wait.
+            on_job: Called with the seconds that a job took.
+        """
+        self.num_threads = num_threads or os.cpu_count() or 1
+        self.queue_size = queue_size
+        self._on_job = on_job
+        self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="encode")
+        self._lock = threading.Lock()
+        self._num_pending = 0
+        self._mean_s = 0.1
+
+    @property
+    def num_pending(self) -> int:
+        """Jobs that run or wait."""
+        return self._num_pending
+
+    def submit(self, jobs: Sequence[Callable[[], T]]) -> "list[Future[T]]":
+        """Accepts all jobs or none.
+
+        Raises:
+            Problem: 503 with Retry-After, if the queue has no room for them.
+        """
+        with self._lock:
+            room = self.num_threads + self.queue_size - self._num_pending
+            # More recordings than the whole queue holds are accepted when there is nothing else.
+            if len(jobs) > room and self._num_pending:
+                raise retry_later(
+                    "busy",
+                    f"{self._num_pending} recordings are waiting, the most that may",
+                    self._num_pending * self._mean_s / self.num_threads,
+                )
+            self._num_pending += len(jobs)
+        return [self._executor.submit(self._run, job) for job in jobs]
+
+    def close(self) -> None:
+        """Finishes what was accepted, then ends the threads."""
+        self._executor.shutdown(wait=True)
+
+    def _run(self, job: Callable[[], Any]) -> Any:
+        """Runs a job and counts it."""
+        start = time.perf_counter()
+        try:
+            return job()
+        finally:
+            elapsed = time.perf_counter() - start
+            with self._lock:
+                self._num_pending -= 1
+                self._mean_s += SMOOTHING * (elapsed - self._mean_s)
+            if self._on_job is not None:
+                self._on_job(elapsed)

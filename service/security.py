@@ -1,0 +1,179 @@
+"""Who may ask: tokens that are kept as hashes only, and the headers that protect the page."""
+
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+import time
+from pathlib import Path
+
+from service.settings import ServiceError
+from utils.files import write_text_atomically
+
+MIN_TOKEN_LENGTH = 16
+"""Characters. Hashing is fast, so a token must be too long to be guessed; those of --new_token
+have 43."""
+
+RELOAD_S = 1.0
+"""Seconds after which a changed token file is noticed: a removed token stops working."""
+
+TOKEN_LINE = re.compile(r"([^\s:#][^:]*):([0-9a-f]{64})")
+
+ENVIRONMENT_ACTOR = "environment"
+"""Name under which the token of VOICEPRINT_TOKEN is logged and limited."""
+
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DOCS_POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Tokens:
+    """The tokens that open the service, known by their SHA-256 alone."""
+
+    def __init__(self, token: str | None = None, path: Path | None = None) -> None:
+        """Takes the token of the environment and those of a file.
+
+        Raises:
+            ServiceError: If the token is short, or the file is unreadable, damaged or empty.
+        """
+        if token is not None and len(token) < MIN_TOKEN_LENGTH:
+            raise ServiceError(
+                f"VOICEPRINT_TOKEN has {len(token)} characters, expected at least "
+                f"{MIN_TOKEN_LENGTH}; make one with: python serve.py --new_token NAME"
+            )
+        self._fixed = [(ENVIRONMENT_ACTOR, hash_token(token))] if token is not None else []
+        self._path = path
+        self._lock = threading.Lock()
+        self._stamp = _stamp(path) if path else None
+        self._listed = read_token_file(path) if path else []
+        self._checked_at = time.monotonic()
+
+    @property
+    def are_required(self) -> bool:
+        """Whether a request needs a token."""
+        return bool(self._fixed) or self._path is not None
+
+    def find_actor(self, presented: str) -> str | None:
+        """Returns whose token this is, or None; takes as long for a nearly right as for any."""
+        self._reload()
+        digest = hash_token(presented)
+        actor = None
+        for name, known in self._fixed + self._listed:
+            if hmac.compare_digest(digest, known):
+                actor = name
+        return actor
+
+    def _reload(self) -> None:
+        """Reads the file again if it has changed; while it is unreadable, nobody gets in by it."""
+        if self._path is None:
+            return
+        with self._lock:
+            if time.monotonic() - self._checked_at < RELOAD_S:
+                return
+            self._checked_at = time.monotonic()
+            stamp = _stamp(self._path)
+            if stamp == self._stamp and stamp is not None:
+                return
+            self._stamp = stamp
+            try:
+                self._listed = read_token_file(self._path)
+            except ServiceError:
+                self._listed = []
+
+
+def hash_token(token: str) -> str:
+    """Returns the SHA-256 of a token, in hexadecimal."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_token_file(path: Path) -> list[tuple[str, str]]:
+    """Reads `name:sha256` lines; empty ones and those that begin with # are skipped.
+
+    Raises:
+        ServiceError: If the file cannot be read or a line is something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ServiceError(f"{path}: token file cannot be read ({reason})") from error
+    tokens = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = TOKEN_LINE.fullmatch(line.strip())
+        if match is None:
+            # The line itself stays unsaid: it may be a token that somebody put there in clear.
+            raise ServiceError(
+                f"{path}, line {number}: expected NAME:SHA256 in lower-case hexadecimal; "
+                "make one with: python serve.py --new_token NAME --token_file FILE"
+            )
+        tokens.append((match[1].strip(), match[2]))
+    if not tokens:
+        raise ServiceError(f"{path}: no tokens in it; python serve.py --new_token makes one")
+    return tokens
+
+
+def create_token(name: str, path: Path | None) -> tuple[str, str]:
+    """Makes a token and adds its hash to a file.
+
+    Returns:
+        The token, which nobody can tell again, and its line for the file.
+
+    Raises:
+        ServiceError: If the name is unusable or taken, or the file is damaged.
+    """
+    if not TOKEN_LINE.fullmatch(f"{name}:{'0' * 64}") or not name.isprintable():
+        raise ServiceError(f"received the token name {name!r}, expected one without : and #")
+    token = secrets.token_urlsafe(32)
+    line = f"{name}:{hash_token(token)}"
+    if path is not None:
+        known = read_token_file(path) if path.exists() and path.stat().st_size else []
+        if name in {other for other, _ in known}:
+            raise ServiceError(f"{path} has a token named {name}; choose another name")
+        text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+        text += "" if not text or text.endswith("\n") else "\n"
+        try:
+            write_text_atomically(path, f"{text}{line}\n")
+            path.chmod(0o600)
+        except OSError as error:
+            raise ServiceError(f"{path}: cannot be written ({error.strerror})") from error
+    return token, line
+
+
+def security_headers(path: str, *, is_page: bool) -> dict[str, str]:
+    """Returns the headers that every answer carries.
+
+    Args:
+        path: Path of the request.
+        is_page: Whether the path belongs to the page and not to the interface.
+    """
+    policy = API_POLICY
+    if is_page:
+        policy = DOCS_POLICY if path.startswith("/docs") else PAGE_POLICY
+    return {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-cache" if is_page else "no-store",
+    }
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Returns what changes when a file is written, or None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size

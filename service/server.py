@@ -1,0 +1,145 @@
+"""The server: uvicorn with time limits for headers, its own signals, and one line at the end."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.settings import ServiceError, Settings
+
+SLOW_BODY = b"the headers did not arrive in time\n"
+SLOW_ANSWER = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(SLOW_BODY), SLOW_BODY)
+)
+
+BACKLOG = 2048
+"""Connections that the system holds until the process takes them."""
+
+
+def bind_socket(settings: Settings) -> socket.socket:
+    """Takes the port, before the seconds that loading a model may need.
+
+    Raises:
+        ServiceError: If the address is not of this machine or is in use.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family)
+    try:
+        if sys.platform != "win32":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((settings.host, settings.port))
+    except (OSError, OverflowError) as error:
+        bound.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ServiceError(
+            f"cannot listen on {settings.host} port {settings.port} ({reason}); "
+            "stop the other program or choose another --port"
+        ) from error
+    return bound
+
+
+def run_server(app: FastAPI, settings: Settings, bound: socket.socket) -> int:
+    """Serves until Ctrl-C or SIGTERM, and finishes what was accepted.
+
+    Returns:
+        The signal that ended it, or 0.
+    """
+    config = uvicorn.Config(
+        app,
+        http=make_protocol(settings.header_timeout_s),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=int(settings.stop_timeout_s),
+    )
+    server = Server(config)
+    server.run(sockets=[bound])
+    return server.signal_number
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends with a line instead of a signal.
+
+    Attributes:
+        signal_number: What ended it, or 0.
+    """
+
+    signal_number = 0
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handles Ctrl-C and SIGTERM while the server runs."""
+        signals = [signal.SIGINT, signal.SIGTERM]
+        before = {number: signal.signal(number, self.stop) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Ends the service after what was accepted; a second signal ends it at once."""
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            num_open = len(self.server_state.tasks)
+            print(f"\nStopping: finishing {num_open} requests.", file=sys.stderr, flush=True)
+        self.should_exit = True
+        self.signal_number = number
+
+
+def make_protocol(header_timeout_s: float) -> type[H11Protocol]:
+    """Returns uvicorn's HTTP protocol with a limit on the time that headers may take.
+
+    uvicorn waits for ever for a client that has connected and sends nothing, or half a header:
+    some thousands of those would leave no connection for anybody else.
+    """
+
+    class PunctualProtocol(H11Protocol):
+        """Closes connections whose request does not begin in time."""
+
+        _header_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._expect_headers()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+                if self._header_timer is None and self.timeout_keep_alive_task is None:
+                    self._expect_headers()
+            else:
+                self._cancel()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._cancel()
+            super().connection_lost(exc)
+
+        def _expect_headers(self) -> None:
+            self._header_timer = self.loop.call_later(header_timeout_s, self._give_up)
+
+        def _cancel(self) -> None:
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+
+        def _give_up(self) -> None:
+            self._header_timer = None
+            if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
+                self.transport.write(SLOW_ANSWER)
+                self.transport.close()
+
+    return PunctualProtocol

@@ -1,0 +1,169 @@
+"""From options and environment to a running service."""
+
+import argparse
+import base64
+import binascii
+import copy
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from service.security import Tokens, create_token
+from service.settings import (
+    DEFAULT_DATABASE,
+    DEFAULT_FOLDER,
+    ServiceError,
+    Settings,
+    hide_password,
+)
+
+KEY_BYTES = 32
+"""Length of the key that encrypts voiceprints (AES-256)."""
+
+
+def print_new_token(name: str, path: Path | None) -> int:
+    """Makes a token and prints it, once."""
+    token, line = create_token(name, path)
+    print(f"token of {name}: {token}")
+    print("It is shown this once; the service keeps its SHA-256 only.")
+    print(f"added to {path}" if path else f"line for a --token_file: {line}")
+    return 0
+
+
+def fill_in(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    """Sets the options that depend on each other or on the environment."""
+    if args.database is None:
+        args.database = environment.get("VOICEPRINT_DATABASE") or DEFAULT_DATABASE
+    if args.audio_db is None and args.database == DEFAULT_DATABASE:
+        args.audio_db = DEFAULT_FOLDER
+    if args.model_path is None:
+        from utils.model_file import default_model_path
+
+        args.model_path = str(default_model_path())
+
+
+def without_passwords(args: argparse.Namespace) -> argparse.Namespace:
+    """Returns the options as they may be printed."""
+    shown = copy.copy(args)
+    shown.database = hide_password(args.database)
+    return shown
+
+
+def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """Checks the options that only the service knows.
+
+    Raises:
+        ServiceError: If the service would be open to other machines without a token, or the
+            token, its file or the origin cannot be used.
+    """
+    settings = Settings(
+        host=args.host,
+        port=args.port,
+        token=environment.get("VOICEPRINT_TOKEN") or None,
+        token_file=args.token_file,
+        keep_audio=args.keep_audio,
+        max_upload_bytes=round(args.max_upload_mb * 1e6),
+        max_duration_s=args.max_duration_s,
+        max_recordings=args.max_recordings,
+        rate_limit=args.rate_limit,
+        lockout_failures=args.lockout_failures,
+        lockout_s=args.lockout_s,
+        queue_size=args.queue_size,
+        num_threads=args.num_threads,
+        header_timeout_s=args.header_timeout_s,
+        body_timeout_s=args.body_timeout_s,
+        stop_timeout_s=args.stop_timeout_s,
+        cors_origin=args.cors_origin,
+        json_logs=args.json_logs,
+    )
+    if settings.cors_origin is not None and not settings.cors_origin.startswith(
+        ("http://", "https://")
+    ):
+        raise ServiceError(
+            f"--cors_origin: received {settings.cors_origin!r}, expected one origin such as "
+            "https://app.example.com"
+        )
+    if not Tokens(settings.token, settings.token_file).are_required and not settings.is_loopback:
+        raise ServiceError(
+            f"--host {settings.host}: without a token the service listens on 127.0.0.1 only; "
+            "set VOICEPRINT_TOKEN or give --token_file (python serve.py --new_token NAME "
+            "--token_file FILE makes one)"
+        )
+    return settings
+
+
+def read_key(environment: Mapping[str, str]) -> bytes | None:
+    """Returns the key of VOICEPRINT_KEY, or None if it is not set.
+
+    Raises:
+        ServiceError: If it is not 32 bytes in hexadecimal or base64.
+    """
+    text = environment.get("VOICEPRINT_KEY", "").strip()
+    if not text:
+        return None
+    for decode in (bytes.fromhex, lambda value: base64.b64decode(value, validate=True)):
+        try:
+            key = decode(text)
+        except (ValueError, binascii.Error):
+            continue
+        if len(key) == KEY_BYTES:
+            return key
+    raise ServiceError(
+        "VOICEPRINT_KEY: expected 32 bytes as 64 hexadecimal digits or in base64; make one with: "
+        'python -c "import secrets; print(secrets.token_hex(32))"'
+    )
+
+
+def serve(args: argparse.Namespace, settings: Settings, environment: Mapping[str, str]) -> int:
+    """Loads everything and serves until a signal, whose number it returns.
+
+    Raises:
+        VoiceprintError: If the port, the model, the database or the folder cannot be used.
+    """
+    key = read_key(environment)
+    from service.server import bind_socket
+
+    bound = bind_socket(settings)
+    try:
+        return _serve(args, settings, key, bound)
+    finally:
+        bound.close()
+
+
+def _serve(
+    args: argparse.Namespace, settings: Settings, key: bytes | None, bound: socket.socket
+) -> int:
+    """Serves on a port that is taken."""
+    from service.application import make_app
+    from service.logs import configure_logs
+    from service.server import run_server
+    from service.voice_folder import VoiceFolder
+    from utils.encoder import SpeakerEncoder
+    from utils.sql_database import SqlVoiceprintDatabase
+
+    configure_logs(as_json=settings.json_logs)
+    encoder = SpeakerEncoder(args.model_path, num_threads=1)
+    _ = encoder.strict_threshold  # a model without thresholds is told now
+    print(f"==> successfully loading model {args.model_path}.\n", flush=True)
+    database = SqlVoiceprintDatabase(
+        args.database, encoder, key=key, keep_audio=settings.keep_audio
+    )
+    database.load()
+    folder = None
+    if args.audio_db is not None:
+        folder = VoiceFolder(args.audio_db, database, encoder)
+        for name in folder.take_over():
+            print(f"Took {name} over from {args.audio_db}.", flush=True)
+    for path, reason in [*database.rejected, *(folder.rejected if folder else [])]:
+        print(f"warning: {path} is left out: {reason}", flush=True)
+    app = make_app(settings, encoder, database, folder)
+    host, port = bound.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    has_tokens = app.state.service.auth_required
+    print(f"{database.count()} speakers enrolled.")
+    print(f"Web page:  {address}/")
+    print(f"Interface: {address}/docs")
+    if not has_tokens:
+        print("Without a token only programs of this machine can reach it.")
+    print("Ctrl-C stops it.", flush=True)
+    return run_server(app, settings, bound)

@@ -1,0 +1,220 @@
+"""The voices of infer_recognition.py's folder, taken over into the service's database.
+
+They are embedded once; their sound stays in its files. What the service does to a speaker, it does
+to these files too, first the files and then the database: a process killed in between finds at its
+next start that files are gone, and lets their voices go.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from utils.audio import SAMPLE_RATE, load_audio
+from utils.database import VoiceprintDatabase
+from utils.errors import AudioError, DatabaseError, UnknownSpeakerError
+from utils.files import write_text_atomically
+from utils.speech import speech_seconds
+from utils.sql_database import SqlVoiceprintDatabase
+from utils.sql_records import NewRecording
+
+RECORD_NAME = ".service.json"
+"""Hidden file of the folder that tells which of its files were taken over, as which recordings."""
+
+Taken = dict[str, dict[str, list[Any]]]
+"""Speaker -> file (relative to the folder) -> size, time of change in ns, id of the recording."""
+
+
+class VoiceFolder:
+    """A folder of voices beside a database.
+
+    Attributes:
+        rejected: `(path, reason)` of files that could not be taken over.
+        recording_ids: Recordings of the database whose sound is in a file of the folder.
+    """
+
+    def __init__(self, folder: str | Path, database: SqlVoiceprintDatabase, encoder: Any) -> None:
+        """Opens the folder; nothing is read before it is asked for.
+
+        Args:
+            folder: The `--audio_db` of infer_recognition.py.
+            database: Where its voices go.
+            encoder: The speaker model.
+        """
+        self.folder = Path(folder)
+        self.rejected: list[tuple[str, str]] = []
+        self.recording_ids: set[str] = set()
+        self._database = database
+        self._encoder = encoder
+        self._files = VoiceprintDatabase(self.folder, encoder)
+
+    def take_over(self) -> list[str]:
+        """Brings the database up to date with the folder.
+
+        New and changed files are embedded; recordings whose files are gone are removed. What
+        cannot be used is collected in `rejected`.
+
+        Returns:
+            Names of the speakers that changed.
+
+        Raises:
+            DatabaseError: If the folder or the database fails.
+        """
+        self.rejected = []
+        taken = self._read()
+        changed: list[str] = []
+        present = {
+            name: {self._label(path): path for path in self._files.recordings(name)}
+            for name in self._files.names()
+        }
+        for name in set(taken) - set(present):
+            self._forget(name, list(taken.pop(name).values()))
+            changed.append(name)
+        for name, paths in present.items():
+            known = taken.get(name, {})
+            if self._database.find(name) is None:
+                known = {}
+            stamps = {label: _stamp(path) for label, path in paths.items()}
+            fresh = {k: p for k, p in paths.items() if known.get(k, [])[:2] != stamps[k]}
+            stale = [known[label] for label in known if label not in paths or label in fresh]
+            if not fresh and not stale:
+                continue
+            kept = {label: entry for label, entry in known.items() if entry not in stale}
+            taken[name] = kept | self._enrol(name, fresh, stamps)
+            self._forget(name, stale)
+            changed.append(name)
+        self._write({name: files for name, files in taken.items() if files})
+        return sorted(changed)
+
+    def delete(self, name: str) -> list[str]:
+        """Removes a speaker's files, if there are any, and names them."""
+        found = self._files.find(name)
+        removed = [] if found is None else self._files.delete(found)
+        self._change(lambda taken: taken.pop(found or name, None))
+        return [str(path) for path in removed]
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Gives a speaker's files another name, if there are any.
+
+        Raises:
+            DatabaseError: If a file cannot be renamed, or others have the new name already.
+        """
+        found = self._files.find(name)
+        if found is None or found == new_name:
+            return
+        if self._files.find(new_name) not in (None, found):
+            raise DatabaseError(f"{self.folder} has files of {new_name}; move them away first")
+        labels = {}
+        for path in self._files.recordings(found):
+            is_single = path.parent == self.folder
+            target = self.folder / (f"{new_name}{path.suffix}" if is_single else new_name)
+            old = self._label(path)
+            labels[old] = self._label(target if is_single else target / path.name)
+            with contextlib.suppress(FileNotFoundError):  # its folder was renamed before
+                (path if is_single else path.parent).rename(target)
+
+        def move(taken: Taken) -> None:
+            files = taken.pop(found, {})
+            taken[new_name] = {labels.get(label, label): entry for label, entry in files.items()}
+
+        self._change(move)
+
+    def remove_recording(self, name: str, recording_id: str) -> None:
+        """Removes the file of a recording, if it has one."""
+
+        def remove(taken: Taken) -> None:
+            for label, entry in list(taken.get(name, {}).items()):
+                if entry[2] == recording_id:
+                    (self.folder / label).unlink(missing_ok=True)
+                    del taken[name][label]
+
+        self._change(remove)
+
+    def read_recording(self, name: str, recording_id: str) -> bytes | None:
+        """Returns the sound of a recording that has a file, as FLAC."""
+        from utils.sql_audio import encode_flac
+
+        for label, entry in self._read().get(name, {}).items():
+            if entry[2] == recording_id:
+                with contextlib.suppress(AudioError):
+                    return encode_flac(load_audio(self.folder / label))
+        return None
+
+    def _enrol(
+        self, name: str, files: dict[str, Path], stamps: dict[str, list[int]]
+    ) -> dict[str, list[Any]]:
+        """Embeds files and adds them to a speaker; returns their entries."""
+        recordings, labels = [], []
+        for label, path in files.items():
+            try:
+                waveform = load_audio(path)
+                embedding = self._encoder.embed_waveform(waveform, source=str(path))
+            except AudioError as error:
+                self.rejected.append((str(path), str(error)))
+                continue
+            duration = len(waveform) / SAMPLE_RATE
+            speech = speech_seconds(waveform)
+            recordings.append(NewRecording(embedding, speech, None, duration))
+            labels.append(label)
+        if not recordings:
+            return {}
+        speaker = self._database.enrol(name, recordings, if_exists="add")
+        ids = [recording.id for recording in speaker.recordings[-len(recordings) :]]
+        return {
+            label: [*stamps[label], identity] for label, identity in zip(labels, ids, strict=True)
+        }
+
+    def _forget(self, name: str, entries: list[list[Any]]) -> None:
+        """Removes recordings from the database, and with the last one the speaker."""
+        for entry in entries:
+            with contextlib.suppress(UnknownSpeakerError):
+                speaker = self._database.speaker(name)
+                if [recording.id for recording in speaker.recordings] == [entry[2]]:
+                    self._database.remove(name)
+                else:
+                    self._database.remove_recording(name, entry[2])
+
+    def _label(self, path: Path) -> str:
+        """Returns a path as the record holds it."""
+        return path.relative_to(self.folder).as_posix()
+
+    def _change(self, change: Any) -> None:
+        """Changes the record."""
+        taken = self._read()
+        before = json.dumps(taken)
+        change(taken)
+        if json.dumps(taken) != before:
+            self._write({name: files for name, files in taken.items() if files})
+
+    def _read(self) -> Taken:
+        """Reads what was taken over into this database; nothing if there is no readable record."""
+        try:
+            record = json.loads((self.folder / RECORD_NAME).read_text(encoding="utf-8"))
+            taken = record[self._database.name]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return taken if isinstance(taken, dict) else {}
+
+    def _write(self, taken: Taken) -> None:
+        """Writes what was taken over into this database."""
+        self.recording_ids = {entry[2] for files in taken.values() for entry in files.values()}
+        if not self.folder.is_dir():
+            return
+        path = self.folder / RECORD_NAME
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            record = {}
+        if record.get(self._database.name, {}) == taken:
+            return
+        record[self._database.name] = taken
+        try:
+            write_text_atomically(path, json.dumps(record, ensure_ascii=False))
+        except OSError as error:
+            raise DatabaseError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _stamp(path: Path) -> list[int]:
+    """Returns what changes when a file is written."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,130 @@
+"""From an upload to a voice: read, decoded, measured and embedded in the pool."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from fastapi import UploadFile
+
+from service.pool import EncodingPool
+from service.settings import Settings
+from utils.audio import FloatArray
+from utils.audio_bytes import load_audio_bytes
+from utils.quality import Quality, measure_quality
+from utils.sql_audio import encode_flac
+from utils.sql_records import NewRecording
+
+
+class Encoder(Protocol):
+    """What the service needs of `SpeakerEncoder`."""
+
+    model_id: str
+    embedding_size: int
+
+    @property
+    def threshold(self) -> float:
+        """Score at which false accepts and misses were equally frequent."""
+
+    @property
+    def strict_threshold(self) -> float:
+        """Score that at most one of a thousand strangers reached."""
+
+    def probability(self, score: float) -> float:
+        """Returns how probable one speaker is at a score."""
+
+    def embed_waveform(self, waveform: FloatArray, source: str = "recording") -> FloatArray:
+        """Returns the unit-length embedding, shape `(embedding_size,)`."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What was found in an upload.
+
+    Attributes:
+        quality: How good the recording is.
+        embedding: Unit length, shape `(embedding_size,)`; None if none was asked for.
+        audio: FLAC, if sound is kept.
+    """
+
+    quality: Quality
+    embedding: FloatArray | None
+    audio: bytes | None
+
+    @property
+    def vector(self) -> FloatArray:
+        """The embedding of a voice that has one."""
+        if self.embedding is None:
+            raise ValueError("this voice was not embedded")
+        return self.embedding
+
+    def to_recording(self) -> NewRecording:
+        """Returns the voice as the database takes it."""
+        return NewRecording(
+            embedding=self.vector,
+            speech_s=self.quality.speech_s,
+            audio=self.audio,
+            duration_s=self.quality.duration_s,
+        )
+
+
+class VoiceReader:
+    """Turns uploads into voices, all of a request at a time, in the pool."""
+
+    def __init__(self, encoder: Encoder, pool: EncodingPool, settings: Settings) -> None:
+        """Takes what is needed.
+
+        Args:
+            encoder: The speaker model.
+            pool: Where the work is done.
+            settings: Longest recording, and whether sound is kept.
+        """
+        self._encoder = encoder
+        self._pool = pool
+        self._settings = settings
+
+    async def read(
+        self,
+        uploads: Sequence[tuple[str, UploadFile]],
+        *,
+        embed: bool = True,
+        keep: bool = False,
+    ) -> list[Voice]:
+        """Reads uploads.
+
+        Args:
+            uploads: `(field, upload)`; the field is what an error calls the recording.
+            embed: Whether embeddings are wanted.
+            keep: Whether the recordings are going to be stored.
+
+        Raises:
+            AudioError: If one of them cannot be used.
+            Problem: 503 if too many recordings are waiting.
+        """
+        jobs: list[Callable[[], Voice]] = []
+        for field, upload in uploads:
+            data = await upload.read()
+            with_audio = keep and self._settings.keep_audio
+            jobs.append(partial(self._work, data, field, embed, with_audio))
+            await upload.close()
+        futures = [asyncio.wrap_future(future) for future in self._pool.submit(jobs)]
+        results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    def _work(self, data: bytes, source: str, embed: bool, with_audio: bool) -> Voice:
+        """Does one recording; runs in a thread of the pool."""
+        waveform = load_audio_bytes(data, self._settings.max_duration_s, source)
+        embedding = self._encoder.embed_waveform(waveform, source) if embed else None
+        audio = encode_flac(waveform) if with_audio else None
+        return Voice(measure_quality(waveform), embedding, audio)
+
+
+def name_fields(files: Sequence[UploadFile]) -> list[tuple[str, UploadFile]]:
+    """Gives each of several files of one field the name under which errors tell it."""
+    if len(files) == 1:
+        return [("file", files[0])]
+    return [(f"file {number}", file) for number, file in enumerate(files, 1)]
