@@ -2,10 +2,12 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from postgres_server import NO_SERVER, PostgresServer, running_server
 from voices import write_speech_folder
 
 # Before TensorFlow is imported by any test: quiet, and on the CPU.
@@ -31,6 +33,31 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("speech")
     write_speech_folder(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server with pgvector, started once."""
+    with running_server() as server:
+        if server is None:
+            pytest.skip(NO_SERVER)
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of an empty PostgreSQL database."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty SQL database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/voices.sqlite3"
+    return str(request.getfixturevalue("postgres_url"))
 
 
 def pytest_configure() -> None:

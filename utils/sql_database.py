@@ -58,16 +58,17 @@ class SqlVoiceprintDatabase(SpeakerStore):
             Names of the speakers that a voice is compared with, in alphabetical order.
         """
         self.rejected = []
-        other = self._recordings_of_other_models()
         changed: dict[str, list[tuple[Any, FloatArray]]] = {}
-        for row in other:
+        for row in self._recordings_of_other_models():
             label = f"{row.name}/{row.id}"
-            if row.content is None or self._encoder is None:
+            if row.recording_id is None or self._encoder is None:
                 reason = "made by another model, and its sound was not kept; enrol it again"
                 self.rejected.append((label, reason))
                 continue
             try:
-                waveform = decode(self._voices.audio(row), row.file_name)
+                with self._database.read() as connection:
+                    content = self._voices.read_audio(connection, row.id)
+                waveform = decode(content or b"", row.file_name)
                 embedding = self._encoder.embed_waveform(waveform, source=label)
             except AudioError as error:
                 self.rejected.append((label, str(error)))
@@ -172,7 +173,7 @@ class SqlVoiceprintDatabase(SpeakerStore):
             return [AuditEntry(*row) for row in connection.execute(query)]
 
     def _recordings_of_other_models(self) -> list[Any]:
-        """Returns the recordings that cannot be compared, with speaker and sound."""
+        """Returns the recordings that cannot be compared, and whether their sound is kept."""
         query = (
             select(
                 recordings.c.id,
@@ -180,7 +181,7 @@ class SqlVoiceprintDatabase(SpeakerStore):
                 recordings.c.file_name,
                 speakers.c.name,
                 keys.c.stored,
-                audio.c.content,
+                audio.c.recording_id,
             )
             .join(speakers, speakers.c.id == recordings.c.speaker_id)
             .join(keys, keys.c.id == recordings.c.key_id)

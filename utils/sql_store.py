@@ -24,7 +24,7 @@ from utils.speaker_names import clean_name, fold_name
 from utils.sql_audio import to_playable
 from utils.sql_engine import Database
 from utils.sql_records import IfExists, NewRecording, Removal, Speaker
-from utils.sql_schema import audio, info, keys, recordings, speakers
+from utils.sql_schema import info, keys, speakers
 from utils.sql_search import Search
 from utils.sql_voices import Voices, recordings_of
 
@@ -237,11 +237,7 @@ class SpeakerStore:
         with self._database.read() as connection:
             row = self._require(connection, name)
             recording = self._require_recording(connection, row, recording_id)
-            query = select(audio.c.recording_id.label("id"), audio.c.content, keys.c.stored)
-            query = query.join(recordings, recordings.c.id == audio.c.recording_id)
-            query = query.join(keys, keys.c.id == recordings.c.key_id)
-            found = connection.execute(query.where(recordings.c.id == recording_id)).one_or_none()
-        content = None if found is None else self._voices.audio(found)
+            content = self._voices.read_audio(connection, recording.id)
         return content, str(recording.file_name)
 
     def count(self) -> int:
@@ -376,9 +372,7 @@ class SpeakerStore:
             raise UnknownSpeakerError(f"nobody named {clean_name(name)} in {self.name}")
         return row
 
-    def _require_recording(
-        self, connection: Connection, speaker: Any, recording_id: str
-    ) -> Any:
+    def _require_recording(self, connection: Connection, speaker: Any, recording_id: str) -> Any:
         """Returns the row of one of a speaker's recordings, or raises UnknownSpeakerError."""
         for row in connection.execute(recordings_of([speaker.id])):
             if row.id == recording_id:

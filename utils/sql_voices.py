@@ -128,9 +128,15 @@ class Voices:
         key = self._ring.open(row.stored)
         return from_bytes(unseal(key, row.embedding, f"{row.id} embedding"))
 
-    def audio(self, row: Any) -> bytes:
-        """Opens the sound in a row with the recording's id and the stored form of its key."""
-        return unseal(self._ring.open(row.stored), row.content, f"{row.id} audio")
+    def read_audio(self, connection: Connection, recording_id: str) -> bytes | None:
+        """Returns the sound of a recording, None if none is kept."""
+        query = select(audio.c.content, keys.c.stored)
+        query = query.join(recordings, recordings.c.id == audio.c.recording_id)
+        query = query.join(keys, keys.c.id == recordings.c.key_id)
+        row = connection.execute(query.where(recordings.c.id == recording_id)).one_or_none()
+        if row is None:
+            return None
+        return unseal(self._ring.open(row.stored), row.content, f"{recording_id} audio")
 
     def remove_recordings(self, connection: Connection, ids: Sequence[str]) -> None:
         """Destroys recordings: first their keys, then the rows."""
