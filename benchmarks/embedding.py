@@ -1,0 +1,215 @@
+"""Measures embeddings: one of 3 s on one core, and many files on all cores.
+
+    python benchmarks/embedding.py
+    python benchmarks/embedding.py --audio_dir speech/dev --num_files 1000
+
+One: from a file of 3 s to its embedding, median, each model in a process that may use one core
+only. Many: files a second through `SpeakerEncoder.embed_files`, and as eval.py does it
+(`utils.evaluation.embed_clips`). The baseline is the seed's way, `librosa.load` and one
+`model.predict` a file (benchmarks/seed_way.py); Resemblyzer and CAM++ are measured where they are
+installed. Without --audio_dir the shipped recordings and synthetic voices are cut to 3 s; with it,
+the 3 s from the middle of each file.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measuring import (
+    ROOT,
+    Row,
+    add_json_option,
+    median,
+    num_cores,
+    run_command,
+    run_json,
+    table,
+    use_one_core,
+    write_results,
+)
+from benchmarks.peers import TITLES, Peers, add_peer_options
+from utils.arguments import make_parser, positive_int
+from utils.errors import AudioError, run_script
+
+CLIP_S = 3.0
+SEED, DEFAULT, KERAS = "the seed's way", "ours", "ours, .keras model"
+SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--audio_dir", metavar="DIR", help="folder of recordings, searched with its subfolders")
+    add("--num_files", type=positive_int, default=240, help="files that ours embeds")
+    add("--seed_files", type=positive_int, default=60, help="files that the seed's loop embeds")
+    add("--one_files", type=positive_int, default=40, help="files for the time of one")
+    add("--model_path", help="model of ours (default: the encoder's)")
+    add("--keras_model", default="models/resnet34.keras", help="the same model for Keras")
+    add_peer_options(parser)
+    add_json_option(parser)
+    add("--side", choices=["one", "many", "eval"], help=argparse.SUPPRESS)
+    add("--folder", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.side:
+        print(json.dumps(measure_ours(args)))
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_clips(folder / "clips", args)
+        seed_way = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
+        run_command([*seed_way, "make", folder / "seed.keras"])
+        peers = Peers(args, folder)
+        one = measure_one(folder, args, peers)
+        many = measure_many(folder, args)
+    report(args, one, many, peers.missing)
+    return 0
+
+
+def make_clips(folder: Path, args: argparse.Namespace) -> None:
+    """Writes clips of 3 s as 16-bit wav.
+
+    Raises:
+        AudioError: If there are too few recordings of 3 s.
+    """
+    from utils.audio import SAMPLE_RATE, load_audio, write_wav
+
+    sys.path.append(str(ROOT / "tests"))
+    from voices import synthetic_speech
+
+    size = round(CLIP_S * SAMPLE_RATE)
+    folder.mkdir()
+    num_clips = 0
+    if args.audio_dir:
+        for path in sorted(Path(args.audio_dir).rglob("*")):
+            if path.suffix.lower() not in SUFFIXES or num_clips == args.num_files:
+                continue
+            waveform = load_audio(path)
+            start = (len(waveform) - size) // 2
+            if start >= 0:
+                write_wav(folder / f"{num_clips:05d}.wav", waveform[start : start + size])
+                num_clips += 1
+        if num_clips < args.num_files:
+            raise AudioError(
+                f"{args.audio_dir}: {num_clips} recordings of {CLIP_S:.0f} s found, expected "
+                f"{args.num_files}; give a smaller --num_files"
+            )
+        return
+    for number in range(args.num_files):
+        if number < 4:  # the shipped recordings
+            name = ("a_1", "a_2", "b_1", "b_2")[number]
+            waveform = load_audio(ROOT / "audio" / f"{name}.wav")[-size - 8000 : -8000]
+        else:
+            waveform = synthetic_speech(number % 40, number // 40, CLIP_S)
+        write_wav(folder / f"{number:05d}.wav", waveform)
+
+
+def clips(folder: Path, num_clips: int) -> list[str]:
+    """Returns the first clips, from the start again where there are too few."""
+    found = sorted(str(path) for path in (folder / "clips").iterdir())
+    return [found[number % len(found)] for number in range(num_clips)]
+
+
+def ours(args: argparse.Namespace, folder: Path, side: str, model: str | None) -> Any:
+    """Measures one side of ours in a process of its own."""
+    command = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
+    command += ["--num_files", str(args.num_files), "--one_files", str(args.one_files)]
+    return run_json([*command, *(["--model_path", model] if model else [])])
+
+
+def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[str, float]:
+    """Returns the median milliseconds of one embedding by model."""
+    files = clips(folder, args.one_files)
+    few = files[: max(1, args.one_files // 2)]
+    seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
+    seconds = {SEED: run_json([*seed, *few, "--one_core"])}
+    for system in peers.systems:
+        seconds[TITLES[system]] = run_json(peers.command("embed", system, *map(Path, files)))
+    seconds[KERAS] = ours(args, folder, "one", args.keras_model)
+    seconds[DEFAULT] = ours(args, folder, "one", args.model_path)
+    return {title: 1000 * median(values) for title, values in seconds.items()}
+
+
+def measure_many(folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Returns files a second by way."""
+    seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
+    seconds = run_json([*seed, *clips(folder, args.seed_files)])
+    rates = {SEED: len(seconds) / sum(seconds)}
+    rates["embed_files, .keras model"] = ours(args, folder, "many", args.keras_model)
+    rates["embed_files"] = ours(args, folder, "many", args.model_path)
+    rates["as eval.py"] = ours(args, folder, "eval", args.model_path)
+    return rates
+
+
+def measure_ours(args: argparse.Namespace) -> Any:
+    """Runs one side in this process: seconds of each embedding, or files a second."""
+    if args.side == "one":
+        use_one_core()
+    from utils.encoder import SpeakerEncoder
+    from utils.evaluation import embed_clips
+
+    options: dict[str, Any] = {"num_threads": 1} if args.side == "one" else {}
+    if args.model_path:
+        options["model_path"] = args.model_path
+    encoder = SpeakerEncoder(**options)
+    files = clips(Path(args.folder), args.one_files if args.side == "one" else args.num_files)
+    for path in files[:4]:
+        encoder.embed_file(path)
+    if args.side == "one":
+        seconds = []
+        for path in files:
+            start = time.perf_counter()
+            encoder.embed_file(path)
+            seconds.append(time.perf_counter() - start)
+        return seconds
+    start = time.perf_counter()
+    if args.side == "eval":
+        embed_clips(encoder, files)
+    else:
+        for _ in encoder.embed_files(files):
+            pass
+    return len(files) / (time.perf_counter() - start)
+
+
+def report(
+    args: argparse.Namespace,
+    one: dict[str, float],
+    many: dict[str, float],
+    missing: Sequence[str],
+) -> None:
+    """Prints and writes the figures."""
+    order = sorted(one, key=one.__getitem__)
+    lines = [[t, f"{one[t]:.1f}", f"{one[SEED] / one[t]:.1f}"] for t in order]
+    first = table(["one embedding of 3 s, one core", "ms", "times as fast as the seed's"], lines)
+    lines = [[t, f"{rate:.1f}", f"{rate / many[SEED]:.1f}"] for t, rate in many.items()]
+    cores = f"{num_cores()} cores"
+    second = table([f"files of 3 s, {cores}", "files/s", "times the seed's"], lines)
+    details = "\n\n".join([first, *missing, second])
+    print(details)
+    rows = [
+        Row("one embedding of 3 s, one core", f"{title}: {one[title]:.0f} ms",
+            f"{one[DEFAULT]:.1f} ms", f"{one[title] / one[DEFAULT]:.1f}x", target)
+        for title, target in (
+            (SEED, ""), (TITLES["campplus_onnx"], ">= 1x"), (TITLES["resemblyzer"], "(>= 1x)")
+        ) if title in one
+    ]  # fmt: skip
+    best = max(many["embed_files"], many["as eval.py"])
+    rows.append(
+        Row(f"embeddings of many files, {cores}", f"{SEED}: {many[SEED]:.1f} files/s",
+            f"{best:.1f} files/s", f"{best / many[SEED]:.1f}x", ">= 8x")
+    )  # fmt: skip
+    write_results(args.json, rows, details, ["onnxruntime", "tensorflow", "librosa"], missing)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,236 @@
+"""Measures a training step: this project's layers and precision against stock Keras.
+
+    python benchmarks/training_step.py
+    python benchmarks/training_step.py --networks ours --batch_size 32 --steps 100
+
+Both sides train the same network from the same weights on the same batches of synthetic voices, in
+turns in one process. Stock: keras.layers.BatchNormalization in float32, as `fit` does it by
+default. Ours: the fused normalisation of utils/resnet.py in mixed bfloat16 (`train.py --precision
+mixed_bfloat16`). Two networks: this project's, and the seed's with its full-resolution stem. The
+losses of both sides are compared step by step. The times of large matrix products in both
+precisions say how much faster 16 bits can make a step on this processor at the most.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from benchmarks.measuring import Row, add_json_option, median, table, write_results
+from utils.arguments import make_parser, positive_int
+from utils.errors import run_script
+
+TITLES = {"ours": "this project's network", "seed": "the seed's network"}
+NUM_SPEAKERS = 16
+CLIP_S = 4.0
+PRECISION = "mixed_bfloat16"
+PEAK_SIZE = 2048
+
+
+@dataclass
+class Curve:
+    """Losses and seconds of the steps of one side."""
+
+    losses: list[float]
+    seconds: list[float]
+
+    @property
+    def step_s(self) -> float:
+        """Median of the seconds, without the first step, which compiles."""
+        return median(self.seconds[1:])
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--networks", nargs="+", choices=list(TITLES), default=list(TITLES))
+    add("--batch_size", type=positive_int, default=16, help="crops in a batch")
+    add("--steps", type=positive_int, default=30, help="steps of our network, at least 3")
+    add("--seed_batch_size", type=positive_int, default=8, help="batch of the seed's network")
+    add("--seed_steps", type=positive_int, default=6, help="steps of the seed's network")
+    add("--crop_frames", type=positive_int, default=257, help="length of a crop; 257 are 2.57 s")
+    add("--widths", type=positive_int, nargs=4, default=[32, 64, 128, 256])
+    add_json_option(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from utils.devices import start_backend
+
+    start_backend()
+    rows, lines, curves = [], [], []
+    for name in args.networks:
+        stock, ours = measure(name, args)
+        ratio = stock.step_s / ours.step_s
+        size = args.batch_size if name == "ours" else args.seed_batch_size
+        what = f"training step, {TITLES[name]}, batch of {size}"
+        cells = [f"stock Keras, float32: {stock.step_s:.2f} s", f"{ours.step_s:.2f} s"]
+        rows.append(Row(what, *cells, f"{ratio:.1f}x", ">= 3x"))
+        lines.append([TITLES[name], f"{size}", f"{stock.step_s:.2f}", f"{ours.step_s:.2f}",
+                      f"{size / ours.step_s:.1f}", f"{ratio:.1f}"])  # fmt: skip
+        curves.append(describe_losses(TITLES[name], stock.losses, ours.losses))
+    header = ["network", "batch", "stock, s a step", "ours, s a step", "ours, crops/s", "ratio"]
+    peaks = [matrix_product_speed(name) for name in ("float32", "bfloat16")]
+    limit = (
+        f"Products of {PEAK_SIZE} x {PEAK_SIZE} matrices, which is what a processor can do, run at "
+        f"{peaks[0]:.0f} GFLOP/s in float32 and {peaks[1]:.0f} in bfloat16: 16 bits alone make a "
+        f"step {peaks[1] / peaks[0]:.1f} times as fast here at the most."
+    )
+    details = "\n\n".join([table(header, lines), *curves, limit])
+    print(details)
+    write_results(args.json, rows, details, ["tensorflow", "keras"])
+    return 0
+
+
+def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
+    """Trains both sides in turns; returns stock's and our curve."""
+    import keras
+
+    from utils.resnet import FusedBatchNormalization
+
+    build = build_ours if name == "ours" else build_seed
+    num_steps = args.steps if name == "ours" else args.seed_steps
+    size = args.batch_size if name == "ours" else args.seed_batch_size
+    sides = []
+    for normalization, policy in (
+        (keras.layers.BatchNormalization, "float32"),
+        (FusedBatchNormalization, PRECISION),
+    ):
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(0)
+        sides.append(build(normalization, args))
+    keras.config.set_dtype_policy("float32")
+    sides[1].set_weights(sides[0].get_weights())
+    curves = [Curve([], []), Curve([], [])]
+    waveforms, speakers = make_voices()
+    rng = np.random.default_rng(0)
+    num_samples = (args.crop_frames - 1) * 160
+    for _ in range(num_steps):
+        arrays = make_batch(waveforms, speakers, size, num_samples, rng)
+        if name == "seed":
+            arrays = seed_batch(*arrays)
+        for model, curve in zip(sides, curves, strict=True):
+            start = time.perf_counter()
+            result = model.train_on_batch(*arrays, return_dict=True)
+            curve.losses.append(float(result["loss"]))
+            curve.seconds.append(time.perf_counter() - start)
+    return curves[0], curves[1]
+
+
+def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
+    """Returns the compiled trainer around our network with such a normalisation."""
+    import keras
+
+    from utils import resnet
+    from utils.trainer import SpeakerTrainer
+    from utils.training_options import LossSettings
+
+    ours = resnet.FusedBatchNormalization
+    try:
+        resnet.FusedBatchNormalization = normalization
+        network = resnet.build_resnet34(NUM_SPEAKERS, widths=args.widths)
+    finally:
+        resnet.FusedBatchNormalization = ours
+    trainer = SpeakerTrainer(network, LossSettings())
+    trainer.compile(optimizer=keras.optimizers.AdamW(1e-3))
+    trainer.build({"waveforms": (None, None), "masks": (None, 1, 4)})
+    return trainer
+
+
+def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
+    """Returns the seed's network, compiled, with such a normalisation."""
+    import keras
+
+    from benchmarks.seed_way import build_network
+
+    del args
+    network = build_network(NUM_SPEAKERS, normalization)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=[loss, None])
+    return network
+
+
+def make_voices() -> tuple[np.ndarray, np.ndarray]:
+    """Returns waveforms `(clips, num_samples)` of synthetic voices, and whose they are."""
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+    from voices import synthetic_speech
+
+    speakers = np.repeat(np.arange(NUM_SPEAKERS), 2)
+    clips = [synthetic_speech(int(s), n % 2, CLIP_S) for n, s in enumerate(speakers)]
+    return np.stack(clips), speakers
+
+
+def make_batch(
+    waveforms: np.ndarray, speakers: np.ndarray, size: int, num_samples: int,
+    rng: np.random.Generator,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
+    """Returns a batch of noisy random crops as `SpeakerTrainer` takes it."""
+    chosen = rng.integers(0, len(waveforms), size)
+    starts = rng.integers(0, waveforms.shape[1] - num_samples + 1, size)
+    crops = np.stack([waveforms[c, s : s + num_samples] for c, s in zip(chosen, starts)])  # noqa: B905
+    crops = crops + rng.normal(0.0, 0.02, crops.shape)
+    inputs = {
+        "waveforms": np.round(crops * 32767.0).astype(np.int16),
+        "masks": np.zeros((size, 1, 4), np.int32),
+    }
+    ones = np.ones(size, np.float32)
+    targets = {
+        "labels": speakers[chosen].astype(np.int32), "has_class": ones,
+        "teachers": np.zeros((size, 1), np.float32), "has_teacher": 0 * ones,
+    }  # fmt: skip
+    return inputs, targets
+
+
+def seed_batch(
+    inputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the same batch as the seed's network takes it: spectrograms and labels."""
+    from utils.spectrogram import spectrogram
+
+    features = [spectrogram(waveform / np.float32(32767)) for waveform in inputs["waveforms"]]
+    return np.stack(features)[..., np.newaxis], targets["labels"]
+
+
+def describe_losses(title: str, stock: Sequence[float], ours: Sequence[float]) -> str:
+    """Says how far two curves lie apart, and how much successive batches do."""
+    difference = float(np.mean(np.abs(np.subtract(stock, ours))))
+    last = max(1, len(stock) // 4)
+    # Of successive differences, so that the descent itself does not count; a batch has half of it.
+    noise = float(np.median(np.abs(np.diff(stock[last:]))) / np.sqrt(2))
+    ends = [float(np.mean(losses[-last:])) for losses in (stock, ours)]
+    return (
+        f"Losses of {title} over {len(stock)} steps: stock {stock[0]:.3f} -> {ends[0]:.3f}, ours "
+        f"{ours[0]:.3f} -> {ends[1]:.3f} (first step -> mean of the last {last}). The two of a "
+        f"step differ by {difference:.3f} on average; the noise from batch to batch is {noise:.3f}."
+    )
+
+
+def matrix_product_speed(precision: str) -> float:
+    """Returns GFLOP/s of large matrix products."""
+    import tensorflow as tf
+
+    matrix = tf.cast(tf.random.normal((PEAK_SIZE, PEAK_SIZE)), precision)
+    product: Callable[[], Any] = lambda: tf.reduce_sum(  # noqa: E731
+        tf.cast(tf.matmul(matrix, matrix), tf.float32)
+    ).numpy()
+    product()
+    seconds = []
+    for _ in range(8):
+        start = time.perf_counter()
+        product()
+        seconds.append(time.perf_counter() - start)
+    return 2 * PEAK_SIZE**3 / min(seconds) / 1e9
+
+
+if __name__ == "__main__":
+    run_script(main)
