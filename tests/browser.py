@@ -4,11 +4,19 @@ Needs Chromium and its driver (Debian: `apt-get install chromium chromium-driver
 """
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[1]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -41,6 +49,73 @@ def missing() -> str | None:
     return None
 
 
+class Service:
+    """The real service with the shipped model, on a free port, with an empty database.
+
+    Use as a context manager; `url` has no slash at its end.
+    """
+
+    script = ROOT / "serve.py"
+
+    def __init__(self, folder: Path, *options: str, token: str | None = None) -> None:
+        """Prepares a service whose database and log are in `folder`."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = folder / "service.log"
+        self._command = [
+            sys.executable, str(self.script), "--port", str(port), "--rate_limit", "0",
+            "--database", f"sqlite:///{folder / 'voiceprints.sqlite3'}", *options,
+        ]  # fmt: skip
+        self._environment = {k: v for k, v in os.environ.items() if k != "VOICEPRINT_TOKEN"}
+        self._environment["OMP_NUM_THREADS"] = "1"
+        if token is not None:
+            self._environment["VOICEPRINT_TOKEN"] = token
+
+    def __enter__(self) -> "Service":
+        """Starts it, and waits until it is ready."""
+        import httpx
+
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if httpx.get(f"{self.url}/health/ready").is_success:
+                    return self
+            except httpx.TransportError:
+                pass
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise AssertionError(f"the service doesn't start:\n{self._log.read_text()}")
+            time.sleep(0.1)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stops it."""
+        self._process.terminate()
+        self._process.wait(30)
+
+    def get(self, path: str, **options: Any) -> Any:
+        """Asks the service directly."""
+        import httpx
+
+        return httpx.get(f"{self.url}/{path}", timeout=30, **options).raise_for_status()
+
+    def post(self, path: str, **options: Any) -> Any:
+        """Sends a form to the service directly."""
+        import httpx
+
+        return httpx.post(f"{self.url}/{path}", timeout=30, **options).raise_for_status()
+
+
 class Browser:
     """A browser with one page of the service.
 
@@ -57,7 +132,6 @@ class Browser:
         microphone: str = "granted",
         width: int = 1100,
         height: int = 900,
-        is_dark: bool = False,
     ) -> None:
         """Starts a browser with an empty profile in `folder`."""
         from selenium import webdriver
@@ -76,17 +150,27 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         service = webdriver.ChromeService(executable_path=DRIVER)
         self.driver = webdriver.Chrome(options=options, service=service)
-        self.command(
-            "Emulation.setDeviceMetricsOverride",
-            width=width, height=height, deviceScaleFactor=1, mobile=width < 600,
-        )  # fmt: skip
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
-        still = {"name": "prefers-reduced-motion", "value": "reduce"}
-        self.command("Emulation.setEmulatedMedia", features=[scheme, still])
+        self.set_size(width, height)
+        self.set_scheme("light")
+        self.driver.get("about:blank")
+        self.hosts()  # those of the browser's own first page
 
     def command(self, name: str, **parameters: Any) -> Any:
         """Sends a command of the Chrome DevTools Protocol."""
         return self.driver.execute_cdp_cmd(name, parameters)
+
+    def set_size(self, width: int, height: int) -> None:
+        """Gives the page a size in CSS pixels; up to 600 wide, it is a phone's."""
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=width <= 600,
+        )  # fmt: skip
+
+    def set_scheme(self, scheme: str) -> None:
+        """Prefers "light" or "dark" colours; never wants motion."""
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        self.command("Emulation.setEmulatedMedia", features=features)
 
     def close(self) -> None:
         """Ends the browser."""

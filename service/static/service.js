@@ -18,7 +18,7 @@ export async function refresh() {
     throw error;
   });
   service.version = info.version ?? '';
-  service.isOpen = 'threshold' in info;
+  service.isOpen = typeof info.threshold === 'number';
   if (!service.isOpen) return;
   service.threshold = info.threshold;
   service.strictThreshold = info.strict_threshold;
