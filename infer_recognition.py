@@ -7,16 +7,14 @@ python infer_recognition.py --list              --delete 夜雨飘零 removes a 
 """
 
 import argparse
-import sys
 from functools import partial
-from pathlib import Path
 
+from utils import menu
 from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.audio import FloatArray, load_audio
-from utils.database import VoiceprintDatabase, clean_name
+from utils.database import Voiceprints, choose_target, clean_name, open_database
 from utils.encoder import SpeakerEncoder, read_calibration
 from utils.errors import run_script
-from utils.menu import Menu, choose_if_exists, describe_match, print_deletion, print_speakers
 from utils.model_file import default_model_path
 
 
@@ -24,7 +22,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Reads the options."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--audio_db", default="audio_db", help="enrolled voices: NAME.wav and NAME/*.wav")
+    add("--audio_db", help="folder of enrolled voices: NAME.wav and NAME/*.wav (audio_db)")
+    add("--database", help="sqlite:///PATH or postgresql://... (docs/database.md)")
+    add("--keep_audio", action="store_true", help="for --database: store the sound too")
     add("--model_path", default=default_model_path(), help="speaker model")
     add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
@@ -37,6 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.register and len(args.register) < 2:
         parser.error("--register: received a name alone, expected a name and at least one file")
+    args.database, args.audio_db = choose_target(args.database, args.audio_db)
     return args
 
 
@@ -45,23 +46,22 @@ def infer(encoder: SpeakerEncoder, waveform: FloatArray) -> FloatArray:
     return encoder.embed_waveform(waveform)
 
 
-def load_audio_db(database: VoiceprintDatabase) -> None:
+def load_audio_db(database: Voiceprints) -> None:
     """Loads the enrolled voices and names them; what cannot be used is told on stderr."""
     for name in database.load():
         print(f"Loaded {name} audio.", flush=True)
-    for path, reason in database.rejected:
-        print(f"warning: {path} is left out: {reason}", file=sys.stderr)
+    menu.print_rejected(database)
 
 
 def register(
-    database: VoiceprintDatabase, name: str, waveforms: list[FloatArray], replace: bool = False
-) -> list[Path]:
+    database: Voiceprints, name: str, waveforms: list[FloatArray], replace: bool = False
+) -> list[object]:
     """Saves recordings in the database and takes their embeddings into the comparison."""
-    return (database.replace if replace else database.add)(name, *waveforms)
+    return list((database.replace if replace else database.add)(name, *waveforms))
 
 
 def recognition(
-    database: VoiceprintDatabase, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
+    database: Voiceprints, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
 ) -> tuple[str | None, float]:
     """Compares a recording with all speakers: the best of them, or None below the threshold."""
     name, best = database.rank(infer(encoder, waveform))[0]
@@ -72,30 +72,28 @@ def main(argv: list[str] | None = None) -> int:
     """Does what one option says, or runs the menu."""
     args = parse_args(argv)
     if args.list or args.delete is not None:
-        database = VoiceprintDatabase(args.audio_db)
-        print_speakers(database) if args.list else print_deletion(database, args.delete)
+        menu.list_or_delete(open_database(args.database, create=False), args.delete)
         return 0
     if args.threshold is None:
         args.threshold = read_calibration(args.model_path).strict_threshold
     print_arguments(args, ["audio_db", "model_path", "threshold"])
-    # A bad name or file is told now, not after the seconds that the model takes to load.
     new_name = clean_name(args.register[0]) if args.register else ""
     waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]
     encoder = SpeakerEncoder(args.model_path, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    database = VoiceprintDatabase(args.audio_db, encoder)
+    database = open_database(args.database, encoder, keep_audio=args.keep_audio)
     if args.register:
-        replace = choose_if_exists(database, new_name, args.if_exists) == "replace"
+        replace = menu.choose_if_exists(database, new_name, args.if_exists) == "replace"
         print(f"已注册{new_name}：", *register(database, new_name, waveforms, replace))
         return 0
     load_audio_db(database)
     recognise = partial(recognition, database, encoder, args.threshold)
-    if args.recognize:
-        name, best = recognise(waveforms[0])
-        print(describe_match(name, best))
-        return 0 if name is not None else 1
-    Menu(database, register, recognise).run()
-    return 0
+    if not args.recognize:
+        menu.Menu(database, register, recognise).run()
+        return 0
+    name, best = recognise(waveforms[0])
+    print(menu.describe_match(name, best))
+    return 0 if name is not None else 1
 
 
 if __name__ == "__main__":

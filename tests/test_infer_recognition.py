@@ -8,6 +8,7 @@ import infer_recognition
 from utils import menu
 from utils.calibration import Calibration
 from utils.errors import AudioError, DatabaseError
+from utils.sql_database import SqlVoiceprintDatabase
 
 BLOCK = (
     "-----------  Configuration Arguments -----------\n"
@@ -148,3 +149,72 @@ def test_wrong_options_exit_with_2(options: list[str], capsys: pytest.CaptureFix
         infer_recognition.main(options)
     assert stop.value.code == 2
     assert capsys.readouterr().err
+
+
+def test_the_same_menu_with_an_sql_database(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    # As from the environment, where a password is not seen by others.
+    monkeypatch.setenv("VOICEPRINT_DATABASE", database_url)
+    for name in ["李达康", "沙瑞金"]:
+        assert infer_recognition.main(["--register", name, f"audio_db/{name}.wav"]) == 0
+        assert lines(capsys)[-1].startswith(f"已注册{name}： {name}/")
+    answers = ["0", "", "夜雨飘零", "1", "", "2", "3", "夜雨飘零", "y", "q"]
+
+    def answer(prompt: str) -> str:
+        print(prompt + answers[0])
+        return answers.pop(0)
+
+    def record(duration_s: float, on_start: object) -> object:
+        return synthetic_speech(4, 0, duration_s)
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr(menu, "record", record)
+    assert infer_recognition.main([]) == 0
+    shown = capsys.readouterr().out
+    assert "@" not in shown.split("\n")[1], "the user's name stays out"
+    assert "Loaded 李达康 audio.\nLoaded 沙瑞金 audio.\n" in shown
+    assert "识别说话的为：夜雨飘零，相似度为：1.000000\n" in shown
+    assert "夜雨飘零（1段录音）\n" in shown and "声纹库中共有3个用户\n" in shown
+    assert "已删除：夜雨飘零\n" in shown
+    assert not Path("audio_db/夜雨飘零.wav").exists()
+    assert infer_recognition.main(["--list"]) == 0
+    assert lines(capsys)[-1] == "声纹库中共有2个用户"
+    # A folder that is named goes before the environment, an address before both.
+    Path("empty").mkdir()
+    assert infer_recognition.main(["--list", "--audio_db", "empty"]) == 0
+    assert lines(capsys) == ["声纹库中共有0个用户"]
+    options = ["--audio_db", "empty", "--database", database_url]
+    assert infer_recognition.main(["--recognize", "known.wav", *options]) == 0
+    assert lines(capsys)[-1].startswith("识别说话的为：沙瑞金，")
+    assert infer_recognition.main(["--delete", "李达康", *options]) == 0
+    with pytest.raises(DatabaseError, match="nobody named 李达康"):
+        infer_recognition.main(["--delete", "李达康", *options])
+
+
+def test_a_mistyped_sqlite_file_is_not_made() -> None:
+    with pytest.raises(DatabaseError, match="no such file"):
+        infer_recognition.main(["--list", "--database", "sqlite:///typo.sqlite3"])
+    assert not Path("typo.sqlite3").exists()
+
+
+def test_sound_is_kept_in_sql_if_asked() -> None:
+    options = ["--database", "sqlite:///v.sqlite3"]
+    infer_recognition.main(["--register", "甲", "known.wav", *options])
+    infer_recognition.main(["--register", "乙", "known.wav", *options, "--keep_audio"])
+    database = SqlVoiceprintDatabase("sqlite:///v.sqlite3")
+    assert [database.recordings(name)[0].has_audio for name in "甲乙"] == [False, True]
+    database.close()
+
+
+def test_an_encrypted_database_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--database", "sqlite:///v.sqlite3"]
+    monkeypatch.setenv("VOICEPRINT_DATABASE_KEY", "A" * 43 + "=")
+    infer_recognition.main(["--register", "甲", "known.wav", *options])
+    assert infer_recognition.main(["--recognize", "known.wav", *options]) == 0
+    monkeypatch.setenv("VOICEPRINT_DATABASE_KEY", "too short")
+    with pytest.raises(DatabaseError, match="VOICEPRINT_DATABASE_KEY does not hold a key"):
+        infer_recognition.main(["--list", *options])
+    monkeypatch.delenv("VOICEPRINT_DATABASE_KEY")
+    with pytest.raises(DatabaseError, match="is encrypted; give its key"):
+        infer_recognition.main(["--list", *options])

@@ -48,6 +48,7 @@ LAYERS = {
         "teacher",
         "validation",
         "vector_index",
+        "voiceprints",
     ],
     2: [
         "devices",

@@ -7,12 +7,14 @@ killed at any moment leaves each recording whole or absent, and an enrolled voic
 """
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -20,8 +22,21 @@ from utils.audio import FloatArray, write_wav
 from utils.embedding_cache import CACHE_NAME, EmbeddingCache, file_stamp
 from utils.errors import AudioError, DatabaseError
 from utils.speaker_names import AUDIO_SUFFIXES, MAX_NAME_BYTES, clean_name, fold_name
+from utils.voiceprints import Encoder, Voiceprints
 
-__all__ = ["MAX_NAME_BYTES", "VoiceprintDatabase", "Voiceprints", "clean_name", "open_database"]
+__all__ = [
+    "DATABASE_VARIABLE",
+    "MAX_NAME_BYTES",
+    "VoiceprintDatabase",
+    "Voiceprints",
+    "choose_target",
+    "clean_name",
+    "open_database",
+    "public_name",
+]
+
+DATABASE_VARIABLE = "VOICEPRINT_DATABASE"
+"""Environment variable with a database's address: a command line could be read by others."""
 
 LEFTOVER_AGE_S = 3600.0
 """Seconds. A hidden temporary file older than this belongs to a killed process and is removed."""
@@ -30,57 +45,8 @@ PROGRESS_MIN_FILES = 20
 """Embedding fewer files than this is done before a progress bar would help."""
 
 
-class Encoder(Protocol):
-    """What the database needs of `SpeakerEncoder`."""
-
-    model_id: str
-
-    def embed_waveform(self, waveform: FloatArray, source: str = "recording") -> FloatArray:
-        """Returns the unit-length embedding, shape `(embedding_size,)`."""
-
-    def embed_files(
-        self, paths: Sequence[Path], *, on_error: Literal["raise", "skip"] = "raise"
-    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
-        """Yields `(index, embedding)` in order; with "skip", the error of a file that fails."""
-
-
-class Voiceprints(Protocol):
-    """A voice database as the scripts use it: a folder's, or the one in SQL.
-
-    The methods are those of `VoiceprintDatabase`; a recording is whatever prints its place.
-    """
-
-    @property
-    def rejected(self) -> Sequence[tuple[object, str]]:
-        """`(recording, reason)` of recordings that cannot be used."""
-
-    def load(self) -> list[str]:
-        """Makes everything ready for comparison, and returns the speakers."""
-
-    def names(self) -> list[str]:
-        """Returns the enrolled speakers in alphabetical order."""
-
-    def recordings(self, name: str) -> Sequence[object]:
-        """Returns a speaker's recordings."""
-
-    def find(self, name: str) -> str | None:
-        """Returns the enrolled spelling of a name."""
-
-    def add(self, name: str, *waveforms: FloatArray) -> Sequence[object]:
-        """Enrols a speaker, or adds recordings."""
-
-    def replace(self, name: str, *waveforms: FloatArray) -> Sequence[object]:
-        """Puts new recordings in the place of the old ones."""
-
-    def delete(self, name: str) -> Sequence[object]:
-        """Removes a speaker and returns what was removed."""
-
-    def rank(self, embedding: FloatArray) -> list[tuple[str, float]]:
-        """Compares an embedding with all speakers, the best first."""
-
-
 def open_database(
-    target: str | Path, encoder: Any = None, *, keep_audio: bool = False
+    target: str | Path, encoder: Any = None, *, keep_audio: bool = False, create: bool = True
 ) -> Voiceprints:
     """Opens a voice database by its address.
 
@@ -89,23 +55,41 @@ def open_database(
             recordings. The key of an encrypted database is read from the environment.
         encoder: The speaker model. Without one, listing and deleting work.
         keep_audio: Whether an SQL database stores the sound too; a folder always does.
+        create: Make an SQL database that is missing; a folder is made when it is needed.
 
     Raises:
         DatabaseError: If an SQL database cannot be opened.
     """
-    if not is_address(target):
+    if "://" not in str(target):
         return VoiceprintDatabase(target, encoder)
     # SQLAlchemy takes 0.3 s to import: those who use a folder do not wait for it.
     from utils.embedding_cipher import read_key
     from utils.sql_database import SqlVoiceprintDatabase
 
-    key = read_key()
-    return SqlVoiceprintDatabase(str(target), encoder, key=key, keep_audio=keep_audio)
+    options: dict[str, Any] = {"key": read_key(), "keep_audio": keep_audio, "create": create}
+    return SqlVoiceprintDatabase(str(target), encoder, **options)
 
 
-def is_address(target: str | Path) -> bool:
-    """Tells the address of an SQL database from a folder."""
-    return "://" in str(target)
+def choose_target(database: str | None, audio_db: str | None) -> tuple[str, str]:
+    """Returns the voice database that the options --database and --audio_db mean.
+
+    Args:
+        database: An address or a folder.
+        audio_db: A folder; without both the environment is asked, and then "audio_db" is taken.
+
+    Returns:
+        The target for `open_database`, and the same without user, password and options.
+    """
+    target = database or audio_db or os.environ.get(DATABASE_VARIABLE) or "audio_db"
+    return target, public_name(target)
+
+
+def public_name(target: str) -> str:
+    """Returns the address of a database without user, password and options; a folder as it is."""
+    parts = urlsplit(target)
+    if "://" not in target or parts.scheme.startswith("sqlite"):
+        return target
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class VoiceprintDatabase:

@@ -10,14 +10,14 @@ import unicodedata
 from collections.abc import Callable
 
 from utils.audio import FloatArray
-from utils.database import VoiceprintDatabase, clean_name
+from utils.database import Voiceprints, clean_name
 from utils.errors import DatabaseError, MicrophoneError, VoiceprintError
 from utils.recorder import describe_recording_defect, record
 
 RECORD_SECONDS = 3
 """Length of a recording, as the prompt says it."""
 
-Register = Callable[[VoiceprintDatabase, str, list[FloatArray], bool], object]
+Register = Callable[[Voiceprints, str, list[FloatArray], bool], object]
 """`(database, name, waveforms, replace)`: enrols, with or without the recordings there are."""
 
 Recognise = Callable[[FloatArray], tuple[str | None, float]]
@@ -31,7 +31,7 @@ def describe_match(name: str | None, score: float) -> str:
     return f"识别说话的为：{name}，相似度为：{score:f}"
 
 
-def print_speakers(database: VoiceprintDatabase) -> None:
+def print_speakers(database: Voiceprints) -> None:
     """Prints the enrolled speakers and how many recordings each has."""
     names = database.names()
     for name in names:
@@ -39,13 +39,27 @@ def print_speakers(database: VoiceprintDatabase) -> None:
     print(f"声纹库中共有{len(names)}个用户")
 
 
-def print_deletion(database: VoiceprintDatabase, name: str) -> None:
+def print_rejected(database: Voiceprints) -> None:
+    """Tells on stderr which recordings cannot be used, and why."""
+    for recording, reason in database.rejected:
+        print(f"warning: {recording} is left out: {reason}", file=sys.stderr)
+
+
+def print_deletion(database: Voiceprints, name: str) -> None:
     """Deletes a speaker and prints what was removed."""
     for path in database.delete(name):
         print(f"已删除：{path}")
 
 
-def ask_if_exists(database: VoiceprintDatabase, name: str) -> str | None:
+def list_or_delete(database: Voiceprints, name: str | None) -> None:
+    """Prints the speakers, or deletes the one who is named."""
+    if name is None:
+        print_speakers(database)
+    else:
+        print_deletion(database, name)
+
+
+def ask_if_exists(database: Voiceprints, name: str) -> str | None:
     """Asks what becomes of a name that is enrolled already.
 
     Returns:
@@ -59,7 +73,7 @@ def ask_if_exists(database: VoiceprintDatabase, name: str) -> str | None:
     return {"a": "add", "r": "replace"}.get(_key(answer))
 
 
-def choose_if_exists(database: VoiceprintDatabase, name: str, if_exists: str) -> str:
+def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
     """Returns what to do with a name that may be enrolled: "add" or "replace".
 
     Args:
@@ -87,9 +101,7 @@ def choose_if_exists(database: VoiceprintDatabase, name: str, if_exists: str) ->
 class Menu:
     """The interactive loop; it ends by q or at the end of input."""
 
-    def __init__(
-        self, database: VoiceprintDatabase, register: Register, recognise: Recognise
-    ) -> None:
+    def __init__(self, database: Voiceprints, register: Register, recognise: Recognise) -> None:
         """Takes the loaded database and the two functions that do the work."""
         self.database = database
         self._register = register

@@ -5,6 +5,7 @@ import re
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ class Database:
         if self.is_sqlite:
             self._prepare_file(Path(str(parsed.database)), create)
         self.engine = _make_engine(parsed, self.is_sqlite)
+        # The connections are closed even where nobody calls `close`, as in the scripts.
+        weakref.finalize(self, self.engine.dispose)
         self._writer = self.engine.execution_options(is_write=True)
         self._reader = (
             self.engine

@@ -1,0 +1,77 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.vector_index import MIN_CAPACITY, VectorIndex
+
+
+def embedding(seed: int, size: int = 8) -> np.ndarray:
+    vector = np.random.default_rng(seed).normal(size=size)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def test_empty() -> None:
+    index = VectorIndex(8)
+    assert len(index) == 0 and index.ids() == []
+    assert index.best(embedding(0), 3) == index.best(embedding(0), None, ["a"]) == []
+
+
+def test_ties_keep_the_order_of_enrolment() -> None:
+    index = VectorIndex(8)
+    index.update((name, name, embedding(0)) for name in "dbca")
+    assert [name for name, _ in index.best(embedding(0), 4)] == list("dbca")
+
+
+def test_score_of_the_same_embedding_is_at_most_one() -> None:
+    index = VectorIndex(192)
+    index.update((str(seed), str(seed), embedding(seed, 192)) for seed in range(300))
+    for seed in range(300):
+        ((name, score),) = index.best(embedding(seed, 192), 1)
+        assert name == str(seed) and 0.999999 < score <= 1
+
+
+def test_a_name_may_pass_to_another_speaker() -> None:
+    index = VectorIndex(8)
+    index.update([("1", "x", embedding(1)), ("2", "y", embedding(2))])
+    index.update([("2", "X", embedding(2)), ("1", "z", embedding(1))])
+    assert index.best(embedding(2), None, ["x"])[0][0] == "X"
+    assert index.best(embedding(1), None, ["z"])[0][0] == "z"
+    assert index.best(embedding(1), None, ["y"]) == []
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from("pcr"), st.integers(0, 40), st.integers(0, 10_000)), max_size=150
+)
+
+
+@given(CHANGES, st.integers(1, 60))
+def test_agrees_with_a_dictionary(changes: list[tuple[str, int, int]], top_k: int) -> None:
+    index = VectorIndex(8)
+    expected: dict[str, tuple[str, np.ndarray]] = {}
+    for kind, number, seed in changes:
+        key = str(number)
+        if kind == "r":
+            expected.pop(key, None)
+            index.update([], [key])
+        else:
+            name = f"{kind}{number}"
+            expected[key] = (name, embedding(seed))
+            index.update([(key, name, embedding(seed))])
+    assert sorted(index.ids()) == sorted(expected)
+    query = embedding(99)
+    scores = {name: float(vector @ query) for name, vector in expected.values()}
+    found = index.best(query, top_k)
+    assert len(found) == min(top_k, len(expected))
+    best = sorted(scores.values(), reverse=True)[:top_k]
+    np.testing.assert_allclose([score for _, score in found], best, atol=1e-6)
+    for name, score in index.best(query, None, list(scores)[::2]):
+        assert abs(scores[name] - score) < 1e-6
+
+
+def test_many_changes_do_not_fill_the_memory() -> None:
+    index = VectorIndex(8)
+    for round_ in range(20):
+        index.update((str(n), f"s{n}", embedding(n + round_)) for n in range(MIN_CAPACITY))
+    assert len(index) == MIN_CAPACITY
+    assert len(index._matrix) <= 4 * MIN_CAPACITY
+    assert index.best(embedding(19), 1)[0] == ("s0", index.best(embedding(19), 1)[0][1])
