@@ -44,7 +44,7 @@ def make_app(
     Args:
         settings: Options and limits.
         encoder: The speaker model.
-        database: The enrolled speakers; closed when the application stops.
+        database: The enrolled speakers; who opened it closes it.
         folder: A folder whose speakers were taken over.
 
     Raises:
@@ -62,7 +62,6 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         pool.close()
-        database.close()
 
     app = FastAPI(
         title="Voiceprint service",
@@ -118,6 +117,12 @@ def _describe(app: FastAPI, auth_required: bool) -> dict[str, Any]:
         schemas[model.__name__] = model.model_json_schema()
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for schema in schemas.values():
+        for field in schema.get("properties", {}).values():
+            for part in (field, field.get("items", {})):
+                # What generated clients and forms take for a file.
+                if part.pop("contentMediaType", None) is not None:
+                    part["format"] = "binary"
     for path, operations in document["paths"].items():
         is_classic = path.startswith(CLASSIC_PREFIX)
         error, media = (

@@ -4,6 +4,8 @@ Requests and answers are those of the voiceprint service of xiaozhi-esp32-server
 clients work unchanged; errors are `{"detail": "..."}`, which they show.
 """
 
+import contextlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
@@ -56,12 +58,13 @@ async def identify(
     The answer is the id as the client wrote it, or "" if no candidate's score reaches the strict
     threshold of the model.
     """
-    spellings = _clean_ids(speaker_ids)
-    if not spellings:
+    ids = [part.strip() for part in speaker_ids.split(",") if part.strip()]
+    most = service.settings.max_candidates
+    if not ids:
         raise Problem("bad-field", "speaker_ids: no id in it, expected ids separated by commas")
-    if len(spellings) > service.settings.max_candidates:
-        most = service.settings.max_candidates
-        raise Problem("bad-field", f"speaker_ids: {len(spellings)} ids, expected at most {most}")
+    if len(ids) > most:
+        raise Problem("bad-field", f"speaker_ids: {len(ids)} ids, expected at most {most}")
+    spellings = _clean_ids(ids)
     (voice,) = await service.reader.read([("file", file)])
     found = await service.call(lambda: {service.database.find(n): n for n in spellings})
     found.pop(None, None)
@@ -88,14 +91,10 @@ async def delete(request: Request, service: Context, speaker_id: str) -> dict[st
     return {"success": True, "msg": f"已删除: {speaker_id}"}
 
 
-def _clean_ids(text: str) -> dict[str, str]:
+def _clean_ids(ids: Sequence[str]) -> dict[str, str]:
     """Returns name -> id as it was sent; what cannot be a name is nobody's and left out."""
     spellings: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            spellings.setdefault(clean_name(part), part)
-        except DatabaseError:
-            spellings.setdefault("", part)
-    if len(spellings) > 1 or "" not in spellings:
-        spellings.pop("", None)
+    for text in ids:
+        with contextlib.suppress(DatabaseError):
+            spellings.setdefault(clean_name(text), text)
     return spellings

@@ -28,7 +28,7 @@ class EncodingPool:
         queue_size: int = 64,
         on_job: Callable[[float], None] | None = None,
     ) -> None:
-        """Starts the threads when they are needed.
+        """Prepares the pool; threads start when they are needed.
 
         Args:
             num_threads: Jobs at a time, None for one a core.
@@ -38,7 +38,7 @@ class EncodingPool:
         self.num_threads = num_threads or os.cpu_count() or 1
         self.queue_size = queue_size
         self._on_job = on_job
-        self._executor = ThreadPoolExecutor(self.num_threads, thread_name_prefix="encode")
+        self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._num_pending = 0
         self._mean_s = 0.1
@@ -64,11 +64,16 @@ class EncodingPool:
                     self._num_pending * self._mean_s / self.num_threads,
                 )
             self._num_pending += len(jobs)
-        return [self._executor.submit(self._run, job) for job in jobs]
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.num_threads, "encode")
+            return [self._executor.submit(self._run, job) for job in jobs]
 
     def close(self) -> None:
-        """Finishes what was accepted, then ends the threads."""
-        self._executor.shutdown(wait=True)
+        """Finishes what was accepted, then ends the threads; they start again for a new job."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True)
 
     def _run(self, job: Callable[[], Any]) -> Any:
         """Runs a job and counts it."""

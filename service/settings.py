@@ -58,7 +58,7 @@ class Settings:
     max_bodies_bytes: int = 400_000_000
     max_duration_s: float = 60.0
     max_recordings: int = 20
-    max_candidates: int = 1000
+    max_candidates: int = 500
     rate_limit: int = 600
     lockout_failures: int = 5
     lockout_s: float = 300.0

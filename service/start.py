@@ -166,4 +166,7 @@ def _serve(
     if not has_tokens:
         print("Without a token only programs of this machine can reach it.")
     print("Ctrl-C stops it.", flush=True)
-    return run_server(app, settings, bound)
+    try:
+        return run_server(app, settings, bound)
+    finally:
+        database.close()

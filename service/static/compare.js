@@ -61,5 +61,6 @@ function verdict({ score, threshold, is_same_speaker: isSame, probability }) {
     make('h2', {}, icon(isSame ? 'check' : 'cross'), made('span', '', title)),
     made('p', '', isSame ? 'verdict_same' : 'verdict_different', values),
     makeScale(threshold, [{ name: () => t('compare_row'), score, probability: percent(probability) }]),
+    made('p', 'hint', 'probability_note'),
   );
 }

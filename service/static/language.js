@@ -8,6 +8,7 @@ import { STRINGS } from './strings.js';
 
 const STORAGE_KEY = 'voiceprint.language';
 const HTML_LANGUAGE = { en: 'en', zh: 'zh-CN' };
+const DATE_STYLE = { en: 'en-GB', zh: 'zh-CN' }; // day, month, year, and 24 hours
 
 /** Values of each element's text and label: Element -> { text, label }. */
 const remembered = new WeakMap();
@@ -98,7 +99,7 @@ export function otherLanguageTag() {
 export function date(iso, withTime = false) {
   const options = { year: 'numeric', month: 'short', day: 'numeric' };
   if (withTime) Object.assign(options, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
-  return () => new Intl.DateTimeFormat(HTML_LANGUAGE[current], options).format(new Date(iso));
+  return () => new Intl.DateTimeFormat(DATE_STYLE[current], options).format(new Date(iso));
 }
 
 /** A probability in [0, 1] in words: never 0 or 100 %, since nothing is certain. */

@@ -132,6 +132,7 @@ function showAnswer({ isMatch, title, rows, score, threshold: limit, probability
         limit,
         rows.map((row) => ({ ...row, probability: percent(row.probability) })),
       ),
+      made('p', 'hint', 'probability_note'),
     );
   } else {
     card.append(made('p', '', 'identified_none'));

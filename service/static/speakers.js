@@ -118,10 +118,11 @@ async function removeRecording(name, id) {
 }
 
 /** Shows what was done, and brings the focus there: what had it may be gone. */
-function tell(key, values) {
+function tell(key, values, ...more) {
   const message = byId('speakers-message');
   message.className = 'notice';
-  say(message, key, values);
+  message.hidden = false;
+  message.replaceChildren(made('p', '', key, values), ...more);
   message.focus({ preventScroll: true });
   message.scrollIntoView({ block: 'nearest' });
 }
@@ -170,7 +171,13 @@ async function submitDelete(event) {
     byId('delete-dialog').close();
     await turnTo(offset);
     const { embeddings, recordings, files } = removed;
-    tell('deleted', { name, embeddings, recordings, files: files.length });
+    const everything = make(
+      'details',
+      {},
+      made('summary', '', 'deleted_all'),
+      make('ul', { class: 'hint' }, ...files.map((file) => make('li', {}, file))),
+    );
+    tell('deleted', { name, embeddings, recordings }, ...(files.length ? [everything] : []));
   } catch (error) {
     showError(byId('delete-wrong'), error);
   }

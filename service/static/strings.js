@@ -119,6 +119,8 @@ const en = {
   verdict_uncertain:
     'Score {score}, below the threshold {threshold}: alike, but not enough to be sure. Probability of ' +
     'the same person: {percent}.',
+  probability_note:
+    'Probabilities are those of single comparisons, when both answers are equally likely beforehand.',
   closest: 'Closest voices',
 
   // Enrol
@@ -184,7 +186,8 @@ const en = {
   delete_label: 'Delete {name}',
   delete_title: 'Delete {name}?',
   delete_text: 'The voiceprint and everything kept of the voice will be removed. This can’t be undone.',
-  deleted: 'Deleted {name}. Removed: voiceprints {embeddings}, recordings {recordings}, files {files}.',
+  deleted: 'Deleted {name}. Removed: voiceprints {embeddings}, recordings {recordings}.',
+  deleted_all: 'Everything that was removed',
   pages: 'Pages of speakers',
   previous_page: 'Previous',
   next_page: 'Next',
@@ -331,6 +334,7 @@ const zh = {
   verdict_same: '得分 {score}，高于阈值 {threshold}。是同一人的概率：{percent}。',
   verdict_different: '得分 {score}，低于阈值 {threshold}。是同一人的概率：{percent}。',
   verdict_uncertain: '得分 {score}，低于阈值 {threshold}：有些像，但不足以确定。是同一人的概率：{percent}。',
+  probability_note: '概率针对单次比对，并假设事先两种答案同样可能。',
   closest: '最接近的声音',
 
   enrol_title: '登记声音',
@@ -390,7 +394,8 @@ const zh = {
   delete_label: '删除{name}',
   delete_title: '删除{name}？',
   delete_text: '将清除声纹和保存的全部声音信息，无法恢复。',
-  deleted: '已删除{name}。清除了：声纹 {embeddings} 个，录音 {recordings} 段，文件 {files} 个。',
+  deleted: '已删除{name}。清除了：声纹 {embeddings} 个，录音 {recordings} 段。',
+  deleted_all: '清除的全部内容',
   pages: '说话人分页',
   previous_page: '上一页',
   next_page: '下一页',

@@ -1,0 +1,37 @@
+"""serve.py with the fake encoder: a real service that starts in a second. Run as a script.
+
+FAKE_DELAY_S in the environment is how long each encoding takes besides.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from fake_encoder import FakeEncoder  # noqa: E402
+
+import utils.encoder  # noqa: E402
+
+
+class SlowEncoder(FakeEncoder):
+    """A fake encoder that takes its time."""
+
+    def __init__(self, model_path: str, num_threads: int | None = None) -> None:
+        super().__init__()
+
+    def embed_waveform(self, waveform: Any, source: str = "recording") -> Any:
+        time.sleep(float(os.environ.get("FAKE_DELAY_S", "0")))
+        return super().embed_waveform(waveform, source)
+
+
+if __name__ == "__main__":
+    utils.encoder.SpeakerEncoder = SlowEncoder  # type: ignore
+    import serve
+    from utils.errors import run_script
+
+    sys.argv += ["--model_path", "fake"]
+    run_script(serve.main)
