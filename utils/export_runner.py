@@ -31,13 +31,21 @@ def load_keras(path: str | Path, num_threads: int) -> Embed:
     network = load_network(path)
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        _limit_threads(num_threads)
     embedder = keras.Model(network.inputs, network.outputs[1])
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        _limit_threads(num_threads)
+        signature = [tf.TensorSpec((1, *embedder.input_shape[1:]), tf.float32)]
+        call = tf.function(lambda x: embedder([x], training=False), input_signature=signature)
+    else:
+
+        def call(features: FloatArray) -> Any:
+            return embedder([features], training=False)
 
     def embed(waveform: FloatArray) -> FloatArray:
         features = spectrogram(extend(waveform, max(len(waveform), CROP_SAMPLES)))
-        (embedding,) = embedder([features[None, :, :, None]], training=False)
+        (embedding,) = call(features[None, :, :, None])
         return np.asarray(keras.ops.convert_to_numpy(embedding))
 
     return embed
