@@ -76,6 +76,7 @@ LAYERS = {
         "sql_database",
         "sql_store",
         "training",
+        "voice_move",
     ],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}

@@ -197,14 +197,23 @@ class VoiceprintDatabase:
         new = self._store(found, waveforms, is_first=True)
         # Two spellings can be one file, where the file system ignores case or normal form.
         obsolete = [path for path in old if not any(path.samefile(other) for other in new)]
-        self._remove(obsolete)
-        for folder in {path.parent for path in obsolete} - {self.folder}:
-            with contextlib.suppress(OSError):  # not empty: something else is in it
-                folder.rmdir()
-        self._cache.remove(obsolete)
-        self._cache.save()
+        self.discard(obsolete)
         self._update_speaker(found, new)
         return new
+
+    def discard(self, recordings: Sequence[Path]) -> None:
+        """Removes these recordings and nothing else; a folder that gets empty goes too.
+
+        Raises:
+            DatabaseError: If a file cannot be removed.
+        """
+        self._remove(list(recordings))
+        for folder in {path.parent for path in recordings} - {self.folder}:
+            with contextlib.suppress(OSError):  # not empty: something else is in it
+                folder.rmdir()
+        self._cache.load()
+        self._cache.remove(recordings)
+        self._cache.save()
 
     def delete(self, name: str) -> list[Path]:
         """Removes a speaker: embeddings, recordings, and the folder with all that is in it.

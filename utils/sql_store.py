@@ -107,7 +107,9 @@ class SpeakerStore:
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
             if row is None:
-                speaker_id = self._voices.add_speaker(connection, name, fold_name(name), number)
+                speaker_id = self._voices.add_speaker(
+                    connection, name, fold_name(name), number, recordings
+                )
             else:
                 speaker_id = row.id
             old = list(connection.execute(recordings_of([speaker_id])))
@@ -182,16 +184,23 @@ class SpeakerStore:
             connection.execute(changed.values(change_number=number, **values))
             return self._describe(connection, row.id)
 
-    def remove(self, name: str) -> Removal:
+    def remove(self, name: str, only: Sequence[str] | None = None) -> Removal:
         """Removes a speaker with embeddings, recordings and sound; nothing of the voice is left.
+
+        Args:
+            name: Who.
+            only: Ids of the recordings that the speaker must have, no others.
 
         Raises:
             UnknownSpeakerError: If nobody has the name.
+            DatabaseError: If the speaker has other recordings than `only`; nothing is removed.
         """
         with self._database.write() as connection:
             number = self._voices.next_change(connection)
             row = self._require(connection, name)
             old = self._describe(connection, row.id).recordings
+            if only is not None and {recording.id for recording in old} != set(only):
+                raise DatabaseError(f"{row.name} has changed meanwhile and was left as it is")
             self._voices.remove_speaker(connection, row.id, number)
         self._database.forget()
         files = [f"{row.name}/{recording.id}" for recording in old]

@@ -50,12 +50,21 @@ class Voices:
         counted = update(info).values(change_number=info.c.change_number + 1)
         return int(connection.execute(counted.returning(info.c.change_number)).scalar_one())
 
-    def add_speaker(self, connection: Connection, name: str, folded: str, number: int) -> str:
-        """Makes a speaker without recordings and returns the id."""
+    def add_speaker(
+        self,
+        connection: Connection,
+        name: str,
+        folded: str,
+        number: int,
+        new: Sequence[NewRecording],
+    ) -> str:
+        """Makes a speaker without recordings, as old as the oldest of those to come; the id."""
         speaker_id = uuid.uuid4().hex
         now = datetime.now(timezone.utc)
+        created_at = min(recording.created_at or now for recording in new)
         row = {"id": speaker_id, "name": name, "folded_name": folded, "change_number": number}
-        row |= {"created_at": now, "updated_at": now, "key_id": self._new_key(connection)[0]}
+        row |= {"created_at": created_at, "updated_at": now}
+        row |= {"key_id": self._new_key(connection)[0]}
         connection.execute(insert(speakers), row)
         return speaker_id
 
