@@ -39,7 +39,7 @@ MAX_PEAK_MB = 150
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--repeats", type=positive_int, default=5, help="rounds; their median counts")
+    add("--repeats", type=positive_int, default=4, help="rounds; their median counts")
     add("--model_path", help="model of infer_contrast.py (default: its own default)")
     add("--keras_model", default="models/resnet34.keras", help="the same model for Keras")
     add_peer_options(parser)

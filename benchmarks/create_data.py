@@ -93,14 +93,14 @@ def run_ours(folder: Path, num_workers: int) -> float:
     return time.perf_counter() - start
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--num_clips", type=int, default=400)
     parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1)
     add_json_option(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if shutil.which("ffmpeg") is None:
         print("ffmpeg is not installed, which pydub needs to read mp3", file=sys.stderr)
         return 2

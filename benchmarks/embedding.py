@@ -47,9 +47,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--audio_dir", metavar="DIR", help="folder of recordings, searched with its subfolders")
-    add("--num_files", type=positive_int, default=240, help="files that ours embeds")
-    add("--seed_files", type=positive_int, default=60, help="files that the seed's loop embeds")
+    add("--num_files", type=positive_int, default=200, help="files that ours embeds")
+    add("--seed_files", type=positive_int, default=40, help="files that the seed's loop embeds")
     add("--one_files", type=positive_int, default=40, help="files for the time of one")
+    add("--rounds", type=positive_int, default=2, help="turns of the many; the median counts")
     add("--model_path", help="model of ours (default: the encoder's)")
     add("--keras_model", default="models/resnet34.keras", help="the same model for Keras")
     add_peer_options(parser)
@@ -143,12 +144,17 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
 def measure_many(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Returns files a second by way."""
     seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
-    seconds = run_json([*seed, *clips(folder, args.seed_files)])
-    rates = {SEED: len(seconds) / sum(seconds)}
-    rates["embed_files, .keras model"] = ours(args, folder, "many", args.keras_model)
-    rates["embed_files"] = ours(args, folder, "many", args.model_path)
-    rates["as eval.py"] = ours(args, folder, "eval", args.model_path)
-    return rates
+    rates: dict[str, list[float]] = {}
+    for _ in range(args.rounds):
+        seconds = run_json([*seed, *clips(folder, args.seed_files)])
+        rates.setdefault(SEED, []).append(len(seconds) / sum(seconds))
+        for title, side, model in (
+            ("embed_files, .keras model", "many", args.keras_model),
+            ("embed_files", "many", args.model_path),
+            ("as eval.py", "eval", args.model_path),
+        ):
+            rates.setdefault(title, []).append(ours(args, folder, side, model))
+    return {title: median(values) for title, values in rates.items()}
 
 
 def measure_ours(args: argparse.Namespace) -> Any:

@@ -58,6 +58,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed_steps", type=positive_int, default=6, help="steps of the seed's network")
     add("--crop_frames", type=positive_int, default=257, help="length of a crop; 257 are 2.57 s")
     add("--widths", type=positive_int, nargs=4, default=[32, 64, 128, 256])
+    add("--num_blocks", type=positive_int, nargs=4, default=[3, 4, 6, 3])
     add_json_option(parser)
     return parser.parse_args(argv)
 
@@ -138,7 +139,7 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
     ours = resnet.FusedBatchNormalization
     try:
         resnet.FusedBatchNormalization = normalization
-        network = resnet.build_resnet34(NUM_SPEAKERS, widths=args.widths)
+        network = resnet.build_resnet34(NUM_SPEAKERS, args.widths, num_blocks=args.num_blocks)
     finally:
         resnet.FusedBatchNormalization = ours
     trainer = SpeakerTrainer(network, LossSettings())

@@ -203,7 +203,7 @@ def test_random_embeddings_reach_the_seeds_accuracy_with_self_pairs() -> None:
 
 def test_benchmark_runs(root: Path) -> None:
     command = [sys.executable, str(root / "benchmarks" / "scoring.py"), "--dimensions=16"]
-    command += ["--clips=120", "--speakers=20", "--baseline_clips=60"]
+    command += ["--clips=120", "--speakers=20", "--baseline_clips=60", "--large_clips=200"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "120 clips x 16, 7,140 pairs" in done.stdout
     assert "1,770 pairs measured" in done.stdout
