@@ -274,7 +274,9 @@ def test_renames_plays_and_deletes_a_speaker(
     browser.click(".recordings li:last-child button:last-child")
     browser.wait_text("#speakers-message", "Removed a recording of Tëmporäry %41.")
     delete(browser, "Tëmporäry %41")
-    assert re.search(r"voiceprints \d, recordings 1, files \d", browser.text("#speakers-message"))
+    assert re.search(r"Removed: voiceprints \d, recordings 1\.", browser.text("#speakers-message"))
+    browser.click("#speakers-message summary")
+    assert "Tëmporäry %41" in browser.text("#speakers-message li")
     browser.wait_text("#speakers-total", "Found: 0")
     assert service.get("v1/speakers", params={"query": "MPOR"}).json()["total"] == 0
 
@@ -474,6 +476,11 @@ def test_asks_for_a_token_and_keeps_it_in_the_tab(
             one_browser.wait_text("h1", "Speakers")
             stored = one_browser.script("return [Object.values(sessionStorage), {...localStorage}]")
             assert stored == [[token], {}]
+            answer(one_browser, problem("unauthorized", 401, 1))  # as if it had been withdrawn
+            one_browser.click("nav a[href='#recognise']")
+            one_browser.wait_text("h1", "This service needs a token")
+            one_browser.fill("#token", token + ENTER)
+            one_browser.wait_text("h1", "Who is speaking?")
             one_browser.click("#forget-token")
             one_browser.wait_text("h1", "This service needs a token")
         finally:

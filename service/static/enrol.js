@@ -165,7 +165,10 @@ async function submit(send) {
     input.focus();
     return;
   }
-  if (numChecks || recordings.length < NUM_NEEDED) return;
+  if (numChecks || recordings.length < NUM_NEEDED) {
+    announce(byId('enrol-hint').dataset.t);
+    return;
+  }
   byId('enrol-exists').hidden = true;
   numChecks += 1;
   showHint();
