@@ -58,13 +58,22 @@ class Gate:
             return
         headers = Headers(scope=scope)
         held = 0
+        is_finished = "content-length" not in headers and "transfer-encoding" not in headers
+
+        async def receive_noted() -> Message:
+            nonlocal is_finished
+            message = await receive()
+            is_finished = not message.get("more_body", False)
+            return message
+
         try:
             try:
                 self._check_origin(scope["method"], headers)
                 self._admit(scope, headers)
-                chunks = await self._read_body(headers, receive)
+                chunks = deque() if is_finished else await self._read_body(headers, receive_noted)
             except Problem as problem:
-                await _drain(headers, receive)
+                if not is_finished and "expect" not in headers:
+                    await _drain(receive)
                 await problem_response(problem, scope["path"])(scope, receive, send)
                 return
             held = sum(map(len, chunks))
@@ -137,8 +146,6 @@ class Gate:
         """Reads a whole body within the limits of size, sum and time."""
         chunks: deque[bytes] = deque()
         declared = headers.get("content-length", "")
-        if not declared and "transfer-encoding" not in headers:
-            return chunks
         limit = self.settings.max_upload_bytes
         if declared.isdigit() and int(declared) > limit:
             raise self._too_large(int(declared))
@@ -202,12 +209,8 @@ def _replay(chunks: deque[bytes], receive: Receive) -> Receive:
     return replay
 
 
-async def _drain(headers: Headers, receive: Receive) -> None:
+async def _drain(receive: Receive) -> None:
     """Reads what a refused client is still sending, for a short time, and drops it."""
-    if "expect" in headers or (
-        "content-length" not in headers and "transfer-encoding" not in headers
-    ):
-        return
     deadline = time.monotonic() + DRAIN_S
     while (left := deadline - time.monotonic()) > 0:
         try:

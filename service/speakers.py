@@ -73,6 +73,8 @@ async def rename_speaker(
     if service.folder is not None:
         await service.call(service.folder.rename, old.name, new_name)
     speaker = await service.call(service.database.rename, old.name, new_name)
+    if service.folder is not None:
+        await service.call(service.folder.note_rename, old.name, new_name)
     await service.note(request, "rename", old.name, f"to {speaker.name}")
     return service.describe(speaker)
 
@@ -173,6 +175,8 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
     if service.folder is not None:
         files = await service.call(service.folder.delete, name)
     removal = await service.call(service.database.remove, name)
+    if service.folder is not None:
+        await service.call(service.folder.forget, name)
     service.lockout.forget(name)
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {
@@ -190,6 +194,7 @@ async def replace_speaker(service: Service, name: str, voices: list[Voice]) -> S
     speaker = await _store(service, name, voices, "replace")
     if service.folder is not None:
         await service.call(service.folder.delete, name)
+        await service.call(service.folder.forget, name)
     return speaker
 
 

@@ -14,6 +14,7 @@ from utils.audio import SAMPLE_RATE, load_audio
 from utils.database import VoiceprintDatabase
 from utils.errors import AudioError, DatabaseError, UnknownSpeakerError
 from utils.files import write_text_atomically
+from utils.speaker_names import fold_name
 from utils.speech import speech_seconds
 from utils.sql_database import SqlVoiceprintDatabase
 from utils.sql_records import NewRecording
@@ -68,7 +69,7 @@ class VoiceFolder:
             for name in self._files.names()
         }
         for name in set(taken) - set(present):
-            self._forget(name, list(taken.pop(name).values()))
+            self._remove(name, list(taken.pop(name).values()))
             changed.append(name)
         for name, paths in present.items():
             known = taken.get(name, {})
@@ -81,20 +82,22 @@ class VoiceFolder:
                 continue
             kept = {label: entry for label, entry in known.items() if entry not in stale}
             taken[name] = kept | self._enrol(name, fresh, stamps)
-            self._forget(name, stale)
+            self._remove(name, stale)
             changed.append(name)
         self._write({name: files for name, files in taken.items() if files})
         return sorted(changed)
 
     def delete(self, name: str) -> list[str]:
-        """Removes a speaker's files, if there are any, and names them."""
+        """Removes a speaker's files, if there are any, and names them; `forget` follows."""
         found = self._files.find(name)
-        removed = [] if found is None else self._files.delete(found)
-        self._change(lambda taken: taken.pop(found or name, None))
-        return [str(path) for path in removed]
+        return [] if found is None else [str(path) for path in self._files.delete(found)]
+
+    def forget(self, name: str) -> None:
+        """Notes that a speaker is gone from the database too."""
+        self._change(lambda taken: taken.pop(self._recorded(taken, name), None))
 
     def rename(self, name: str, new_name: str) -> None:
-        """Gives a speaker's files another name, if there are any.
+        """Gives a speaker's files another name, if there are any; `note_rename` follows.
 
         Raises:
             DatabaseError: If a file cannot be renamed, or others have the new name already.
@@ -104,18 +107,23 @@ class VoiceFolder:
             return
         if self._files.find(new_name) not in (None, found):
             raise DatabaseError(f"{self.folder} has files of {new_name}; move them away first")
-        labels = {}
-        for path in self._files.recordings(found):
-            is_single = path.parent == self.folder
-            target = self.folder / (f"{new_name}{path.suffix}" if is_single else new_name)
-            old = self._label(path)
-            labels[old] = self._label(target if is_single else target / path.name)
-            with contextlib.suppress(FileNotFoundError):  # its folder was renamed before
-                (path if is_single else path.parent).rename(target)
+        try:
+            for path in self._files.recordings(found):
+                if path.parent == self.folder:
+                    path.rename(self.folder / f"{new_name}{path.suffix}")
+                elif path.parent.is_dir():
+                    path.parent.rename(self.folder / new_name)
+        except OSError as error:
+            raise DatabaseError(f"{found}: cannot be renamed ({error.strerror})") from error
+
+    def note_rename(self, name: str, new_name: str) -> None:
+        """Notes that a speaker has the new name in the database too."""
 
         def move(taken: Taken) -> None:
-            files = taken.pop(found, {})
-            taken[new_name] = {labels.get(label, label): entry for label, entry in files.items()}
+            for label, entry in taken.pop(self._recorded(taken, name), {}).items():
+                _, slash, rest = label.partition("/")
+                moved = f"{new_name}/{rest}" if slash else f"{new_name}{Path(label).suffix}"
+                taken.setdefault(new_name, {})[moved] = entry
 
         self._change(move)
 
@@ -123,10 +131,10 @@ class VoiceFolder:
         """Removes the file of a recording, if it has one."""
 
         def remove(taken: Taken) -> None:
-            for label, entry in list(taken.get(name, {}).items()):
-                if entry[2] == recording_id:
-                    (self.folder / label).unlink(missing_ok=True)
-                    del taken[name][label]
+            files = taken.get(self._recorded(taken, name), {})
+            for label in [label for label, entry in files.items() if entry[2] == recording_id]:
+                (self.folder / label).unlink(missing_ok=True)
+                del files[label]
 
         self._change(remove)
 
@@ -134,7 +142,8 @@ class VoiceFolder:
         """Returns the sound of a recording that has a file, as FLAC."""
         from utils.sql_audio import encode_flac
 
-        for label, entry in self._read().get(name, {}).items():
+        taken = self._read()
+        for label, entry in taken.get(self._recorded(taken, name), {}).items():
             if entry[2] == recording_id:
                 with contextlib.suppress(AudioError):
                     return encode_flac(load_audio(self.folder / label))
@@ -164,7 +173,7 @@ class VoiceFolder:
             label: [*stamps[label], identity] for label, identity in zip(labels, ids, strict=True)
         }
 
-    def _forget(self, name: str, entries: list[list[Any]]) -> None:
+    def _remove(self, name: str, entries: list[list[Any]]) -> None:
         """Removes recordings from the database, and with the last one the speaker."""
         for entry in entries:
             with contextlib.suppress(UnknownSpeakerError):
@@ -173,6 +182,10 @@ class VoiceFolder:
                     self._database.remove(name)
                 else:
                     self._database.remove_recording(name, entry[2])
+
+    def _recorded(self, taken: Taken, name: str) -> str:
+        """Returns a name as the record spells it."""
+        return next((other for other in taken if fold_name(other) == fold_name(name)), name)
 
     def _label(self, path: Path) -> str:
         """Returns a path as the record holds it."""

@@ -1,0 +1,156 @@
+"""The folder of infer_recognition.py: taken over, kept in step, and really deleted."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_encoder import FakeEncoder
+from service_client import TestClient, check_problem, enrol, files, running, speech
+from voices import synthetic_speech, write_wav
+
+from service.voice_folder import VoiceFolder
+from utils.database import VoiceprintDatabase
+from utils.errors import DatabaseError
+from utils.sql_database import SqlVoiceprintDatabase
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "audio_db"
+    write_wav(folder / "Ann.wav", synthetic_speech(1, 0))
+    write_wav(folder / "Ann" / "2.wav", synthetic_speech(1, 1))
+    write_wav(folder / "李雷.wav", synthetic_speech(2, 0))
+    return folder
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/v.sqlite3"
+
+
+def names(client: TestClient) -> dict[str, int]:
+    found = client.get("/v1/speakers").json()["speakers"]
+    return {speaker["name"]: len(speaker["recordings"]) for speaker in found}
+
+
+def test_speakers_are_taken_over_once(folder: Path, url: str) -> None:
+    encoder = FakeEncoder()
+    with running(url, encoder=encoder, audio_db=folder) as client:
+        assert names(client) == {"Ann": 2, "李雷": 1}
+        assert client.post("/v1/identify", files=files(speech(2, 5))).json()["name"] == "李雷"
+    count = encoder.num_embedded
+    with running(url, encoder=encoder, audio_db=folder) as client:
+        assert names(client) == {"Ann": 2, "李雷": 1}
+    assert encoder.num_embedded == count
+
+
+def test_the_folder_is_followed_at_each_start(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder):
+        pass
+    write_wav(folder / "Ben.wav", synthetic_speech(3))
+    (folder / "Ann" / "2.wav").unlink()
+    VoiceprintDatabase(folder).delete("李雷")
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Ann": 1, "Ben": 1}
+    write_wav(folder / "Ann.wav", synthetic_speech(2, 0, 2.5))
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Ann": 1, "Ben": 1}
+        assert client.post("/v1/identify", files=files(speech(2, 5))).json()["name"] == "Ann"
+
+
+def test_who_was_enrolled_in_the_service_stays(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        enrol(client, "Zoe", 3)
+        client.post("/v1/speakers/Ann/recordings", files=files(speech(1, 7)))
+    VoiceprintDatabase(folder).delete("Ann")
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Ann": 1, "Zoe": 2, "李雷": 1}
+
+
+def test_deleting_deletes_the_files(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        removed = client.delete("/v1/speakers/ann").json()["removed"]
+        assert str(folder / "Ann.wav") in removed["files"]
+        assert str(folder / "Ann" / "2.wav") in removed["files"]
+    assert not (folder / "Ann").exists()
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"李雷": 1}
+
+
+def test_killed_between_files_and_database_a_deletion_is_finished(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        client.app.state.service.folder.delete("Ann")
+        assert names(client) == {"Ann": 2, "李雷": 1}
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"李雷": 1}
+
+
+def test_killed_between_files_and_database_a_renaming_is_finished(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        client.app.state.service.folder.rename("Ann", "Anna")
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Anna": 2, "李雷": 1}
+
+
+def test_renaming_renames_the_files(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        assert client.patch("/v1/speakers/Ann", json={"name": "Anna"}).status_code == 200
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["Anna", "Anna.wav", "李雷.wav"]
+    encoder = FakeEncoder()
+    with running(url, encoder=encoder, audio_db=folder) as client:
+        assert names(client) == {"Anna": 2, "李雷": 1}
+    assert encoder.num_embedded == 0
+
+
+def test_recordings_with_files_are_heard_and_removed(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        recordings = client.get("/v1/speakers/Ann").json()["recordings"]
+        assert all(recording["has_audio"] for recording in recordings)
+        path = f"/v1/speakers/Ann/recordings/{recordings[0]['id']}"
+        assert client.get(f"{path}/audio").content[:4] == b"RIFF"
+        assert client.delete(path).status_code == 200
+        assert len(list(folder.rglob("*.wav"))) == 2
+        check_problem(client.get(f"{path}/audio"), 404, "unknown-recording")
+
+
+def test_replacing_removes_the_old_files(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        client.put("/v1/speakers/Ann/recordings", files=files(speech(3)))
+        assert not (folder / "Ann.wav").exists()
+        register = {"speaker_id": "李雷"}
+        client.post("/voiceprint/register", data=register, files=files(speech(3)))
+        assert not list(folder.rglob("*.wav"))
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Ann": 1, "李雷": 1}
+
+
+def test_files_that_cannot_be_used_are_told(folder: Path, url: str) -> None:
+    (folder / "Bad.wav").write_bytes(b"no sound")
+    encoder = FakeEncoder()
+    database = SqlVoiceprintDatabase(url, encoder)
+    voices = VoiceFolder(folder, database, encoder)
+    assert voices.take_over() == ["Ann", "Bad", "李雷"]
+    ((path, reason),) = voices.rejected
+    assert path.endswith("Bad.wav")
+    assert "not audio" in reason
+    (folder / "New.wav").write_bytes((folder / "Ann.wav").read_bytes())
+    with pytest.raises(DatabaseError, match="move them away"):
+        voices.rename("Ann", "New")
+    database.close()
+
+
+def test_a_damaged_record_is_as_none(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder):
+        pass
+    (folder / ".service.json").write_text("{", encoding="utf-8")
+    (folder / "李雷.wav").unlink()
+    with running(url, audio_db=folder) as client:
+        assert names(client)["李雷"] == 1
+    assert list(json.loads((folder / ".service.json").read_text(encoding="utf-8")).values())
+
+
+def test_no_folder_is_no_trouble(tmp_path: Path, url: str) -> None:
+    with running(url, audio_db=tmp_path / "none") as client:
+        enrol(client, "Ann", 1)
+        assert client.delete("/v1/speakers/Ann").status_code == 200
+    assert not (tmp_path / "none").exists()

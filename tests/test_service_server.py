@@ -1,0 +1,214 @@
+"""A really running service: slow clients, full queues, and how it ends."""
+
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from service_client import check_problem, files, speech
+from service_process import ROOT, ServiceProcess, service_process
+
+FORM = b"multipart/form-data; boundary=b"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A service that waits only a second for headers and bodies."""
+    folder = tmp_path_factory.mktemp("server")
+    options = ["--header_timeout_s", "1", "--body_timeout_s", "1", "--max_upload_mb", "1"]
+    options += ["--rate_limit", "0", "--database", "sqlite:///v.sqlite3"]
+    with service_process(folder, *options) as service:
+        yield service
+
+
+def connect(service: ServiceProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.port), timeout=20)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    answer = b""
+    while chunk := connection.recv(65536):
+        answer += chunk
+    return answer
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /health/live HT", b"GET / HTTP/1.1\r\nHost: a\r\nX"])
+def test_headers_that_do_not_come(service: ServiceProcess, begin: bytes) -> None:
+    with connect(service) as connection:
+        connection.sendall(begin)
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_headers_that_trickle_have_no_longer(service: ServiceProcess) -> None:
+    with connect(service) as connection:
+        start = time.monotonic()
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        answer = b""
+        connection.settimeout(0.2)
+        while not answer and time.monotonic() - start < 30:
+            connection.sendall(b"X-A: b\r\n")
+            try:
+                answer = connection.recv(1000)
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_second_request_has_its_own_time(service: ServiceProcess) -> None:
+    request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(request)
+        assert connection.recv(10000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(request[:10])
+        assert b"HTTP/1.1 408 " in read_all(connection)
+
+
+def test_a_body_that_does_not_come(service: ServiceProcess) -> None:
+    head = b"POST /v1/quality HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %b\r\n" % FORM
+    with connect(service) as connection:
+        connection.sendall(head + b"Content-Length: 5000\r\n\r\n--b\r\n")
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"/problems/slow-client" in answer
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_large_body_is_refused_and_the_client_can_read_it(
+    service: ServiceProcess, is_chunked: bool
+) -> None:
+    body = bytes(3_000_000)
+    headers = {"Content-Type": FORM.decode()}
+    content = (body[start : start + 65536] for start in range(0, len(body), 65536))
+    answer = httpx.post(
+        f"{service.url}/v1/quality", content=content if is_chunked else body, headers=headers
+    )
+    check_problem(answer, 413, "too-large")
+
+
+def test_what_is_no_http(service: ServiceProcess) -> None:
+    with connect(service) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+    with connect(service) as connection:
+        connection.sendall(b"GET /" + b"x" * 200_000)
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_it_answers_others_while_one_is_slow(service: ServiceProcess) -> None:
+    with connect(service), connect(service):
+        assert httpx.get(f"{service.url}/health/ready").json() == {"status": "ready"}
+
+
+def test_the_log_holds_no_names_keys_or_queries(service: ServiceProcess) -> None:
+    httpx.get(f"{service.url}/voiceprint/health", params={"key": "very-secret-key"})
+    httpx.get(f"{service.url}/v1/speakers/Jane Doe")
+    httpx.get(f"{service.url}/v1/speakers", params={"query": "Jane"})
+    log = service.log
+    assert "route=/v1/speakers/{name} status=404" in log
+    for secret in ["very-secret-key", "Jane", "?"]:
+        assert secret not in log
+
+
+# How it ends.
+
+
+def identify(url: str) -> int:
+    return httpx.post(f"{url}/v1/embed", files=files(speech(1)), timeout=60).status_code
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_stopping_finishes_what_was_accepted(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    options = ["--queue_size", "20", "--num_threads", "2", "--database", "sqlite:///v.sqlite3"]
+    with service_process(tmp_path, *options, FAKE_DELAY_S="0.4") as service:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(identify, service.url) for _ in range(8)]
+            # One is in each thread of the encoder; the rest waits.
+            wait_for_queue(service, 8)
+            service.process.send_signal(number)
+            assert [answer.result() for answer in answers] == [200] * 8
+        assert service.wait() == status
+        log = service.log
+    assert len(re.findall(r"^Stopping: finishing \d+ requests\.$", log, re.M)) == 1
+    assert "Traceback" not in log
+
+
+def wait_for_queue(service: ServiceProcess, depth: int) -> None:
+    for _ in range(200):
+        figures = httpx.get(f"{service.url}/metrics").text
+        if f"voiceprint_queue_depth {depth}.0" in figures:
+            return
+        time.sleep(0.02)
+    pytest.fail("the queue did not fill")
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
+    head = b"POST /v1/quality HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n"
+    options = ["--database", "sqlite:///v.sqlite3"]
+    with service_process(tmp_path, *options) as service, connect(service) as connection:
+        connection.sendall(head)
+        time.sleep(0.3)
+        service.process.send_signal(signal.SIGINT)
+        for _ in range(100):
+            if "Stopping" in service.log:
+                break
+            time.sleep(0.05)
+        service.process.send_signal(signal.SIGINT)
+        assert service.wait() == 130
+
+
+def test_a_full_queue_answers_at_once(tmp_path: Path) -> None:
+    options = ["--queue_size", "1", "--num_threads", "1", "--rate_limit", "0", "--json_logs"]
+    options += ["--database", "sqlite:///v.sqlite3"]
+    with service_process(tmp_path, *options, FAKE_DELAY_S="1.5") as service:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            accepted = [pool.submit(identify, service.url) for _ in range(2)]
+            wait_for_queue(service, 2)
+            answer = httpx.post(f"{service.url}/v1/embed", files=files(speech(1)))
+            assert not any(future.done() for future in accepted)
+            check_problem(answer, 503, "busy")
+            assert int(answer.headers["retry-after"]) >= 1
+            assert [future.result() for future in accepted] == [200, 200]
+        lines = [line for line in service.log.splitlines() if line.startswith("{")]
+    entries = [json.loads(line) for line in lines]
+    assert {entry["status"] for entry in entries if entry["route"] == "/v1/embed"} == {200, 503}
+
+
+# How it does not begin.
+
+
+def start(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("VOICEPRINT_")}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "fake_service.py"), *options],
+        cwd=folder,
+        env={**environment, **env},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+def test_a_port_in_use(service: ServiceProcess, tmp_path: Path) -> None:
+    result = start(tmp_path, "--port", str(service.port))
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: cannot listen on 127\.0\.0\.1 port .*\n", result.stderr)
+
+
+def test_without_a_token_it_stays_at_home(tmp_path: Path) -> None:
+    result = start(tmp_path, "--host", "0.0.0.0")
+    assert result.returncode == 2
+    assert "without a token the service listens on 127.0.0.1 only" in result.stderr
+    result = start(tmp_path, "--database", "mysql://user:secret@host/db")
+    assert result.returncode == 2
+    assert "secret" not in result.stdout + result.stderr
