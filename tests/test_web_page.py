@@ -1,7 +1,7 @@
 """The web page in a real Chromium, against the real service and model; the microphone plays files.
 
 One browser and one service serve most tests. Voices: `audio/a_*.wav` and `audio/b_*.wav` are
-enrolled through the microphone, the one of `audio_db/沙瑞金.wav` is a stranger.
+enrolled through the microphone; a synthetic one of `voices.py` is a stranger.
 """
 
 import base64
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser, Service, missing
-from voices import SAMPLE_RATE, write_wav
+from voices import SAMPLE_RATE, synthetic_speech, write_wav
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -65,6 +65,11 @@ def enrolled(one_browser: Browser, root: Path) -> None:
         one_browser.click("#enrol-result button")
 
 
+@pytest.fixture
+def stranger(tmp_path: Path) -> Path:
+    return write_wav(tmp_path / "stranger.wav", synthetic_speech(1, 0, duration_s=4.0))
+
+
 def choose(browser: Browser, card: str, path: Path) -> None:
     """Chooses a file in a card, as the dialog of the browser would."""
     browser.one(f"{card} [data-part=file]").send_keys(str(path))
@@ -99,8 +104,8 @@ def test_recognises_a_voice_from_the_microphone(
 
 
 @pytest.mark.usefixtures("enrolled")
-def test_refuses_a_stranger(browser: Browser, root: Path) -> None:
-    browser.record(RECOGNISE, root / "audio_db" / "沙瑞金.wav", seconds=3)
+def test_refuses_a_stranger(browser: Browser, stranger: Path) -> None:
+    browser.record(RECOGNISE, stranger, seconds=3)
     browser.wait_text("#recognise-result h2", "Nobody recognised.")
     assert "below the threshold 0.46" in browser.text("#recognise-result")
     assert browser.shown("#recognise-result .verdict.refused")
@@ -123,8 +128,8 @@ def test_verifies_a_claim_and_refuses_a_false_one(browser: Browser, root: Path) 
 
 
 @pytest.mark.usefixtures("enrolled")
-def test_a_lower_threshold_is_drawn_and_asked_for(browser: Browser, root: Path) -> None:
-    choose(browser, RECOGNISE, root / "audio_db" / "沙瑞金.wav")
+def test_a_lower_threshold_is_drawn_and_asked_for(browser: Browser, stranger: Path) -> None:
+    choose(browser, RECOGNISE, stranger)
     browser.wait_text("#recognise-result h2", "Nobody recognised.")
     browser.click("#strictness label:last-of-type")
     browser.wait_text("#recognise-result", "threshold 0.22")
