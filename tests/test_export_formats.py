@@ -258,6 +258,19 @@ def test_missing_package_is_named(
         comparison.export("onnx", tmp_path)
 
 
+def test_full_disk_is_told(
+    comparison: Comparison, tmp_path: Path, replaced: Callable[..., None]
+) -> None:
+    def write(model_path: str, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    replaced(write=write)
+    with pytest.raises(VoiceprintError, match=r"tiny\.onnx: can't be written \(No space left"):
+        comparison.export("onnx", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unusable_recordings_are_named_and_left_out(
     model: Path, recordings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,7 +157,8 @@ class Comparison:
 
         Raises:
             ModelError: If an embedding differs, or the model has no form in this format.
-            VoiceprintError: If a package is missing, or another folder has the name.
+            VoiceprintError: If a package is missing, the file can't be written, or another folder
+                has its name.
         """
         form = FORMATS[name]
         path = Path(output_dir) / (Path(self.model_path).stem + form.suffix)
@@ -171,6 +172,11 @@ class Comparison:
             raise VoiceprintError(
                 f"{path}: the package {error.name} is missing, expected it for {name}; "
                 "pip install -r requirements.txt, or leave it out of --formats"
+            ) from error
+        except OSError as error:
+            raise VoiceprintError(
+                f"{path}: can't be written ({error.strerror or error}), expected a folder with "
+                "room; choose another --output_dir"
             ) from error
         return replace(result, path=path)
 

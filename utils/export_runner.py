@@ -75,7 +75,9 @@ def load_tflite(path: str | Path, num_threads: int) -> Embed:
     with stderr_closed(), warnings.catch_warnings():
         # Says that the interpreter moves to the package ai-edge-litert, with the same interface.
         warnings.simplefilter("ignore")
-        interpreter = tf.lite.Interpreter(str(path), num_threads=num_threads)
+        # Read, not mapped: a file in use could not be renamed on Windows.
+        content = Path(path).read_bytes()
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads)
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     size = 0
 
