@@ -77,3 +77,8 @@ def clean_name(text: str) -> str:
 def fold_name(name: str) -> str:
     """Returns the form in which names are compared: "Tom" and "tom" are one speaker."""
     return unicodedata.normalize("NFC", name.casefold())
+
+
+def is_storable(text: str) -> bool:
+    """Tells whether a database can look for a text: no NUL and no half of a surrogate pair."""
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)

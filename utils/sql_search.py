@@ -9,6 +9,7 @@ from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import Connection, cast, func, select, text
 
 from utils.audio import FloatArray
+from utils.speaker_names import fold_name, is_storable
 from utils.sql_engine import Database
 from utils.sql_schema import info, keys, removals, speakers, vectors
 from utils.sql_voices import KEPT_REMOVALS, Voices
@@ -42,10 +43,12 @@ class Search:
         self, embedding: FloatArray, top_k: int | None, names: Sequence[str] | None = None
     ) -> list[tuple[str, float]]:
         """Returns `(name, score)` of the most alike, the best first; see `VectorIndex.best`."""
-        if self.uses_vector_index and top_k is not None and names is None:
+        if not self.uses_vector_index or top_k is None:
+            index = self._refresh()
+            return [] if index is None else index.best(embedding, top_k, names)
+        if names is None:
             return self._best_in_database(embedding, top_k)
-        index = self._refresh()
-        return [] if index is None else index.best(embedding, top_k, names)
+        return self._best_of_names(embedding, top_k, names)
 
     def build_vector_index(self, min_speakers: int = VECTOR_INDEX_MIN_SPEAKERS) -> bool:
         """Turns to pgvector's index from a number of speakers on; builds it if it is missing.
@@ -83,20 +86,31 @@ class Search:
 
     def _best_in_database(self, embedding: FloatArray, top_k: int) -> list[tuple[str, float]]:
         """Asks pgvector's index."""
-        column = cast(vectors.c.embedding, VECTOR(len(embedding)))
-        distance = column.cosine_distance(embedding)
-        query = (
-            select(speakers.c.name, distance.label("distance"))
-            .join(vectors, vectors.c.speaker_id == speakers.c.id)
-            .where(vectors.c.model_id == self._voices.model_id)
-            .order_by(distance)
-            .limit(top_k)
-        )
+        query, distance = self._distances(embedding)
         ef_search = min(max(EF_SEARCH, 2 * top_k), 1000)
         with self._database.read() as connection:
             connection.execute(text(f"SET LOCAL hnsw.ef_search = {ef_search}"))
-            found = connection.execute(query).all()
+            found = connection.execute(query.order_by(distance).limit(top_k)).all()
         return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in found]
+
+    def _best_of_names(
+        self, embedding: FloatArray, top_k: int, names: Sequence[str]
+    ) -> list[tuple[str, float]]:
+        """Compares with some speakers, without the index: it might pass over them."""
+        query, _ = self._distances(embedding)
+        folded = sorted({fold_name(name) for name in names if is_storable(name)})
+        with self._database.read() as connection:
+            found = connection.execute(query.where(speakers.c.folded_name.in_(folded))).all()
+        best = sorted(found, key=lambda row: float(row.distance))[: max(top_k, 0)]
+        return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in best]
+
+    def _distances(self, embedding: FloatArray) -> tuple[Any, Any]:
+        """Returns the query for all speakers' names and distances, and the distance."""
+        column = cast(vectors.c.embedding, VECTOR(len(embedding)))
+        distance = column.cosine_distance(embedding)
+        query = select(speakers.c.name, distance.label("distance"))
+        query = query.join(vectors, vectors.c.speaker_id == speakers.c.id)
+        return query.where(vectors.c.model_id == self._voices.model_id), distance
 
     def _refresh(self) -> VectorIndex | None:
         """Brings the matrix up to date; the database is asked every time, and mostly once."""

@@ -20,7 +20,7 @@ from utils.errors import (
     TooManyRecordingsError,
     UnknownSpeakerError,
 )
-from utils.speaker_names import clean_name, fold_name
+from utils.speaker_names import clean_name, fold_name, is_storable
 from utils.sql_audio import to_playable
 from utils.sql_engine import Database
 from utils.sql_records import IfExists, NewRecording, Removal, Speaker
@@ -153,8 +153,7 @@ class SpeakerStore:
             query: Only names that contain this, in small or capital letters.
         """
         condition = speakers.c.folded_name.contains(fold_name(query), autoescape=True)
-        # A name holds no such character, and databases refuse to search for it.
-        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in query):
+        if not is_storable(query):
             return [], 0
         with self._database.read() as connection:
             counted = select(func.count()).select_from(speakers)
