@@ -100,7 +100,7 @@ def make_app(
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Gate, settings=settings, tokens=tokens)
+    app.add_middleware(Gate, settings=settings, tokens=tokens, check_room=pool.check_room)
     app.add_middleware(Observation, metrics=metrics)
     return app
 

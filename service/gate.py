@@ -7,6 +7,7 @@ read and no half request takes a place in the queue.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
@@ -36,17 +37,21 @@ ALLOWED_HOSTS = LOOPBACK | {"[::1]"}
 class Gate:
     """ASGI middleware that lets through what may pass, with its body and its actor."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, tokens: Tokens) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, tokens: Tokens, check_room: Callable[[], None]
+    ) -> None:
         """Wraps an application.
 
         Args:
             app: What is behind the gate.
             settings: The limits.
             tokens: Who may pass.
+            check_room: Raises Problem if no recording can be taken now.
         """
         self.app = app
         self.settings = settings
         self.tokens = tokens
+        self.check_room = check_room
         self.rates = RateLimiter(settings.rate_limit)
         self.failures = RateLimiter(FAILED_TOKENS_A_MINUTE)
         self._num_held = 0
@@ -70,6 +75,8 @@ class Gate:
             try:
                 self._check_origin(scope["method"], headers)
                 self._admit(scope, headers)
+                if headers.get("content-type", "").lower().startswith("multipart/"):
+                    self.check_room()
                 chunks = deque() if is_finished else await self._read_body(headers, receive_noted)
             except Problem as problem:
                 if not is_finished and "expect" not in headers:

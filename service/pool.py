@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from service.problems import retry_later
+from service.problems import Problem, retry_later
 
 T = TypeVar("T")
 
@@ -48,6 +48,15 @@ class EncodingPool:
         """Jobs that run or wait."""
         return self._num_pending
 
+    def check_room(self) -> None:
+        """Tells early, before an upload is read, that there is no room for it.
+
+        Raises:
+            Problem: 503 with Retry-After, if the queue is full.
+        """
+        if self._num_pending >= self.num_threads + self.queue_size:
+            raise self._busy()
+
     def submit(self, jobs: Sequence[Callable[[], T]]) -> "list[Future[T]]":
         """Accepts all jobs or none.
 
@@ -58,11 +67,7 @@ class EncodingPool:
             room = self.num_threads + self.queue_size - self._num_pending
             # More recordings than the whole queue holds are accepted when there is nothing else.
             if len(jobs) > room and self._num_pending:
-                raise retry_later(
-                    "busy",
-                    f"{self._num_pending} recordings are waiting, the most that may",
-                    self._num_pending * self._mean_s / self.num_threads,
-                )
+                raise self._busy()
             self._num_pending += len(jobs)
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.num_threads, "encode")
@@ -74,6 +79,14 @@ class EncodingPool:
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True)
+
+    def _busy(self) -> Problem:
+        """Returns the refusal, which tells how long the queue will take."""
+        return retry_later(
+            "busy",
+            f"{self._num_pending} recordings are being encoded or wait, which is all that may",
+            self._num_pending * self._mean_s / self.num_threads,
+        )
 
     def _run(self, job: Callable[[], Any]) -> Any:
         """Runs a job and counts it."""
