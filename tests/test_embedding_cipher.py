@@ -29,12 +29,12 @@ def test_what_is_sealed_opens_in_its_place_only(text: bytes, place: str) -> None
 
 def test_read_key() -> None:
     assert read_key({}) is None and read_key({KEY_VARIABLE: " "}) is None
-    for encoded in (base64.b64encode(KEY), base64.urlsafe_b64encode(KEY)):
-        assert read_key({KEY_VARIABLE: f" {encoded.decode()}\n"}) == KEY
+    for encoded in (base64.b64encode(KEY).decode(), KEY.hex(), KEY.hex().upper()):
+        assert read_key({KEY_VARIABLE: f" {encoded}\n"}) == KEY
 
 
 @pytest.mark.parametrize(
-    "text", ["secret", "A" * 40, "ä" * 44, base64.b64encode(bytes(31)).decode()]
+    "text", ["secret", "A" * 40, "ab" * 31, "ä" * 44, base64.b64encode(bytes(31)).decode()]
 )
 def test_what_is_no_key_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(DatabaseError, match="does not hold a key") as error:
@@ -59,7 +59,7 @@ def test_check() -> None:
     assert KeyRing().check_text() is None
     KeyRing(KEY).check(text, "d")
     KeyRing().check(None, "d")
-    with pytest.raises(DatabaseError, match="d is encrypted; give its key in VOICEPRINT_DATABASE"):
+    with pytest.raises(DatabaseError, match="d is encrypted; give its key in VOICEPRINT_KEY"):
         KeyRing().check(text, "d")
     with pytest.raises(DatabaseError, match="d is encrypted with another key"):
         KeyRing(bytes(32)).check(text, "d")

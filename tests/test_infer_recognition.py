@@ -209,12 +209,12 @@ def test_sound_is_kept_in_sql_if_asked() -> None:
 
 def test_an_encrypted_database_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--database", "sqlite:///v.sqlite3"]
-    monkeypatch.setenv("VOICEPRINT_DATABASE_KEY", "A" * 43 + "=")
+    monkeypatch.setenv("VOICEPRINT_KEY", "A" * 43 + "=")
     infer_recognition.main(["--register", "甲", "known.wav", *options])
     assert infer_recognition.main(["--recognize", "known.wav", *options]) == 0
-    monkeypatch.setenv("VOICEPRINT_DATABASE_KEY", "too short")
-    with pytest.raises(DatabaseError, match="VOICEPRINT_DATABASE_KEY does not hold a key"):
+    monkeypatch.setenv("VOICEPRINT_KEY", "too short")
+    with pytest.raises(DatabaseError, match="VOICEPRINT_KEY does not hold a key"):
         infer_recognition.main(["--list", *options])
-    monkeypatch.delenv("VOICEPRINT_DATABASE_KEY")
+    monkeypatch.delenv("VOICEPRINT_KEY")
     with pytest.raises(DatabaseError, match="is encrypted; give its key"):
         infer_recognition.main(["--list", *options])

@@ -250,7 +250,7 @@ def test_address_from_the_environment(
     capsys: pytest.CaptureFixture[str], audio_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VOICEPRINT_DATABASE", "sqlite:///v.sqlite3")
-    monkeypatch.setenv("VOICEPRINT_DATABASE_KEY", "A" * 43 + "=")
+    monkeypatch.setenv("VOICEPRINT_KEY", "A" * 43 + "=")
     assert run(capsys, "audio_db", "env")[1] == [3, 7, 0, 0, 0]
     assert run(capsys, "env", "back")[1] == [3, 7, 0, 0, 0]
     assert recordings_of(Path("back")) == recordings_of(audio_db)

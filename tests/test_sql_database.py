@@ -404,9 +404,7 @@ def test_encrypted_database(open_it: Opener, kept: bool) -> None:
     assert again.score("a", query) == pytest.approx(1, abs=1e-6)
     sound = again.recording_audio("a", again.recordings("a")[0].id)
     assert (sound is not None) is kept
-    with pytest.raises(
-        DatabaseError, match="is encrypted; give its key in VOICEPRINT_DATABASE_KEY"
-    ):
+    with pytest.raises(DatabaseError, match="is encrypted; give its key in VOICEPRINT_KEY"):
         open_it()
     with pytest.raises(DatabaseError, match="encrypted with another key"):
         open_it(key=bytes(32))

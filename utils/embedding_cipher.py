@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from utils.errors import DatabaseError
 
-KEY_VARIABLE = "VOICEPRINT_DATABASE_KEY"
+KEY_VARIABLE = "VOICEPRINT_KEY"
 """Environment variable of the master key; a command line could be read by others."""
 
 KEY_BYTES = 32
@@ -40,21 +40,22 @@ def read_key(environment: Mapping[str, str] | None = None) -> bytes | None:
         environment: Where to look, the process's own if None.
 
     Raises:
-        DatabaseError: If the variable does not hold 32 bytes in base64.
+        DatabaseError: If the variable does not hold 32 bytes, in hexadecimal or base64.
     """
     text = (os.environ if environment is None else environment).get(KEY_VARIABLE, "").strip()
     if not text:
         return None
-    try:
-        key = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise DatabaseError(
-            f"{KEY_VARIABLE} does not hold a key, expected {KEY_BYTES} random bytes in base64; "
-            "docs/database.md shows how to make one"
-        )
-    return key
+    for decode in (bytes.fromhex, lambda value: base64.b64decode(value, validate=True)):
+        try:
+            key = decode(text)
+        except (binascii.Error, ValueError):
+            continue
+        if len(key) == KEY_BYTES:
+            return key
+    raise DatabaseError(
+        f"{KEY_VARIABLE} does not hold a key, expected {KEY_BYTES} random bytes as "
+        f"{2 * KEY_BYTES} hexadecimal digits or in base64; docs/database.md shows how to make one"
+    )
 
 
 def seal(key: bytes, text: bytes, place: str) -> bytes:
