@@ -1,6 +1,8 @@
 """Migrations, unreachable databases, and what is left on the disk after a kill or a deletion."""
 
 import base64
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,6 +20,7 @@ from postgres_server import PostgresServer
 from sqlalchemy import inspect
 from voices import synthetic_speech
 
+from utils.embedding_cipher import KEY_VARIABLE, read_key
 from utils.errors import DatabaseError
 from utils.sql_database import NewRecording, SqlVoiceprintDatabase
 from utils.sql_engine import MIGRATIONS, SCHEMA_HEAD, Database, migrate
@@ -338,3 +341,63 @@ def test_encrypted_file_holds_nothing_readable(tmp_path: Path) -> None:
     assert all(plain[start : start + 16] not in raw for start in range(0, len(plain) - 16, 999))
     assert key not in raw and base64.b64encode(key) not in raw
     assert len(opened) == 2 and not any(record_key in raw for record_key in opened)
+
+
+def commands_of_the_guide(language: str) -> list[str]:
+    text = (ROOT / "docs" / "database.md").read_text(encoding="utf-8")
+    blocks = re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines()]
+
+
+def test_what_the_guide_says_empties_the_files_of_postgresql(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    database = SqlVoiceprintDatabase(postgres_url)
+    for seed in range(20):
+        database.enrol(f"s{seed}", [NewRecording(embedding(seed), 1, None, 1)])
+    vector = embedding(3).astype("<f4").tobytes()
+    with database._database.read() as connection:
+        keys = connection.exec_driver_sql("SELECT stored FROM voiceprint_keys").scalars().all()
+    engine = database._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def data_files() -> bytes:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("CHECKPOINT")
+        folder = postgres_server.folder / "data" / "base"
+        return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+    gone = [bytes(key[:32]) for key in keys[6:8]]
+    raw = data_files()
+    assert vector in raw and all(key in raw for key in gone)
+    database.remove("s3")
+    with engine.connect() as connection:
+        for command in commands_of_the_guide("sql"):
+            if command.startswith("VACUUM"):
+                connection.exec_driver_sql(command.rstrip(";"))
+    raw = data_files()
+    assert vector not in raw and not any(key in raw for key in gone)
+    assert embedding(4).astype("<f4").tobytes() in raw
+    assert database.identify(embedding(4))[0][0] == "s4"
+    database.close()
+
+
+def test_the_guides_way_to_a_key(tmp_path: Path) -> None:
+    commands = commands_of_the_guide("shell")
+    (make,) = [command for command in commands if "token_hex" in command]
+    make = make.replace("python", sys.executable, 1)
+    subprocess.run(make, shell=True, check=True, cwd=tmp_path)
+    key = read_key({KEY_VARIABLE: (tmp_path / "database.key").read_text()})
+    assert key is not None and len(key) == 32
+
+
+def test_the_guides_backup_is_whole(tmp_path: Path) -> None:
+    database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/voices.sqlite3")
+    database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
+    (backup,) = [line for line in commands_of_the_guide("shell") if "backup.sqlite3" in line]
+    if shutil.which("sqlite3") is None:
+        pytest.skip("the program sqlite3 is not installed")
+    subprocess.run(backup, shell=True, check=True, cwd=tmp_path)
+    database.close()
+    copy = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/backup.sqlite3", create=False)
+    assert copy.identify(embedding(0))[0][0] == "a"
+    copy.close()

@@ -247,6 +247,8 @@ def _make_engine(parsed: URL, is_sqlite: bool) -> Engine:
         options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
     else:
         options["pool_pre_ping"] = True
+        # Whatever the server's default is: a writer waits for the one before and sees its work.
+        options["isolation_level"] = "READ COMMITTED"
         options["connect_args"] = {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "voiceprint",
