@@ -68,18 +68,11 @@ async def identify(
     (voice,) = await service.reader.read([("file", file)])
     found = await service.call(lambda: {service.database.find(n): n for n in spellings})
     found.pop(None, None)
-    matches = []
-    if found:
-        names = [name for name in found if name is not None]
-        matches = await service.call(
-            service.database.identify, voice.vector, candidates=names, top_k=1
-        )
-    name, score = matches[0] if matches else ("", 0.0)
-    is_accepted = bool(matches) and score >= service.encoder.strict_threshold
-    service.metrics.decisions.labels("identify", "accepted" if is_accepted else "rejected").inc()
-    outcome = "accepted" if is_accepted else "rejected"
-    await service.note(request, "identify", name if is_accepted else "", outcome, score)
-    speaker_id = spellings[found[name]] if is_accepted else ""
+    names = [name for name in found if name is not None]
+    threshold = service.encoder.strict_threshold
+    name, matches = await service.search(request, voice.vector, threshold, candidates=names)
+    score = matches[0][1] if matches else 0.0
+    speaker_id = "" if name is None else spellings[found[name]]
     return {"speaker_id": speaker_id, "score": round(score, 4)}
 
 

@@ -17,6 +17,7 @@ from service.schemas import speaker_document
 from service.settings import Settings
 from service.voice_folder import VoiceFolder
 from service.voices import Encoder, VoiceReader
+from utils.audio import FloatArray
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import clean_name
 from utils.sql_database import SqlVoiceprintDatabase
@@ -74,18 +75,47 @@ class Service:
         self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None
     ) -> None:
         """Writes a line of the audit log; it is on the disk before the client is answered."""
-        await self.call(
-            self.database.append_audit,
-            actor=request.state.actor or "nobody",
-            action=action,
-            speaker=speaker,
-            outcome=outcome,
-            score=score,
+        actor = request.state.actor
+        await self.call(self.write_audit, actor, action, speaker, outcome, score)
+
+    def write_audit(
+        self, actor: str | None, action: str, speaker: str, outcome: str, score: float | None
+    ) -> None:
+        """Writes a line of the audit log, in a thread of the database."""
+        self.database.append_audit(
+            actor=actor or "nobody", action=action, speaker=speaker, outcome=outcome, score=score
         )
 
+    async def search(
+        self,
+        request: Request,
+        embedding: FloatArray,
+        threshold: float,
+        *,
+        candidates: list[str] | None = None,
+        top_k: int = 1,
+    ) -> tuple[str | None, list[tuple[str, float]]]:
+        """Finds whose voice it is, counts the decision and writes it to the audit log.
 
-def get_service(request: Request) -> Service:
-    """Returns the service that a request is for."""
+        Returns:
+            The name, None if nobody's score reaches the threshold; and the best matches.
+        """
+        actor = request.state.actor
+
+        def run() -> tuple[str | None, list[tuple[str, float]]]:
+            matches = self.database.identify(embedding, candidates=candidates, top_k=top_k)
+            score = matches[0][1] if matches else None
+            name = matches[0][0] if score is not None and score >= threshold else None
+            outcome = "rejected" if name is None else "accepted"
+            self.write_audit(actor, "identify", name or "", outcome, score)
+            self.metrics.decisions.labels("identify", outcome).inc()
+            return name, matches
+
+        return await self.call(run)
+
+
+async def get_service(request: Request) -> Service:
+    """Returns the service that a request is for; async, since others take a thread each time."""
     return cast(Service, request.app.state.service)
 
 

@@ -141,18 +141,12 @@ async def identify(
     names = None if candidates is None else await _check_candidates(service, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
     (voice,) = await service.reader.read([("file", file)])
-    matches = await service.call(
-        service.database.identify, voice.vector, candidates=names, top_k=top_k
+    name, matches = await service.search(
+        request, voice.vector, threshold, candidates=names, top_k=top_k
     )
-    best = matches[0] if matches else None
-    name = best[0] if best is not None and best[1] >= threshold else None
-    score = best[1] if best is not None else None
-    _count(service, "identify", name is not None)
-    outcome = "rejected" if name is None else "accepted"
-    await service.note(request, "identify", name or "", outcome, score)
     return {
         "name": name,
-        "score": score,
+        "score": matches[0][1] if matches else None,
         "threshold": threshold,
         "matches": [
             {"name": other, "score": value, "probability": service.encoder.probability(value)}

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import h11
@@ -47,8 +47,16 @@ def bind_socket(settings: Settings) -> socket.socket:
     return bound
 
 
-def run_server(app: FastAPI, settings: Settings, bound: socket.socket) -> int:
+def run_server(
+    app: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[], None]
+) -> int:
     """Serves until Ctrl-C or SIGTERM, and finishes what was accepted.
+
+    Args:
+        app: The application.
+        settings: Time limits.
+        bound: The port.
+        on_ready: Called once when connections are accepted.
 
     Returns:
         The signal that ended it, or 0.
@@ -64,7 +72,7 @@ def run_server(app: FastAPI, settings: Settings, bound: socket.socket) -> int:
         backlog=BACKLOG,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
-    server = Server(config)
+    server = Server(config, on_ready)
     server.run(sockets=[bound])
     return server.signal_number
 
@@ -77,6 +85,15 @@ class Server(uvicorn.Server):
     """
 
     signal_number = 0
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        self._on_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

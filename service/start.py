@@ -157,16 +157,19 @@ def _serve(
     for path, reason in [*database.rejected, *(folder.rejected if folder else [])]:
         print(f"warning: {path} is left out: {reason}", flush=True)
     app = make_app(settings, encoder, database, folder)
-    host, port = bound.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    has_tokens = app.state.service.auth_required
-    print(f"{database.count()} speakers enrolled.")
-    print(f"Web page:  {address}/")
-    print(f"Interface: {address}/docs")
-    if not has_tokens:
-        print("Without a token only programs of this machine can reach it.")
-    print("Ctrl-C stops it.", flush=True)
+    num_speakers = database.count()
+
+    def tell() -> None:
+        host, port = bound.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        print(f"{num_speakers} speakers enrolled.")
+        print(f"Web page:  {address}/")
+        print(f"Interface: {address}/docs")
+        if not app.state.service.auth_required:
+            print("Without a token only programs of this machine can reach it.")
+        print("Ctrl-C stops it.", flush=True)
+
     try:
-        return run_server(app, settings, bound)
+        return run_server(app, settings, bound, tell)
     finally:
         database.close()

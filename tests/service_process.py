@@ -32,11 +32,11 @@ class ServiceProcess:
                 env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env},
             )
         deadline = time.monotonic() + START_S
-        while not (found := re.search(r"Web page:\s+(http\S+)/\n", self.log)):
+        while "Ctrl-C stops it." not in self.log:
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)
-        self.url = found[1]
+        self.url = re.findall(r"Web page:\s+(http\S+)/\n", self.log)[0]
         self.port = int(self.url.rsplit(":", 1)[1])
 
     @property

@@ -74,8 +74,8 @@ def measure_quality(waveform: FloatArray) -> Quality:
     """
     waveform = np.asarray(waveform, dtype=np.float32)
     power = _frame_power(waveform)
-    mask = speech_mask(waveform)[: len(power)]
-    speech = power[mask] if mask.any() else power
+    mask = speech_mask(waveform)
+    speech = power[mask[: len(power)]] if mask[: len(power)].any() else power
     level = _decibels(float(speech.mean())) if len(speech) else FLOOR_DBFS
     noise_power = 0.0
     if len(power):
@@ -87,8 +87,10 @@ def measure_quality(waveform: FloatArray) -> Quality:
     is_clipped = np.abs(waveform) >= CLIPPING_LEVEL
     in_run = is_clipped & (np.roll(is_clipped, 1) | np.roll(is_clipped, -1))
     clipped = float(in_run.mean()) if len(waveform) else 0.0
-    frames = np.repeat(speech_mask(waveform), FRAME_SAMPLES)[: len(waveform)]
-    speech_s = float(frames.sum()) / SAMPLE_RATE
+    num_samples = FRAME_SAMPLES * int(mask.sum())
+    if len(mask) and mask[-1]:
+        num_samples -= FRAME_SAMPLES * len(mask) - len(waveform)  # the last frame may be cut off
+    speech_s = num_samples / SAMPLE_RATE
     checks = {
         "quiet": level < QUIET_DBFS,
         "clipped": clipped > CLIPPED_FRACTION,

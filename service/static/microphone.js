@@ -3,6 +3,7 @@
 import { peak } from './waveform.js';
 
 const WORKLET_URL = new URL('microphone-worklet.js', import.meta.url);
+const START_TIMEOUT_S = 4; // a microphone that has sent nothing by then sends nothing
 const SCRIPT_BLOCK = 2048; // samples, for browsers without AudioWorklet
 
 // What makes a telephone call pleasant changes the voice: echo cancellation and noise suppression
@@ -26,6 +27,7 @@ const REASONS = {
   NotAllowedError: 'refused',
   SecurityError: 'refused',
   NotFoundError: 'absent',
+  OverconstrainedError: 'absent', // so WebKit calls it
   NotReadableError: 'busy',
   AbortError: 'busy',
 };
@@ -33,11 +35,9 @@ const REASONS = {
 async function openStream() {
   if (!window.isSecureContext) throw new MicrophoneError('insecure');
   if (!navigator.mediaDevices?.getUserMedia) throw new MicrophoneError('unsupported');
-  const open = (audio) => navigator.mediaDevices.getUserMedia({ audio });
   try {
-    return await open(CONSTRAINTS);
+    return await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
   } catch (error) {
-    if (error.name === 'OverconstrainedError') return open(true);
     throw new MicrophoneError(REASONS[error.name] ?? 'failed', error.name);
   }
 }
@@ -95,11 +95,15 @@ export class Recording {
       for (const track of stream.getTracks()) {
         track.addEventListener('ended', () => this.fail(new MicrophoneError('lost')));
       }
-      await context.resume();
+      context.resume().catch(() => {}); // waits for ever where there is nothing to play sound on
       const tap = await makeTap(context, (block) => this.take(block, context.sampleRate));
       const mute = new GainNode(context, { gain: 0 });
       // Browsers run a node only if its sound goes somewhere.
       context.createMediaStreamSource(stream).connect(tap).connect(mute).connect(context.destination);
+      const start = setTimeout(() => {
+        if (this.numSamples === 0) this.fail(new MicrophoneError('busy'));
+      }, 1000 * START_TIMEOUT_S);
+      this.outcome.catch(() => {}).then(() => clearTimeout(start));
       if ((await this.outcome) === 'cancelled') return null;
       return this.result(context.sampleRate);
     } catch (error) {
