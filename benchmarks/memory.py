@@ -32,7 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--minutes", type=positive_float, default=60.0, help="length of the long recording")
-    add("--num_files", type=positive_int, default=1500, help="files of the many")
+    add("--num_files", type=positive_int, default=1000, help="files of the many")
     add("--model_path", help="model (default: the encoder's)")
     add_json_option(parser)
     add("--side", choices=["long", "many"], help=argparse.SUPPRESS)

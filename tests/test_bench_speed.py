@@ -173,12 +173,31 @@ def test_training_step(
     text = capsys.readouterr().out
     assert "Losses of this project's network over 4 steps" in text
     assert "GFLOP/s in float32" in text
+    assert f"and {number(rows[0][3])} is reached" in text
     stock, ours = curves
     assert number(rows[0][3]) == round(stock.step_s / ours.step_s, 1)
     assert len(stock.losses) == len(ours.losses) == len(ours.seconds) == 4
     assert np.max(np.abs(np.subtract(stock.losses, ours.losses))) < 0.2
     # Another batch has another loss: the sides do not agree by standing still.
     assert np.ptp(stock.losses) > 0.01
+
+
+def test_stages_are_those_of_the_network() -> None:
+    import keras
+
+    from utils.resnet import build_resnet34
+
+    args = training_step.parse_args(["--widths", "1", "2", "3", "4"])
+    found: dict[tuple[int, int], int] = {}
+    for layer in build_resnet34(2, (1, 2, 3, 4)).layers:
+        if not isinstance(layer, keras.layers.Conv2D):
+            continue
+        if layer.kernel_size == (3, 3) and layer.strides == (1, 1):
+            key = layer.output.shape[1], layer.filters
+            found[key] = found.get(key, 0) + 1
+    stages = training_step.stages(args)
+    assert {(height, channels): count for height, _, channels, count in stages} == found
+    assert [width for _, width, _, _ in stages] == [65, 33, 17, 17]
 
 
 def test_seed_batch_is_the_same_batch() -> None:
