@@ -324,6 +324,25 @@ def test_deletion_empties_the_log_while_others_read(tmp_path: Path) -> None:
     other.close()
 
 
+def test_deletion_that_was_killed_before_its_end_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/v.sqlite3"
+    first = SqlVoiceprintDatabase(url)
+    for seed in range(10):
+        first.enrol(f"s{seed}", [NewRecording(embedding(seed), 1, None, 1)])
+    keys = [piece for piece in needles(first, ["s5"]) if len(piece) == 32]
+    # The deletion is on the disk, and the log, which still holds the keys, is not yet emptied.
+    monkeypatch.setattr(first._database, "forget", lambda: None)
+    first.remove("s5")
+    assert all(key in files_of(tmp_path) for key in keys)
+    second = SqlVoiceprintDatabase(url)
+    raw = files_of(tmp_path)
+    assert len(keys) == 2 and not any(key in raw for key in keys)
+    first.close()
+    second.close()
+
+
 def test_encrypted_file_holds_nothing_readable(tmp_path: Path) -> None:
     key = bytes(range(32))
     url = f"sqlite:///{tmp_path}/v.sqlite3"

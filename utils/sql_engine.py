@@ -76,6 +76,10 @@ class Database:
         )
         try:
             self._migrate(create)
+            if self.is_sqlite:
+                # A process that was killed may have left the log of a deletion.
+                with self.told(), self._write_lock:
+                    self._checkpoint(1)
         except BaseException:
             self.engine.dispose()
             raise
@@ -95,15 +99,14 @@ class Database:
             with self._writer.begin() as connection:
                 yield connection
             if self._must_checkpoint:
-                self._checkpoint()
+                self._checkpoint(1)
 
     def forget(self) -> None:
         """Removes what was overwritten or deleted from SQLite's log too; after the write."""
         if not self.is_sqlite:
             return
         with self.told(), self._write_lock:
-            self._must_checkpoint = True
-            self._checkpoint()
+            self._checkpoint(CHECKPOINT_TRIES)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -125,13 +128,14 @@ class Database:
         reason = re.sub(r"\s+", " ", lines[0])[:200]
         return reason.replace(self._password, "***") if self._password else reason
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, num_tries: int) -> None:
         """Copies the log into the file and cuts it to nothing, as soon as no reader needs it."""
+        self._must_checkpoint = True
         with self.engine.connect() as connection:
             cursor = connection.connection.cursor()
             cursor.execute("PRAGMA busy_timeout = 100")
             try:
-                for _ in range(CHECKPOINT_TRIES):
+                for _ in range(num_tries):
                     try:
                         is_busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                     except sqlite3.OperationalError as error:
