@@ -162,8 +162,15 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is served."""
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
 def page(
     encoder: SpeakerEncoder,
+    folder: Path,
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Any]:
@@ -173,7 +180,6 @@ def page(
     if chromium is None or driver_path is None:
         pytest.skip("chromium and chromedriver are not installed")
     webdriver = pytest.importorskip("selenium.webdriver")
-    folder = tmp_path_factory.mktemp("page")
     (folder / "index.html").write_text(block("html"), encoding="utf-8")
     for file in [*fetch_runtime(request.config).iterdir(), MODEL, *RECORDINGS]:
         shutil.copy(file, folder)
@@ -212,6 +218,19 @@ def test_page_computes_the_embedding_of_the_toolkit(
     embedding = page.execute_async_script(EMBED, path.name)
     assert isinstance(embedding, list), embedding
     assert float(np.array(embedding) @ encoder.embed_file(path)) >= 0.9999
+
+
+def test_page_resamples_and_mixes_other_recordings(
+    page: Any, folder: Path, encoder: SpeakerEncoder
+) -> None:
+    import soxr
+
+    speech = soxr.resample(load_audio(RECORDINGS[0]), 16000, 44100)
+    soundfile.write(folder / "stereo.flac", np.stack([speech, 0.5 * speech], axis=1), 44100)
+    embedding = page.execute_async_script(EMBED, "stereo.flac")
+    assert isinstance(embedding, list), embedding
+    # The document says 0.99: the browser's resampler rounds off the highest frequencies.
+    assert float(np.array(embedding) @ encoder.embed_file(folder / "stereo.flac")) >= 0.98
 
 
 def test_page_answers_for_two_chosen_files(
