@@ -200,7 +200,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             figures = ask(in_database, questions[:20], answers[:20])
             add("PostgreSQL, exact in the database", figures, "")
             start = time.perf_counter()
-            database._search.build_vector_index(min_speakers=1)
+            database._search.build_vector_index()
             ready = f"{time.perf_counter() - start:.0f} s"
             add("PostgreSQL, HNSW index", ask(database.identify, questions, answers), ready)
             database.close()

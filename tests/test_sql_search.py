@@ -1,6 +1,7 @@
 """pgvector's index finds the same as the memory, and follows changes."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -51,9 +52,9 @@ def test_index_finds_the_same_and_follows_changes(
 ) -> None:
     questions = [2 * embedding(seed) + embedding(seed + 1) for seed in range(9)]
     exact = [database.identify(question, top_k=5) for question in questions]
-    assert not database._search.build_vector_index(min_speakers=301)
     assert not database._search.uses_vector_index
-    assert database._search.build_vector_index(min_speakers=300)
+    database._search.build_vector_index()
+    assert database._search.uses_vector_index
     assert VECTOR_INDEX in plan(database)
     for question, expected in zip(questions, exact, strict=True):
         found = database.identify(question, top_k=5)
@@ -76,25 +77,50 @@ def test_index_finds_the_same_and_follows_changes(
     other.close()
 
 
-def test_index_is_found_at_the_next_start_and_mended(
+def test_index_is_built_beside_the_questions_and_found_at_the_next_start(
     database: SqlVoiceprintDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "utils.sql_search.Search.build_vector_index.__defaults__", (300,), raising=True
-    )
+    monkeypatch.setattr("utils.sql_search.VECTOR_INDEX_MIN_SPEAKERS", 301)
+    database.identify(embedding(0))
+    assert database._search._builder is None
+    monkeypatch.setattr("utils.sql_search.VECTOR_INDEX_MIN_SPEAKERS", 300)
+    assert database.identify(embedding(3))[0] == ("s3", pytest.approx(1, abs=1e-5))
+    assert database._search._builder is not None
+    database._search._builder.join()
+    assert database._search.uses_vector_index
     opened = SqlVoiceprintDatabase(postgres_url)
     assert opened._search.uses_vector_index
-    with opened._database.write() as connection:
+    assert opened.identify(embedding(3))[0] == ("s3", pytest.approx(1, abs=1e-5))
+    opened.close()
+
+
+def test_index_of_an_interrupted_build_is_made_again(
+    database: SqlVoiceprintDatabase, postgres_url: str
+) -> None:
+    database._search.build_vector_index()
+    with database._database.write() as connection:
         # What a killed build leaves behind.
         connection.execute(
             text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(:name)"),
             {"name": VECTOR_INDEX},
         )
-    again = SqlVoiceprintDatabase(postgres_url)
-    assert again.identify(embedding(3))[0] == ("s3", pytest.approx(1, abs=1e-5))
-    assert VECTOR_INDEX in plan(again)
+    opened = SqlVoiceprintDatabase(postgres_url)
+    assert not opened._search.uses_vector_index
+    opened._search.build_vector_index()
+    assert opened.identify(embedding(3))[0] == ("s3", pytest.approx(1, abs=1e-5))
+    assert VECTOR_INDEX in plan(opened)
     opened.close()
-    again.close()
+
+
+def test_processes_that_build_at_once_build_one(
+    database: SqlVoiceprintDatabase, postgres_url: str
+) -> None:
+    databases = [database, *(SqlVoiceprintDatabase(postgres_url) for _ in range(3))]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda each: each._search.build_vector_index(), databases))
+    assert all(each.identify(embedding(3))[0][0] == "s3" for each in databases)
+    for each in databases[1:]:
+        each.close()
 
 
 def test_only_readable_postgresql_has_an_index(
@@ -104,7 +130,8 @@ def test_only_readable_postgresql_has_an_index(
     for url, key in [(postgres_url, bytes(32)), (f"sqlite:///{file}", None)]:
         database = SqlVoiceprintDatabase(url, key=key)
         enrol(database, "a", 0)
-        assert not database._search.build_vector_index(min_speakers=1)
+        with pytest.raises(ValueError, match="holds no vectors"):
+            database._search.build_vector_index()
         if key is not None:
             with database._database.read() as connection:
                 count = connection.execute(text("SELECT count(*) FROM voiceprint_vectors")).scalar()

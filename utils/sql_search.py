@@ -1,14 +1,17 @@
 """Whose voice it is among all speakers of the SQL database: in memory, or by pgvector's index."""
 
+import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Connection, cast, func, select, text
+from sqlalchemy import Connection, cast, select, text
 
 from utils.audio import FloatArray
+from utils.errors import DatabaseError
 from utils.speaker_names import fold_name, is_storable
 from utils.sql_engine import Database
 from utils.sql_schema import info, keys, removals, speakers, vectors
@@ -18,14 +21,17 @@ from utils.vector_index import VectorIndex
 VECTOR_INDEX_MIN_SPEAKERS = 1_000_000
 """Speakers from which a PostgreSQL database is searched by its own index.
 
-Among 100,000 the memory answers in 3 to 6 ms and the index in 20 ms (benchmarks/identification.py, 2
-cores). The memory's time grows with the number, so both come close at a million, where each process
-would hold 0.8 GB."""
+Among 100,000 the memory answers in 3 to 6 ms and the index in 20 ms (2 cores,
+benchmarks/identification.py). The memory's time grows with the number, so both come close at a
+million, where each process would hold 0.8 GB."""
 
 VECTOR_INDEX = "voiceprint_vectors_hnsw"
 
 VECTOR_INDEX_LOCK = 0x766F6964
 """Number of the PostgreSQL advisory lock under which one process builds the index."""
+
+BUILD_POLL_S = 0.5
+"""Seconds between two looks whether another process has built the index."""
 
 EF_SEARCH = 400
 """Candidates that pgvector's index looks at, at most 1000. Among 100,000 random directions, the
@@ -43,6 +49,7 @@ class Search:
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
         self._seen = -1
+        self._builder: threading.Thread | None = None
         self.uses_vector_index = False
 
     def best(
@@ -51,28 +58,40 @@ class Search:
         """Returns `(name, score)` of the most alike, the best first; see `VectorIndex.best`."""
         if not self.uses_vector_index or top_k is None:
             index = self._refresh()
-            return [] if index is None else index.best(embedding, top_k, names)
+            if index is None:
+                return []
+            if top_k is not None and len(index) >= VECTOR_INDEX_MIN_SPEAKERS:
+                self._start_building()
+            return index.best(embedding, top_k, names)
         if names is None:
             return self._best_in_database(embedding, top_k)
         return self._best_of_names(embedding, top_k, names)
 
-    def build_vector_index(self, min_speakers: int = VECTOR_INDEX_MIN_SPEAKERS) -> bool:
-        """Turns to pgvector's index from a number of speakers on; builds it if it is missing.
+    def find_vector_index(self) -> None:
+        """Turns to pgvector's index if a process has built it before."""
+        if self._voices.has_vectors:
+            with self._database.read() as connection:
+                self.uses_vector_index = _is_ready(connection)
 
-        Returns:
-            Whether searches use it from now on.
+    def build_vector_index(self) -> None:
+        """Builds pgvector's index if it is missing, and turns to it; takes minutes to an hour.
+
+        Raises:
+            ValueError: If the database has no vectors: SQLite, encrypted, or empty.
+            DatabaseError: If it cannot be built.
         """
-        if not self._voices.has_vectors:
-            return False
         with self._database.read() as connection:
-            count = connection.execute(select(func.count()).select_from(vectors)).scalar_one()
-            size = connection.execute(select(info.c.embedding_size)).scalar() or 0
-        if count < max(min_speakers, 1):
-            return False
+            size = connection.execute(select(info.c.embedding_size)).scalar()
+        if size is None or not self._voices.has_vectors:
+            raise ValueError(f"{self._database.name} holds no vectors to search")
         engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
         with self._database.told(), engine.connect() as connection:
             lock = {"number": VECTOR_INDEX_LOCK}
-            connection.execute(text("SELECT pg_advisory_lock(:number)"), lock)
+            # Asked again and again: who waits inside the server would hold up the build itself.
+            while not connection.execute(
+                text("SELECT pg_try_advisory_lock(:number)"), lock
+            ).scalar():
+                time.sleep(BUILD_POLL_S)
             try:
                 if not _is_ready(connection):
                     # What is left of a build that was interrupted.
@@ -88,7 +107,19 @@ class Search:
                 connection.execute(text("SELECT pg_advisory_unlock(:number)"), lock)
                 connection.execute(text("RESET maintenance_work_mem"))
         self.uses_vector_index = True
-        return True
+
+    def _start_building(self) -> None:
+        """Builds the index beside the questions, which the memory answers until it is ready."""
+
+        def build() -> None:
+            # Without it everything works on; the next process tries again.
+            with contextlib.suppress(DatabaseError):
+                self.build_vector_index()
+
+        with self._lock:
+            if self._builder is None and self._voices.has_vectors:
+                self._builder = threading.Thread(target=build, name="vector index", daemon=True)
+                self._builder.start()
 
     def _best_in_database(self, embedding: FloatArray, top_k: int) -> list[tuple[str, float]]:
         """Asks pgvector's index."""

@@ -329,7 +329,7 @@ class SpeakerStore:
         has_vectors = not self._database.is_sqlite and not self.is_encrypted
         self._voices = Voices(self._ring, model_id, has_vectors)
         self._search = Search(self._database, self._voices)
-        self._search.build_vector_index()
+        self._search.find_vector_index()
 
     def _claim(self, model_id: str) -> None:
         """Notes model, size and key in the database, unless another process was quicker."""
