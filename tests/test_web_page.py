@@ -372,6 +372,7 @@ def test_records_without_audio_worklets(browser: Browser, root: Path) -> None:
     ("broken", "words"),
     [
         ("NotFoundError", "No microphone was found."),
+        ("OverconstrainedError", "No microphone was found."),
         ("NotReadableError", "another program may be using it"),
         ("NotAllowedError", "The browser refuses the microphone"),
         ("TypeError", "could not be opened (TypeError)"),
@@ -408,6 +409,14 @@ def test_an_unplugged_or_muted_microphone_is_noticed(browser: Browser, tmp_path:
     browser.click(record)
     browser.click(f"{RECOGNISE} [data-part=done]")
     browser.wait_text(f"{RECOGNISE} .error", "nothing but silence")
+
+
+def test_a_microphone_that_sends_nothing_is_not_waited_for(browser: Browser) -> None:
+    browser.script(
+        "AudioContext.prototype.createMediaStreamSource = () => ({ connect: (node) => node })"
+    )
+    browser.click(f"{RECOGNISE} [data-part=record]")
+    browser.wait_text(f"{RECOGNISE} .error", "another program may be using it")
 
 
 def test_samples_become_a_wav_file(browser: Browser) -> None:
