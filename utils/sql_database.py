@@ -76,7 +76,7 @@ class SqlVoiceprintDatabase(SpeakerStore):
             changed.setdefault(row.speaker_id, []).append((row, embedding))
         for speaker_id, pairs in changed.items():
             with self._database.write() as connection:
-                number = self._voices.next_change(connection)
+                number, _ = self._voices.next_change(connection)
                 for row, embedding in pairs:
                     self._voices.set_embedding(connection, row, embedding)
                 self._voices.set_speaker_embedding(connection, speaker_id, number)

@@ -101,8 +101,8 @@ class SpeakerStore:
         for recording in recordings:
             self._checked(recording.embedding)
         with self._database.write() as connection:
-            number = self._voices.next_change(connection)
-            self._note_size(connection, len(recordings[0].embedding))
+            number, size = self._voices.next_change(connection)
+            self._note_size(connection, size, len(recordings[0].embedding))
             row = self._find(connection, name)
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
@@ -112,7 +112,7 @@ class SpeakerStore:
                 )
             else:
                 speaker_id = row.id
-            old = list(connection.execute(recordings_of([speaker_id])))
+            old = list(connection.execute(recordings_of([speaker_id]))) if row is not None else []
             has_replaced = bool(old) and if_exists == "replace"
             if has_replaced:
                 self._voices.remove_recordings(connection, [recording.id for recording in old])
@@ -127,7 +127,8 @@ class SpeakerStore:
                 self._voices.add_recording(
                     connection, speaker_id, recording, position, self.keep_audio
                 )
-            self._voices.set_speaker_embedding(connection, speaker_id, number)
+            all_of_them = None if kept else [recording.embedding for recording in recordings]
+            self._voices.set_speaker_embedding(connection, speaker_id, number, all_of_them)
             speaker = self._describe(connection, speaker_id)
         if has_replaced:
             self._database.forget()
@@ -172,7 +173,7 @@ class SpeakerStore:
         """
         new_name = clean_name(new_name)
         with self._database.write() as connection:
-            number = self._voices.next_change(connection)
+            number, _ = self._voices.next_change(connection)
             row = self._require(connection, name)
             other = self._find(connection, new_name)
             if other is not None and other.id != row.id:
@@ -195,7 +196,7 @@ class SpeakerStore:
             DatabaseError: If the speaker has other recordings than `only`; nothing is removed.
         """
         with self._database.write() as connection:
-            number = self._voices.next_change(connection)
+            number, _ = self._voices.next_change(connection)
             row = self._require(connection, name)
             old = self._describe(connection, row.id).recordings
             if only is not None and {recording.id for recording in old} != set(only):
@@ -213,7 +214,7 @@ class SpeakerStore:
             DatabaseError: If it is the only one.
         """
         with self._database.write() as connection:
-            number = self._voices.next_change(connection)
+            number, _ = self._voices.next_change(connection)
             row = self._require(connection, name)
             self._require_recording(connection, row, recording_id)
             if len(self._describe(connection, row.id).recordings) == 1:
@@ -343,9 +344,8 @@ class SpeakerStore:
             values = {"embedding_size": self._size, "model_id": model_id or None}
             connection.execute(update(info).values(key_check=check, **values))
 
-    def _note_size(self, connection: Connection, size: int) -> None:
+    def _note_size(self, connection: Connection, known: int | None, size: int) -> None:
         """Makes sure that all embeddings of the database have one length."""
-        known = connection.execute(select(info.c.embedding_size)).scalar()
         if known is None:
             connection.execute(update(info).values(embedding_size=size))
         elif known != size:

@@ -6,7 +6,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.dialects import postgresql
 
 from utils.audio import FloatArray
 from utils.embedding_cipher import KeyRing, seal, unseal
@@ -45,10 +46,16 @@ class Voices:
         self.has_vectors = has_vectors
         self._ring = ring
 
-    def next_change(self, connection: Connection) -> int:
-        """Counts a write; until its end no other process writes."""
+    def next_change(self, connection: Connection) -> tuple[int, int | None]:
+        """Counts a write; until its end no other process writes.
+
+        Returns:
+            The change's number, and the length of the embeddings, if it is known yet.
+        """
         counted = update(info).values(change_number=info.c.change_number + 1)
-        return int(connection.execute(counted.returning(info.c.change_number)).scalar_one())
+        columns = info.c.change_number, info.c.embedding_size
+        row = connection.execute(counted.returning(*columns)).one()
+        return int(row[0]), row[1]
 
     def add_speaker(
         self,
@@ -99,14 +106,29 @@ class Voices:
         changed = update(recordings).where(recordings.c.id == recording.id)
         connection.execute(changed.values(model_id=self.model_id, embedding=content))
 
-    def set_speaker_embedding(self, connection: Connection, speaker_id: str, number: int) -> None:
-        """Computes a speaker's embedding again: the normalised mean, under a new key."""
-        found = connection.execute(
-            select(recordings.c.id, recordings.c.embedding, keys.c.stored)
-            .join(keys, keys.c.id == recordings.c.key_id)
-            .where(recordings.c.speaker_id == speaker_id, recordings.c.model_id == self.model_id)
-        )
-        usable = [self.embedding(row) for row in found]
+    def set_speaker_embedding(
+        self,
+        connection: Connection,
+        speaker_id: str,
+        number: int,
+        usable: Sequence[FloatArray] | None = None,
+    ) -> None:
+        """Computes a speaker's embedding again: the normalised mean, under a new key.
+
+        Args:
+            connection: An open transaction.
+            speaker_id: Whose.
+            number: The change's number.
+            usable: The embeddings of all recordings, where they are at hand; else they are read.
+        """
+        if usable is None:
+            of_speaker = recordings.c.speaker_id == speaker_id
+            found = connection.execute(
+                select(recordings.c.id, recordings.c.embedding, keys.c.stored)
+                .join(keys, keys.c.id == recordings.c.key_id)
+                .where(of_speaker, recordings.c.model_id == self.model_id)
+            )
+            usable = [self.embedding(row) for row in found]
         mean = content = None
         if usable:
             mean = np.mean(usable, axis=0)
@@ -126,11 +148,14 @@ class Voices:
                 change_number=number,
             )
         )
-        if self.has_vectors:
+        if self.has_vectors and mean is not None:
+            values = {"model_id": self.model_id, "embedding": mean}
+            row = postgresql.insert(vectors).values(speaker_id=speaker_id, **values)
+            connection.execute(
+                row.on_conflict_do_update(index_elements=["speaker_id"], set_=values)
+            )
+        elif self.has_vectors:
             connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
-            if mean is not None:
-                row = {"speaker_id": speaker_id, "model_id": self.model_id, "embedding": mean}
-                connection.execute(insert(vectors), row)
 
     def embedding(self, row: Any) -> FloatArray:
         """Opens the embedding of a row with its id and the stored form of its key."""
@@ -218,9 +243,3 @@ def recordings_of(speaker_ids: Sequence[str]) -> Any:
         .where(recordings.c.speaker_id.in_(speaker_ids))
         .order_by(recordings.c.position)
     )
-
-
-def num_recordings(connection: Connection, speaker_id: str) -> int:
-    """Returns how many recordings a speaker has."""
-    counted = select(func.count()).where(recordings.c.speaker_id == speaker_id)
-    return int(connection.execute(counted).scalar_one())
