@@ -144,4 +144,4 @@ async def require_speaker(service: Service, name: str) -> Speaker:
     try:
         return await service.call(service.database.speaker, name)
     except UnknownSpeakerError as error:
-        raise Problem("unknown-speaker", str(error)) from error
+        raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error

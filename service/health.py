@@ -1,9 +1,12 @@
 """Routes for machines that watch: life, readiness, figures, and what a problem's type means."""
 
+import logging
+
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from service.context import Context
+from service.logs import log_event
 from service.problems import PROBLEMS, Problem, retry_later
 from service.schemas import HealthDocument
 from utils.errors import DatabaseError
@@ -23,7 +26,8 @@ async def ready(service: Context) -> dict[str, str]:
     try:
         await service.call(service.database.ping)
     except DatabaseError as error:
-        raise retry_later("not-ready", str(error), 5) from error
+        log_event("not ready", level=logging.WARNING, reason=str(error))
+        raise retry_later("not-ready", "the database does not answer", 5) from error
     return {"status": "ready"}
 
 

@@ -1,5 +1,6 @@
 """Errors as the service answers them: problem documents (RFC 9457) with received and expected."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from service.logs import log_event
 from utils.audio_bytes import AudioFormatError, AudioTooLongError
 from utils.errors import (
     AudioError,
@@ -92,9 +94,10 @@ def describe_error(error: VoiceprintError) -> Problem:
     if isinstance(error, TooManyRecordingsError):
         return Problem("too-many-recordings", text)
     if isinstance(error, UnknownSpeakerError):
-        return Problem("unknown-speaker", text)
+        return Problem("unknown-speaker", "nobody of this name is enrolled any more")
     if isinstance(error, DatabaseError):
-        return retry_later("database", text, 5)
+        # Its words name the server and are for the log.
+        return retry_later("database", "the database does not answer or cannot be written", 5)
     return Problem("internal", "an error of the service; its log tells more")
 
 
@@ -143,7 +146,10 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(VoiceprintError)
     async def answer_voiceprint_error(request: Request, error: VoiceprintError) -> JSONResponse:
-        return problem_response(describe_error(error), request.url.path)
+        problem = describe_error(error)
+        if problem.status_code >= 500:
+            log_event("error", level=logging.ERROR, reason=str(error))
+        return problem_response(problem, request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def answer_validation(request: Request, error: RequestValidationError) -> JSONResponse:

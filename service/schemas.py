@@ -1,12 +1,15 @@
 """The documents that the service answers."""
 
 from collections.abc import Container
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from utils.quality import Quality
 from utils.sql_records import Speaker
+
+Number = Annotated[float, AfterValidator(lambda value: round(value, 6))]
+"""Scores and probabilities: single precision has no more digits that mean something."""
 
 
 class ProblemDocument(BaseModel):
@@ -66,10 +69,10 @@ class InfoDocument(BaseModel):
 class CompareDocument(BaseModel):
     """Whether two recordings are of one speaker."""
 
-    score: float
+    score: Number
     threshold: float
     is_same_speaker: bool
-    probability: float
+    probability: Number
     quality: list[QualityDocument]
 
 
@@ -141,10 +144,10 @@ class VerifyDocument(BaseModel):
     """Whether a recording is of the claimed speaker."""
 
     name: str
-    score: float
+    score: Number
     threshold: float
     is_same_speaker: bool
-    probability: float
+    probability: Number
     quality: QualityDocument
 
 
@@ -152,15 +155,15 @@ class MatchDocument(BaseModel):
     """An enrolled speaker and how alike the voice is."""
 
     name: str
-    score: float
-    probability: float
+    score: Number
+    probability: Number
 
 
 class IdentifyDocument(BaseModel):
     """Whose voice it is: null if nobody's score reaches the threshold."""
 
     name: str | None
-    score: float | None = Field(description="Of the best match; null if nobody is enrolled")
+    score: Number | None = Field(description="Of the best match; null if nobody is enrolled")
     threshold: float
     matches: list[MatchDocument]
     quality: QualityDocument
@@ -190,7 +193,7 @@ class ClassicMatch(BaseModel):
     """Whose voice it is, as classic clients read it: "" if nobody's reaches the threshold."""
 
     speaker_id: str
-    score: float
+    score: Number
 
 
 def quality_document(quality: Quality) -> dict[str, Any]:

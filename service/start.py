@@ -4,6 +4,7 @@ import argparse
 import base64
 import binascii
 import copy
+import gc
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,6 +161,9 @@ def _serve(
     num_speakers = database.count()
 
     def tell() -> None:
+        # What is loaded now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         host, port = bound.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         print(f"{num_speakers} speakers enrolled.")
