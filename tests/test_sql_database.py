@@ -418,6 +418,23 @@ def test_key_for_a_database_without_one_is_refused(open_it: Opener) -> None:
         open_it(key=KEY)
 
 
+def test_one_of_many_first_keys_wins(open_it: Opener) -> None:
+    barrier = threading.Barrier(6)
+
+    def begin(number: int) -> bool:
+        barrier.wait()
+        try:
+            open_it(key=bytes([number % 2]) * 32)
+        except DatabaseError as error:
+            assert "encrypted with another key" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        opened = list(pool.map(begin, range(6)))
+    assert opened in ([True, False] * 3, [False, True] * 3)
+
+
 def test_sealed_content_cannot_change_places(open_it: Opener) -> None:
     database = open_it(key=KEY)
     database.enrol("a", [new(0)])

@@ -69,11 +69,10 @@ class Database:
         # The connections are closed even where nobody calls `close`, as in the scripts.
         weakref.finalize(self, self.engine.dispose)
         self._writer = self.engine.execution_options(is_write=True)
-        self._reader = (
-            self.engine
-            if self.is_sqlite
-            else self.engine.execution_options(isolation_level="REPEATABLE READ")
-        )
+        self._reader = self._peeker = self.engine
+        if not self.is_sqlite:
+            self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
+            self._peeker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
             self._migrate(create)
             if self.is_sqlite:
@@ -88,6 +87,12 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Yields a connection that sees one state of the whole database."""
         with self.told(), self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def peek(self) -> Iterator[Connection]:
+        """Yields a connection for one question alone: half the messages of `read`."""
+        with self.told(), self._peeker.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -213,7 +218,7 @@ def _version(connection: Connection) -> str | None:
 
 def _is_known(version: str) -> bool:
     """Tells whether a version is one of migrations/versions."""
-    return any((MIGRATIONS / "versions").glob(f"{version}_*.py")) and version.isalnum()
+    return version.isalnum() and any((MIGRATIONS / "versions").glob(f"{version}_*.py"))
 
 
 def _parse(url: str) -> URL:

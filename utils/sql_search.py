@@ -36,7 +36,7 @@ BUILD_POLL_S = 0.5
 EF_SEARCH = 400
 """Candidates that pgvector's index looks at, at most 1000. Among 100,000 random directions, the
 hardest case, 100 found the right one in 88 % of the questions (10 ms), 200 in 97 % (13 ms), 400 in
-all of a hundred (20 ms)."""
+99 % (20 ms)."""
 
 
 class Search:
@@ -151,7 +151,7 @@ class Search:
 
     def _refresh(self) -> VectorIndex | None:
         """Brings the matrix up to date; the database is asked every time, and mostly once."""
-        with self._database.read() as connection:
+        with self._database.peek() as connection:
             number = connection.execute(select(info.c.change_number)).scalar_one()
             if number == self._seen:
                 return self._index

@@ -335,7 +335,7 @@ class SpeakerStore:
     def _claim(self, model_id: str) -> None:
         """Notes model, size and key in the database, unless another process was quicker."""
         with self._database.write() as connection:
-            row = connection.execute(select(info)).one()
+            row = connection.execute(select(info).with_for_update()).one()
             if row.key_check is not None or row.embedding_size is not None:
                 self._ring.check(row.key_check, self.name)
             if row.embedding_size not in (None, self._size):
