@@ -1,7 +1,9 @@
 """What every request leaves behind, its figures and its log line, and what every answer carries."""
 
+import re
 import time
 import uuid
+from collections.abc import Callable, Iterable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,15 +22,20 @@ API_PREFIXES = ("/v1/", "/voiceprint/", "/health/", "/metrics", "/problems/", "/
 class Observation:
     """The outermost ASGI middleware: nothing leaves the service without passing here."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, templates: Callable[[], Iterable[str]]
+    ) -> None:
         """Wraps an application.
 
         Args:
             app: What is observed.
             metrics: Where it is counted.
+            templates: Returns the paths of the interface, such as /v1/speakers/{name}.
         """
         self.app = app
         self.metrics = metrics
+        self._templates = templates
+        self._patterns: list[tuple[re.Pattern[str], str]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on; an unexpected error becomes a 500 without its particulars."""
@@ -54,7 +61,7 @@ class Observation:
         try:
             await self.app(scope, receive, send_observed)
         except Exception as error:
-            log_failure("unexpected error", error, request_id=request_id, route=_route(scope))
+            log_failure("unexpected error", error, request_id=request_id, route=self._route(scope))
             if status:
                 raise
             problem = Problem("internal", f"see the service's log for request {request_id}")
@@ -65,7 +72,7 @@ class Observation:
 
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         """Counts and logs an answered request."""
-        route = _route(scope)
+        route = self._route(scope)
         self.metrics.observe_request(scope["method"], route, status, seconds)
         if route in QUIET_ROUTES and status < 400:
             return
@@ -80,11 +87,18 @@ class Observation:
             request_id=request_id,
         )
 
-
-def _route(scope: Scope) -> str:
-    """Returns the template of the path, such as /v1/speakers/{name}: names stay out of the logs."""
-    route = scope.get("route")
-    path = getattr(route, "path", None)
-    if isinstance(path, str):
-        return path or "/"
-    return "/static" if scope["path"].startswith("/static/") else "other"
+    def _route(self, scope: Scope) -> str:
+        """Returns the template of the path: names of speakers stay out of logs and figures."""
+        path = getattr(scope.get("route"), "path", None)
+        if isinstance(path, str):
+            return path or "/"
+        if scope["path"].startswith("/static/"):
+            return "/static"
+        # The gate has refused it, so that nobody has looked which route it was for.
+        if self._patterns is None:
+            self._patterns = [
+                (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))), template)
+                for template in self._templates()
+            ]
+        found = (name for pattern, name in self._patterns if pattern.fullmatch(scope["path"]))
+        return next(found, "other")

@@ -1,6 +1,7 @@
 """The service keeps to its OpenAPI document, whatever it is sent."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -54,6 +55,14 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schemathesis.Ba
     folder = tmp_path_factory.mktemp("fuzz")
     recordings = [speech(1), speech(2), speech(1)[:9000], b"", b"no sound"]
     schemathesis.openapi.format("binary", st.sampled_from(recordings))
+    with pytest.MonkeyPatch.context() as patch:
+        # Many wrong tokens are tried on purpose; each is to be refused as one.
+        patch.setattr("service.gate.FAILED_TOKENS_A_MINUTE", 0)
+        yield from fuzzable(folder)
+
+
+def fuzzable(folder: Path) -> Iterator[schemathesis.BaseSchema]:
+    """The document of a running application."""
     with running(f"sqlite:///{folder}/v.sqlite3", token=TOKEN, lockout_failures=0) as client:
         enrol(client, "Ann", 1)
         yield schemathesis.openapi.from_asgi("/openapi.json", client.app, headers=HEADERS)

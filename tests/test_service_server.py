@@ -99,7 +99,9 @@ def test_what_is_no_http(service: ServiceProcess) -> None:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
     with connect(service) as connection:
-        connection.sendall(b"GET /" + b"x" * 200_000)
+        connection.sendall(b"GET /" + b"x" * 70_000)
+        time.sleep(0.2)
+        connection.sendall(b"x" * 70_000)
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
 
 
