@@ -78,7 +78,8 @@ class PostgresServer:
             options = ["-D", data, "-k", self.folder, "-c", "listen_addresses="]
             options += ["-c", "max_connections=100", "-c", "shared_buffers=128MB"]
             # A killed program loses nothing by it, only a power cut would; and it is much faster.
-            options += ["-c", f"fsync={'on' if self._has_fsync else 'off'}"]
+            if not self._has_fsync:
+                options += ["-c", "fsync=off", "-c", "autovacuum=off", "-c", "max_wal_size=64MB"]
             self._process = subprocess.Popen(
                 [str(part) for part in (self._binaries / "postgres", *options)],
                 cwd=self.folder,
