@@ -101,7 +101,9 @@ def make_app(
             expose_headers=["Retry-After", "X-Request-Id"],
         )
     app.add_middleware(Gate, settings=settings, tokens=tokens, check_room=pool.check_room)
-    app.add_middleware(Observation, metrics=metrics, templates=lambda: app.openapi()["paths"])
+    app.add_middleware(
+        Observation, metrics=metrics, templates=lambda: [*app.openapi()["paths"], "/openapi.json"]
+    )
     return app
 
 
