@@ -44,17 +44,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     move: Any
     if "://" in args.source:
+        database: Any = open_database(args.source, create=False)
         from utils.voice_move import move_out
 
-        database: Any = open_database(args.source, create=False)
         folder = VoiceprintDatabase(args.destination)
         move = move_out(database, folder, delete_source=args.delete_source)
     else:
         from utils.encoder import SpeakerEncoder
-        from utils.voice_move import move_in
 
         encoder = SpeakerEncoder(args.model_path, args.num_threads)
         database = open_database(args.destination, encoder, keep_audio=True)
+        from utils.voice_move import move_in
+
         folder = VoiceprintDatabase(args.source)
         move = move_in(folder, database, encoder, delete_source=args.delete_source)
     for what, reason in move.refused:

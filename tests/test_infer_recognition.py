@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ from fake_encoder import FakeEncoder
 from voices import synthetic_speech, write_wav
 
 import infer_recognition
+import move_voices
 from utils import menu
 from utils.calibration import Calibration
 from utils.errors import AudioError, DatabaseError
@@ -218,3 +220,18 @@ def test_an_encrypted_database_needs_its_key(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("VOICEPRINT_KEY")
     with pytest.raises(DatabaseError, match="is encrypted; give its key"):
         infer_recognition.main(["--list", *options])
+
+
+@pytest.mark.parametrize("package", ["sqlalchemy", "cryptography", "pgvector"])
+def test_missing_packages_are_told(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    for name in list(sys.modules):
+        if name.startswith(("utils.sql_", "utils.embedding_cipher", "utils.voice_move")):
+            monkeypatch.delitem(sys.modules, name)
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    message = f"needs the package {package}.*; pip install -r requirements-service.txt"
+    with pytest.raises(DatabaseError, match=message):
+        infer_recognition.main(["--list", "--database", "sqlite:///v.sqlite3"])
+    with pytest.raises(DatabaseError, match=message):
+        move_voices.main(["sqlite:///v.sqlite3", "audio_db"])
+    assert infer_recognition.main(["--list"]) == 0

@@ -58,14 +58,19 @@ def open_database(
         create: Make an SQL database that is missing; a folder is made when it is needed.
 
     Raises:
-        DatabaseError: If an SQL database cannot be opened.
+        DatabaseError: If an SQL database cannot be opened, or its packages are not installed.
     """
     if "://" not in str(target):
         return VoiceprintDatabase(target, encoder)
     # SQLAlchemy takes 0.3 s to import: those who use a folder do not wait for it.
-    from utils.embedding_cipher import read_key
-    from utils.sql_database import SqlVoiceprintDatabase
-
+    try:
+        from utils.embedding_cipher import read_key
+        from utils.sql_database import SqlVoiceprintDatabase
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"{public_name(str(target))} needs the package {error.name}; "
+            "pip install -r requirements-service.txt"
+        ) from error
     options: dict[str, Any] = {"key": read_key(), "keep_audio": keep_audio, "create": create}
     return SqlVoiceprintDatabase(str(target), encoder, **options)
 
