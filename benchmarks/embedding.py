@@ -39,7 +39,7 @@ from utils.arguments import make_parser, positive_int
 from utils.errors import AudioError, run_script
 
 CLIP_S = 3.0
-SEED, DEFAULT, KERAS = "the seed's way", "ours", "ours, .keras model"
+SEED, DEFAULT, KERAS, INT8 = "the seed's way", "ours", "ours, .keras model", "ours, in 8 bits"
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 
 
@@ -53,6 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rounds", type=positive_int, default=2, help="turns of the many; the median counts")
     add("--model_path", help="model of ours (default: the encoder's)")
     add("--keras_model", default="models/resnet34.keras", help="the same model for Keras")
+    add("--int8_model", default="models/resnet34.int8.onnx", help="in 8 bits, if there is one")
     add_peer_options(parser)
     add_json_option(parser)
     add("--side", choices=["one", "many", "eval"], help=argparse.SUPPRESS)
@@ -121,6 +122,10 @@ def clips(folder: Path, num_clips: int) -> list[str]:
     return [found[number % len(found)] for number in range(num_clips)]
 
 
+def has_int8(args: argparse.Namespace) -> bool:
+    return (ROOT / args.int8_model).is_file()
+
+
 def ours(args: argparse.Namespace, folder: Path, side: str, model: str | None) -> Any:
     """Measures one side of ours in a process of its own."""
     command = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
@@ -137,6 +142,8 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
     for system in peers.systems:
         seconds[TITLES[system]] = run_json(peers.command("embed", system, *map(Path, files)))
     seconds[KERAS] = ours(args, folder, "one", args.keras_model)
+    if has_int8(args):
+        seconds[INT8] = ours(args, folder, "one", args.int8_model)
     seconds[DEFAULT] = ours(args, folder, "one", args.model_path)
     return {title: 1000 * median(values) for title, values in seconds.items()}
 
@@ -144,15 +151,18 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
 def measure_many(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Returns files a second by way."""
     seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
+    ways = [
+        ("embed_files, .keras model", "many", args.keras_model),
+        ("embed_files", "many", args.model_path),
+        ("as eval.py", "eval", args.model_path),
+    ]
+    if has_int8(args):
+        ways.append((f"embed_files, {INT8.split(', ')[1]}", "many", args.int8_model))
     rates: dict[str, list[float]] = {}
     for _ in range(args.rounds):
         seconds = run_json([*seed, *clips(folder, args.seed_files)])
         rates.setdefault(SEED, []).append(len(seconds) / sum(seconds))
-        for title, side, model in (
-            ("embed_files, .keras model", "many", args.keras_model),
-            ("embed_files", "many", args.model_path),
-            ("as eval.py", "eval", args.model_path),
-        ):
+        for title, side, model in ways:
             rates.setdefault(title, []).append(ours(args, folder, side, model))
     return {title: median(values) for title, values in rates.items()}
 
@@ -214,6 +224,15 @@ def report(
         Row(f"embeddings of many files, {cores}", f"{SEED}: {many[SEED]:.1f} files/s",
             f"{best:.1f} files/s", f"{best / many[SEED]:.1f}x", ">= 8x")
     )  # fmt: skip
+    if INT8 in one:
+        title = TITLES["resemblyzer"] if TITLES["resemblyzer"] in one else SEED
+        rate = many["embed_files, in 8 bits"]
+        rows += [
+            Row("one embedding of 3 s in 8 bits", f"{title}: {one[title]:.0f} ms",
+                f"{one[INT8]:.1f} ms", f"{one[title] / one[INT8]:.1f}x", "(>= 1x)"),
+            Row(f"many files in 8 bits, {cores}", f"{SEED}: {many[SEED]:.1f} files/s",
+                f"{rate:.1f} files/s", f"{rate / many[SEED]:.1f}x", ">= 8x"),
+        ]  # fmt: skip
     write_results(args.json, rows, details, ["onnxruntime", "tensorflow", "librosa"], missing)
 
 

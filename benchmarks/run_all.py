@@ -82,9 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["VOICEPRINT_PEERS"] = args.peers
     if args.wheel:
         os.environ["VOICEPRINT_CAMPPLUS"] = str(Path(args.wheel).resolve())
-    known: dict[str, Any] = {}
-    if Path(args.results).is_file():
-        known = json.loads(Path(args.results).read_text(encoding="utf-8"))
+    known = read_known(args.results)
     notes: list[str] = []
     num_failed = 0
     started = time.monotonic()
@@ -98,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
             notes.append(f"{part.name}: {error}; its figures are those of before")
             num_failed += "failed" in str(error)
         else:
+            known = read_known(args.results)  # another run may have added to it
             before = known.get(part.name)
             if found["missing"] and before and not before["missing"]:
                 lacking = "; ".join(found["missing"])
@@ -114,6 +113,14 @@ def main(argv: list[str] | None = None) -> int:
     print("\n\n".join([overview(known), *notes]))
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
     return 1 if num_failed else 0
+
+
+def read_known(path: str) -> dict[str, Any]:
+    """Returns the figures so far by part."""
+    if not Path(path).is_file():
+        return {}
+    known: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return known
 
 
 def run_part(part: Part) -> dict[str, Any]:

@@ -110,13 +110,19 @@ def test_embedding(
     out = tmp_path / "out.json"
     options = ["--num_files", "6", "--seed_files", "2", "--one_files", "4", "--rounds", "1"]
     options += ["--model_path", tiny_onnx, "--peers", "/no/python", "--json", str(out)]
-    assert embedding.main(options) == 0
+    assert embedding.main([*options, "--int8_model", "none.onnx"]) == 0
     text = capsys.readouterr().out
     assert "| the seed's way | 200.0 | 1.0 |" in text
     assert "| the seed's way | 5.0 | 1.0 |" in text
     rows = check_ratios(out)
     assert rows[0][:2] == ["one embedding of 3 s, one core", "the seed's way: 200 ms"]
     assert rows[-1][1] == "the seed's way: 5.0 files/s"
+    assert embedding.main([*options, "--int8_model", tiny_onnx]) == 0
+    assert "| embed_files, in 8 bits |" in capsys.readouterr().out
+    rows = check_ratios(out)
+    assert [row[0].split(",")[0] for row in rows[-2:]] == [
+        "one embedding of 3 s in 8 bits", "many files in 8 bits",
+    ]  # fmt: skip
 
 
 def test_embedding_of_own_recordings(tmp_path: Path) -> None:
