@@ -18,7 +18,7 @@ CLIPPING_LEVEL = 0.985
 """Magnitude from which a sample counts as clipped, if its neighbour is too: clipped peaks are flat,
 and resampling moves them by about 1 %."""
 
-NOISE_PERCENTILE = 10.0
+NOISE_FRACTION = 0.1
 """The quietest 10 % of the 10 ms frames are taken for noise: people pause at least that much."""
 
 QUIET_DBFS = -38.0
@@ -75,18 +75,22 @@ def measure_quality(waveform: FloatArray) -> Quality:
     waveform = np.asarray(waveform, dtype=np.float32)
     power = _frame_power(waveform)
     mask = speech_mask(waveform)
-    speech = power[mask[: len(power)]] if mask[: len(power)].any() else power
+    is_speech = mask[: len(power)]
+    speech = power[is_speech] if is_speech.any() else power
     level = _decibels(float(speech.mean())) if len(speech) else FLOOR_DBFS
     noise_power = 0.0
     if len(power):
-        noise_power = float(power[power <= np.percentile(power, NOISE_PERCENTILE)].mean())
+        num_quiet = max(round(NOISE_FRACTION * len(power)), 1)
+        noise_power = float(np.partition(power, num_quiet - 1)[:num_quiet].mean())
     noise = _decibels(noise_power)
     # What is measured while somebody speaks is speech and noise together.
     clean = _decibels(max(10 ** (level / 10) - 10 ** (noise / 10), 0.0))
     snr = max(clean - noise, 0.0)
-    is_clipped = np.abs(waveform) >= CLIPPING_LEVEL
-    in_run = is_clipped & (np.roll(is_clipped, 1) | np.roll(is_clipped, -1))
-    clipped = float(in_run.mean()) if len(waveform) else 0.0
+    magnitude = np.abs(waveform)
+    is_clipped = magnitude >= CLIPPING_LEVEL
+    clipped = 0.0
+    if is_clipped.any():
+        clipped = float((is_clipped & (np.roll(is_clipped, 1) | np.roll(is_clipped, -1))).mean())
     num_samples = FRAME_SAMPLES * int(mask.sum())
     if len(mask) and mask[-1]:
         num_samples -= FRAME_SAMPLES * len(mask) - len(waveform)  # the last frame may be cut off
@@ -101,7 +105,7 @@ def measure_quality(waveform: FloatArray) -> Quality:
         duration_s=round(len(waveform) / SAMPLE_RATE, 3),
         speech_s=round(speech_s, 3),
         level_dbfs=round(level, 2),
-        peak_dbfs=round(_decibels(float(np.abs(waveform).max(initial=0.0)) ** 2), 2),
+        peak_dbfs=round(_decibels(float(magnitude.max(initial=0.0)) ** 2), 2),
         clipped_fraction=round(clipped, 6),
         noise_dbfs=round(noise, 2),
         snr_db=round(snr, 2),
@@ -113,9 +117,10 @@ def _frame_power(waveform: FloatArray) -> FloatArray:
     """Returns the mean square of each whole 10 ms frame, less the recording's constant offset."""
     num_frames = len(waveform) // FRAME_SAMPLES
     frames = waveform[: num_frames * FRAME_SAMPLES].reshape(num_frames, FRAME_SAMPLES)
-    if num_frames:
-        frames = frames - np.median(frames.mean(axis=1))
-    return np.asarray(np.square(frames).mean(axis=1) if num_frames else [], dtype=np.float32)
+    if num_frames == 0:
+        return np.empty(0, dtype=np.float32)
+    frames = frames - np.median(frames.mean(axis=1))
+    return np.asarray(np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES, dtype=np.float32)
 
 
 def _decibels(power: float) -> float:
