@@ -165,17 +165,17 @@ def test_changed_requirements_of_a_lower_level_concern_the_higher_ones(debian):
     assert debian.setup("--service")[0] == ["pip -r requirements-service.txt"]
 
 
-def test_what_only_some_tests_need_is_installed_for_the_tests_alone(debian):
+def test_browser_is_installed_for_the_tests_alone(debian):
     wanted = "apt-get install -y -qq --no-install-recommends chromium chromium-driver"
     assert wanted not in debian.setup()[0]
     assert wanted in debian.setup("--dev")[0]
 
 
-def test_a_release_without_what_only_some_tests_need(debian):
+def test_a_release_without_a_browser(debian):
     refusal = 'case "$*" in *chromium*) exit 100 ;; esac\n'
     debian.add("apt-get", MANAGER_STUB + refusal)
     calls, said = debian.setup("--dev")
-    assert "no chromium chromium-driver here: the tests that need it are skipped" in said
+    assert "no chromium chromium-driver here: the tests of the web page are skipped" in said
     assert "pip -r .venv/requirements-no-microphone.txt -r requirements-dev.txt" in calls
 
 

@@ -106,31 +106,19 @@ missing_packages() {
   fi
 }
 
-# Names what the tests use where the system has it: without them, some tests are skipped.
-optional_packages() {
-  if ! have chromium || ! have chromedriver; then echo chromium chromium-driver; fi
-  if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then echo postgresql; fi
-  # Named after the version of PostgreSQL, another one in each release.
-  if ! ls /usr/share/postgresql/*/extension/vector.control >/dev/null 2>&1; then
-    echo '^postgresql-[0-9]+-pgvector$'
+# The tests of the web page need a browser; without one they are skipped.
+install_browser() {
+  local as_root="" packages="chromium chromium-driver"
+  if [ $with_tests != yes ] || ! have apt-get || { have chromium && have chromedriver; }; then
+    return 0
   fi
-}
-
-# Installs each line of them on its own: a release that lacks one may have the others.
-install_optional_packages() {
-  local as_root="" line
-  if [ $with_tests != yes ] || ! have apt-get; then return 0; fi
   if [ "$(id -u)" != 0 ]; then
     if have sudo && sudo -n true 2>/dev/null; then as_root="sudo -n"; else return 0; fi
   fi
-  if [ -z "$(optional_packages)" ]; then return 0; fi
-  $as_root apt-get update -qq </dev/null || return 0
-  optional_packages | while read -r line; do
-    say "installing for the tests: $line"
-    $as_root env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -qq --no-install-recommends $line </dev/null >/dev/null 2>&1 ||
-      say "no $line here: the tests that need it are skipped"
-  done
+  say "installing for the tests: $packages"
+  { $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y -qq --no-install-recommends $packages; } </dev/null >/dev/null 2>&1 ||
+    say "no $packages here: the tests of the web page are skipped"
 }
 
 install_system_packages() {
@@ -198,7 +186,7 @@ if is_done $wanted; then first_time=no; else first_time=yes; fi
 python=$(find_python)
 if [ $first_time = yes ]; then
   install_system_packages
-  install_optional_packages
+  install_browser
   if [ -z "$python" ]; then python=$(find_python); fi
 fi
 
