@@ -91,7 +91,8 @@ def make_app(
     add_pages(app)
     add_handlers(app)
     app.openapi = lambda: _describe(app, tokens.are_required)  # type: ignore[method-assign]
-    # The last one added is the outermost.
+    # The last one added is the outermost: a page that may call can read refusals, too.
+    app.add_middleware(Gate, settings=settings, tokens=tokens, check_room=pool.check_room)
     if settings.cors_origin is not None:
         app.add_middleware(
             CORSMiddleware,
@@ -100,7 +101,6 @@ def make_app(
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Gate, settings=settings, tokens=tokens, check_room=pool.check_room)
     app.add_middleware(
         Observation, metrics=metrics, templates=lambda: [*app.openapi()["paths"], "/openapi.json"]
     )

@@ -167,6 +167,10 @@ def test_one_origin_may_be_allowed(url: str) -> None:
         answer = client.post("/v1/identify", files=sent, headers={"Origin": origin})
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == origin
+        refused = {"Origin": origin, "Authorization": "Bearer wrong"}
+        answer = client.post("/v1/identify", files=sent, headers=refused)
+        assert answer.status_code == 401
+        assert answer.headers["access-control-allow-origin"] == origin
         answer = client.post("/v1/identify", files=sent, headers={"Origin": "https://b.example"})
         check_problem(answer, 403, "cross-origin")
         assert "access-control-allow-origin" not in answer.headers

@@ -10,7 +10,7 @@ from service_client import speech
 from service_process import ServiceProcess, service_process
 
 NUM_ENROLMENTS = 1000
-KILL_AFTER = 120
+KILL_AFTER = 100
 OPTIONS = ["--queue_size", "4000", "--rate_limit", "0", "--num_threads", "2"]
 
 

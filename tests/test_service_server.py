@@ -214,3 +214,38 @@ def test_without_a_token_it_stays_at_home(tmp_path: Path) -> None:
     result = start(tmp_path, "--database", "mysql://user:secret@host/db")
     assert result.returncode == 2
     assert "secret" not in result.stdout + result.stderr
+
+
+def test_an_encrypted_database_needs_its_key(tmp_path: Path) -> None:
+    options = ["--database", f"sqlite:///{tmp_path}/v.sqlite3"]
+    key = bytes(range(32)).hex()
+    with service_process(tmp_path, *options, VOICEPRINT_KEY=key) as service:
+        answer = httpx.post(
+            f"{service.url}/v1/speakers", data={"name": "Ann"}, files=files(speech(1))
+        )
+        assert answer.status_code == 201
+    for env in [{}, {"VOICEPRINT_KEY": "00" * 32}]:
+        result = start(tmp_path, "--port", "0", *options, **env)
+        assert result.returncode == 2
+        assert re.fullmatch(r"error: [^\n]*key[^\n]*\n", result.stderr)
+        assert key not in result.stderr
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    options = ["--port", "0", "--database", "postgresql://me:secret@127.0.0.1:1/voice"]
+    result = start(tmp_path, *options)
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: [^\n]*127\.0\.0\.1[^\n]*\n", result.stderr)
+    assert "secret" not in result.stdout + result.stderr
+
+
+def test_ipv6(tmp_path: Path) -> None:
+    options = ["--host", "::1", "--database", "sqlite:///v.sqlite3"]
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with service_process(tmp_path, *options) as service:
+        assert service.url.startswith("http://[::1]:")
+        assert httpx.get(f"{service.url}/health/ready").status_code == 200
