@@ -81,7 +81,11 @@ def test_answers_are_as_documented(
     @SETTINGS
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
-        answer = case.call_and_validate(headers=HEADERS, excluded_checks=BEYOND_SCHEMAS)
+        excluded = [*BEYOND_SCHEMAS]
+        if method != "PATCH":
+            # In a form or a query numbers are texts, and unknown parameters are passed over.
+            excluded.append(schemathesis.checks.negative_data_rejection)
+        answer = case.call_and_validate(headers=HEADERS, excluded_checks=excluded)
         STATUSES.setdefault(name, set()).add(answer.status_code)
 
     check()
