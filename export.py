@@ -13,6 +13,7 @@ from utils.arguments import make_parser, positive_int, print_arguments
 from utils.errors import run_script
 from utils.evaluation import make_folder
 from utils.export_formats import (
+    DEFAULT_FORMATS,
     FORMATS,
     Comparison,
     check_model_path,
@@ -27,7 +28,14 @@ def make_options() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model_path", default="models/resnet34.keras", help="the .keras file to export")
     add("--output_dir", default="models", help="folder to write to")
-    add("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="default: all")
+    add(
+        "--formats",
+        nargs="+",
+        choices=FORMATS,
+        default=DEFAULT_FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS)} (default: all but onnx_int8, which wants a --list_path)",
+    )
     add("--list_path", help="data list to compare on; the EER of each format is told too")
     add("--num_threads", type=positive_int, default=1, help="processor threads of the comparison")
     return parser

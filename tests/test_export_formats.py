@@ -13,7 +13,14 @@ from voices import synthetic_speech, write_wav
 
 from utils import export_formats, export_runner
 from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
-from utils.export_formats import FORMATS, Comparison, check_model_path, describe, find_recordings
+from utils.export_formats import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    Comparison,
+    check_model_path,
+    describe,
+    find_recordings,
+)
 from utils.model_file import METADATA_NAME, model_id
 from utils.spectrogram import CROP_SAMPLES
 
@@ -49,7 +56,7 @@ def exported(
     comparison: Comparison, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, export_formats.Result]:
     folder = tmp_path_factory.mktemp("exported")
-    return {name: comparison.export(name, folder) for name in FORMATS}
+    return {name: comparison.export(name, folder) for name in DEFAULT_FORMATS}
 
 
 @pytest.fixture
@@ -103,7 +110,7 @@ def test_files_are_named_after_the_model(exported: dict[str, export_formats.Resu
     assert sorted(path.name for path in folder.iterdir()) == sorted(names.values())
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", DEFAULT_FORMATS)
 def test_format_gives_the_embedding_of_the_original(
     name: str, model: Path, exported: dict[str, export_formats.Result]
 ) -> None:
@@ -118,7 +125,7 @@ def test_format_gives_the_embedding_of_the_original(
         assert float(embedding @ original(noise[:length])) >= 0.9999, length
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", DEFAULT_FORMATS)
 def test_weak_frequencies_beside_strong_ones_survive(
     name: str, model: Path, exported: dict[str, export_formats.Result]
 ) -> None:
@@ -133,7 +140,7 @@ def test_weak_frequencies_beside_strong_ones_survive(
     assert float(embed(waveform) @ original(waveform)) >= 0.99995
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", DEFAULT_FORMATS)
 def test_metadata_travel_along(
     name: str, model: Path, exported: dict[str, export_formats.Result]
 ) -> None:
@@ -211,7 +218,7 @@ def test_formats_have_the_error_rate_of_the_original(
     assert comparison.result.cosine == pytest.approx(1)
     eers = {name: result.eer for name, result in exported.items()}
     assert comparison.result.eer is not None
-    assert eers == pytest.approx(dict.fromkeys(FORMATS, comparison.result.eer), abs=1e-3)
+    assert eers == pytest.approx(dict.fromkeys(DEFAULT_FORMATS, comparison.result.eer), abs=1e-3)
 
 
 def test_file_that_differs_is_not_kept(
@@ -219,7 +226,9 @@ def test_file_that_differs_is_not_kept(
 ) -> None:
     other = write_tiny_model(tmp_path / "other.keras")
     _spoil(other)
-    replaced(write=lambda model_path, path: export_formats.onnx_graph.write_onnx(other, path))
+    replaced(
+        write=lambda model_path, path, paths: export_formats.onnx_graph.write_onnx(other, path)
+    )
     (tmp_path / "tiny.onnx").write_bytes(b"the older one")
     with pytest.raises(ModelError, match=r"onnx: .* cosine of -?0\.\d+ to .*at least 0\.9999"):
         comparison.export("onnx", tmp_path)
@@ -250,7 +259,7 @@ def test_embedding_that_is_no_number_is_not_kept(
 def test_missing_package_is_named(
     comparison: Comparison, tmp_path: Path, replaced: Callable[..., None]
 ) -> None:
-    def write(model_path: str, path: Path) -> None:
+    def write(model_path: str, path: Path, paths: list[str]) -> None:
         raise ImportError("No module named 'onnx'", name="onnx")
 
     replaced(write=write)
@@ -261,7 +270,7 @@ def test_missing_package_is_named(
 def test_full_disk_is_told(
     comparison: Comparison, tmp_path: Path, replaced: Callable[..., None]
 ) -> None:
-    def write(model_path: str, path: Path) -> None:
+    def write(model_path: str, path: Path, paths: list[str]) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

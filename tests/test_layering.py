@@ -58,6 +58,7 @@ LAYERS = {
         "model_file",
         "onnx_graph",
         "onnx_model",
+        "onnx_quantization",
         "reader",
         "resnet",
         "trainer",

@@ -34,12 +34,16 @@ def build_tiny_network(num_classes: int = 3, **changes: Any) -> Any:
     return network
 
 
-def write_tiny_model(path: Path, calibrated: bool = True, **changes: Any) -> Path:
-    """Writes such a network as a model file."""
+def write_tiny_model(
+    path: Path, calibrated: bool = True, build: dict[str, Any] | None = None, **changes: Any
+) -> Path:
+    """Writes such a network as a model file; `build` changes the network, others its metadata."""
     from utils.model_file import write_model
 
     metadata = {"embedding_size": SHAPE["embedding_size"], "num_classes": 3}
     write_model(
-        path, build_tiny_network(), {**metadata, **(CALIBRATION if calibrated else {}), **changes}
+        path,
+        build_tiny_network(**(build or {})),
+        {**metadata, **(CALIBRATION if calibrated else {}), **changes},
     )
     return path

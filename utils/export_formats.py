@@ -42,6 +42,9 @@ NUM_SHORT = 8
 LATENCY_S = 3.0
 """Seconds of sound whose embedding is timed."""
 
+NUM_RANGES = 100
+"""Recordings at most from which the 8-bit ONNX file takes its ranges, spread over the list."""
+
 SAVED_MODEL_FILE = "saved_model.pb"
 
 
@@ -52,13 +55,13 @@ class Format:
     Attributes:
         suffix: What follows the model's name.
         least_cosine: Between its embeddings and the original's; below, it is not kept.
-        write: Writes it, from `(model_path, path)`.
+        write: Writes it, from `(model_path, path, paths)` with the recordings to compare on.
         load: Returns its function from speech to embedding, from `(path, num_threads)`.
     """
 
     suffix: str
     least_cosine: float
-    write: Callable[[str, Path], None]
+    write: Callable[[str, Path, Sequence[str]], None]
     load: Callable[[Path, int], Embed]
 
 
@@ -81,31 +84,46 @@ class Result:
     eer: float | None
 
 
-def _write_saved_model(model_path: str, path: Path) -> None:
+def _write_onnx(model_path: str, path: Path, paths: Sequence[str]) -> None:
+    onnx_graph.write_onnx(model_path, path)
+
+
+def _write_onnx_int8(model_path: str, path: Path, paths: Sequence[str]) -> None:
+    from utils.onnx_quantization import write_quantized_onnx
+
+    step = -(-len(paths) // NUM_RANGES)
+    write_quantized_onnx(model_path, path, (_speech(file) for file in paths[::step]))
+
+
+def _write_saved_model(model_path: str, path: Path, paths: Sequence[str]) -> None:
     from utils.export_tensorflow import write_saved_model
 
     write_saved_model(model_path, path)
 
 
-def _write_float16(model_path: str, path: Path) -> None:
+def _write_float16(model_path: str, path: Path, paths: Sequence[str]) -> None:
     from utils.export_tensorflow import write_tflite
 
     write_tflite(model_path, path, "float16")
 
 
-def _write_int8(model_path: str, path: Path) -> None:
+def _write_int8(model_path: str, path: Path, paths: Sequence[str]) -> None:
     from utils.export_tensorflow import write_tflite
 
     write_tflite(model_path, path, "int8")
 
 
 FORMATS = {
-    "onnx": Format(".onnx", 0.9999, onnx_graph.write_onnx, load_onnx_network),
+    "onnx": Format(".onnx", 0.9999, _write_onnx, load_onnx_network),
+    "onnx_int8": Format(".int8.onnx", 0.99, _write_onnx_int8, load_onnx_network),
     "tflite_float16": Format("_float16.tflite", 0.9999, _write_float16, export_runner.load_tflite),
     "tflite_int8": Format("_int8.tflite", 0.999, _write_int8, export_runner.load_tflite),
     "savedmodel": Format("_savedmodel", 0.9999, _write_saved_model, export_runner.load_saved_model),
 }
 """All formats by the name that --formats takes; another is one line here."""
+
+DEFAULT_FORMATS = [name for name in FORMATS if name != "onnx_int8"]
+"""What export.py writes unless told otherwise: 8-bit ONNX wants a list of speech for its ranges."""
 
 
 class Comparison:
@@ -165,7 +183,7 @@ class Comparison:
         place = _atomic_folder if name == "savedmodel" else atomic_path
         try:
             with place(path) as temporary:
-                form.write(self.model_path, temporary)
+                form.write(self.model_path, temporary, list(self._clips.rows))
                 embed = form.load(temporary, self.num_threads)
                 result = self.check(temporary, embed, name, form.least_cosine)
         except ImportError as error:
