@@ -10,12 +10,10 @@
 #   make clean    remove caches, logs and .venv; never recordings, lists or models
 #
 # PYTHON=python3.12 chooses the interpreter of .venv, MIRROR=URL another package index,
-# ARGS="-k name -x" what pytest runs, or the options of serve.py.
+# ARGS="-k name -x" what pytest runs, or options of serve.py and run_all.py.
 
 SHELL := /bin/bash
 BIN := .venv/bin
-# benchmarks/speaker_models.py is not among them: it needs speech of yours and other models.
-BENCHMARKS := $(wildcard benchmarks/create_data.py benchmarks/scoring.py)
 ARGS ?=
 export PYTHON MIRROR
 export DATA WORK OUTPUT TEACHER WHEEL EPOCHS STEPS BATCH VIEWS PRECISION WARMUP WORKERS TRAIN_ARGS DESCRIPTION
@@ -39,7 +37,7 @@ lint: setup-dev
 	$(BIN)/mypy
 
 bench: setup-dev
-	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 model: setup
 	@tools/make_model.sh
