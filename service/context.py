@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, TypeVar, cast
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from service.limits import Lockout
@@ -54,17 +54,19 @@ class Service:
     lockout: Lockout
     folder: VoiceFolder | None
     auth_required: bool
-    _limiter: CapacityLimiter | None = field(default=None, repr=False)
+    _executor: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(NUM_DATABASE_THREADS, "database"), repr=False
+    )
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Runs a call of the database in a thread of its own.
 
         The work is finished also if the client goes away or the service is told to stop.
         """
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(NUM_DATABASE_THREADS)
-        task = anyio.to_thread.run_sync(lambda: function(*args, **options), limiter=self._limiter)
-        return await asyncio.shield(asyncio.ensure_future(task))
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(
+            loop.run_in_executor(self._executor, partial(function, *args, **options))
+        )
 
     def describe(self, speaker: Speaker) -> dict[str, Any]:
         """Returns a speaker, ready for JSON."""

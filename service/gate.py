@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -157,25 +158,26 @@ class Gate:
         if declared.isdigit() and int(declared) > limit:
             raise self._too_large(int(declared))
         size = 0
-        deadline = time.monotonic() + self.settings.body_timeout_s
         try:
-            while True:
-                message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.001))
-                if message["type"] == "http.disconnect":
-                    raise Problem("bad-request", "the client went away")
-                chunk: bytes = message.get("body", b"")
-                size += len(chunk)
-                self._num_held += len(chunk)
-                if size > limit:
-                    raise self._too_large(size)
-                if self._num_held > self.settings.max_bodies_bytes:
-                    raise retry_later("busy", "too many uploads at a time", 2)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return chunks
+            # One timer for all pieces: asyncio.wait_for would start a task for each.
+            with anyio.fail_after(self.settings.body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Problem("bad-request", "the client went away")
+                    chunk: bytes = message.get("body", b"")
+                    size += len(chunk)
+                    self._num_held += len(chunk)
+                    if size > limit:
+                        raise self._too_large(size)
+                    if self._num_held > self.settings.max_bodies_bytes:
+                        raise retry_later("busy", "too many uploads at a time", 2)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks
         except BaseException as error:
             self._num_held -= size
-            if isinstance(error, asyncio.TimeoutError):
+            if isinstance(error, TimeoutError):
                 raise Problem(
                     "slow-client",
                     f"{size} bytes arrived in {self.settings.body_timeout_s:g} s",

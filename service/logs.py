@@ -74,4 +74,6 @@ def _time(record: logging.LogRecord) -> str:
 
 def _one_line(text: str) -> str:
     """Replaces what could forge another line."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "?" for c in text)

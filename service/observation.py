@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import log_event, log_failure
@@ -50,11 +49,10 @@ class Observation:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                is_page = not scope["path"].startswith(API_PREFIXES)
-                for name, value in security_headers(scope["path"], is_page=is_page).items():
-                    headers.setdefault(name, value)
-                headers["X-Request-Id"] = request_id
+                present = {name.lower() for name, _ in message.get("headers", ())}
+                added = [pair for pair in _headers(scope["path"]) if pair[0] not in present]
+                added.append((b"x-request-id", request_id.encode()))
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         self.metrics.in_flight.inc()
@@ -102,3 +100,19 @@ class Observation:
             ]
         found = (name for pattern, name in self._patterns if pattern.fullmatch(scope["path"]))
         return next(found, "other")
+
+
+def _headers(path: str) -> list[tuple[bytes, bytes]]:
+    """Returns the headers that every answer of a path carries, as they are sent."""
+    if path.startswith(API_PREFIXES):
+        return API_HEADERS
+    return _encoded(security_headers(path, is_page=True))
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    """Returns headers as ASGI takes them."""
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+API_HEADERS = _encoded(security_headers("/v1/", is_page=False))
+"""Those of the interface are always the same."""

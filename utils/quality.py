@@ -3,7 +3,7 @@
 A speaker who knows that the microphone is too far away can mend it; one who is only refused cannot.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Quality:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields, ready for JSON."""
-        return asdict(self) | {"warnings": list(self.warnings)}
+        return vars(self) | {"warnings": list(self.warnings)}
 
 
 def measure_quality(waveform: FloatArray) -> Quality:
@@ -86,10 +86,10 @@ def measure_quality(waveform: FloatArray) -> Quality:
     # What is measured while somebody speaks is speech and noise together.
     clean = _decibels(max(10 ** (level / 10) - 10 ** (noise / 10), 0.0))
     snr = max(clean - noise, 0.0)
-    magnitude = np.abs(waveform)
-    is_clipped = magnitude >= CLIPPING_LEVEL
+    peak = float(max(waveform.max(initial=0.0), -waveform.min(initial=0.0)))
     clipped = 0.0
-    if is_clipped.any():
+    if peak >= CLIPPING_LEVEL:
+        is_clipped = np.abs(waveform) >= np.float32(CLIPPING_LEVEL)
         clipped = float((is_clipped & (np.roll(is_clipped, 1) | np.roll(is_clipped, -1))).mean())
     num_samples = FRAME_SAMPLES * int(mask.sum())
     if len(mask) and mask[-1]:
@@ -105,7 +105,7 @@ def measure_quality(waveform: FloatArray) -> Quality:
         duration_s=round(len(waveform) / SAMPLE_RATE, 3),
         speech_s=round(speech_s, 3),
         level_dbfs=round(level, 2),
-        peak_dbfs=round(_decibels(float(magnitude.max(initial=0.0)) ** 2), 2),
+        peak_dbfs=round(_decibels(peak**2), 2),
         clipped_fraction=round(clipped, 6),
         noise_dbfs=round(noise, 2),
         snr_db=round(snr, 2),

@@ -12,6 +12,9 @@ from utils.speaker_names import fold_name
 MIN_CAPACITY = 256
 """Rows of the smallest matrix; it doubles when it is full."""
 
+SCORE_BLOCK = 64
+"""Scores of which the largest stands for all, when the best of many are looked for."""
+
 
 class VectorIndex:
     """Speakers' embeddings, searched exactly; any number of threads may search and change it.
@@ -91,11 +94,7 @@ class VectorIndex:
         top_k = num_found if top_k is None else min(top_k, num_found)
         if top_k <= 0:
             return []
-        if top_k < len(scores):
-            order = np.argpartition(-scores, top_k - 1)[:top_k]
-            order = order[np.argsort(-scores[order], kind="stable")]
-        else:
-            order = np.argsort(-scores, kind="stable")[:top_k]
+        order = _largest(scores, top_k)
         # Rounding can carry a cosine of equal embeddings past 1.
         return [
             (all_names[i if rows is None else rows[i]], float(np.clip(scores[i], -1, 1)))
@@ -139,3 +138,19 @@ def _cosines(matrix: FloatArray, embedding: FloatArray) -> FloatArray:
     """
     cosines: FloatArray = np.einsum("ij,j->i", matrix, np.asarray(embedding, np.float32))
     return cosines
+
+
+def _largest(scores: FloatArray, top_k: int) -> npt.NDArray[np.intp]:
+    """Returns where the `top_k` largest scores are, the best first."""
+    size = len(scores) // SCORE_BLOCK * SCORE_BLOCK
+    found = np.arange(len(scores))
+    if top_k < len(scores) // SCORE_BLOCK:
+        # Each of them is in a block with one of the largest maxima, or in the rest at the end:
+        # far fewer scores are left to be sorted out, for one quick pass over all.
+        maxima = scores[:size].reshape(-1, SCORE_BLOCK).max(axis=1)
+        blocks = np.argpartition(-maxima, top_k - 1)[:top_k]
+        inside = (np.sort(blocks)[:, None] * SCORE_BLOCK + np.arange(SCORE_BLOCK)).ravel()
+        found = np.concatenate([inside, np.arange(size, len(scores))])
+    if top_k < len(found):
+        found = np.sort(found[np.argpartition(-scores[found], top_k - 1)[:top_k]])
+    return found[np.argsort(-scores[found], kind="stable")][:top_k]
