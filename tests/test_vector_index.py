@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.vector_index import MIN_CAPACITY, VectorIndex
+from utils.vector_index import MIN_CAPACITY, VectorIndex, _largest
 
 
 def embedding(seed: int, size: int = 8) -> np.ndarray:
@@ -75,3 +75,14 @@ def test_many_changes_do_not_fill_the_memory() -> None:
     assert len(index) == MIN_CAPACITY
     assert len(index._matrix) <= 4 * MIN_CAPACITY
     assert index.best(embedding(19), 1)[0] == ("s0", index.best(embedding(19), 1)[0][1])
+
+
+@pytest.mark.parametrize("num_scores", [1, 63, 64, 65, 640, 1_000, 5_003])
+@pytest.mark.parametrize("top_k", [1, 5, 100])
+def test_the_largest_scores_are_found_block_by_block(num_scores: int, top_k: int) -> None:
+    scores = np.random.default_rng(num_scores).standard_normal(num_scores).astype(np.float32)
+    scores[::3] = -np.inf
+    top_k = min(top_k, num_scores)
+    found = _largest(scores, top_k)
+    assert len(set(found)) == top_k
+    np.testing.assert_array_equal(scores[found], np.sort(scores)[::-1][:top_k])
