@@ -8,8 +8,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from utils.quality import Quality
 from utils.sql_records import Speaker
 
-Number = Annotated[float, AfterValidator(lambda value: round(value, 6))]
-"""Scores and probabilities: single precision has no more digits that mean something."""
+
+def rounded(value: float) -> float:
+    """Rounds a score or a probability: single precision has no more digits of meaning."""
+    return round(value, 6)
+
+
+Number = Annotated[float, AfterValidator(rounded)]
+"""A score or a probability."""
 
 
 class ProblemDocument(BaseModel):

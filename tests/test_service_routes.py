@@ -11,7 +11,7 @@ import soundfile
 from fake_encoder import FakeEncoder
 from service_client import TOKEN, TestClient, check_problem, enrol, files, running, speech
 
-from service.schemas import InfoDocument
+from service.schemas import IdentifyDocument, InfoDocument
 
 
 @pytest.fixture
@@ -252,3 +252,11 @@ def test_a_speaker_of_another_model_cannot_be_verified(tmp_path: Path) -> None:
     with running(url, encoder=FakeEncoder("new")) as client:
         answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
         check_problem(answer, 409, "other-model")
+
+
+def test_the_answer_to_identify_is_what_the_document_says(client: TestClient) -> None:
+    for number in range(3):
+        found = client.post("/v1/identify", files=files(speech(1, 7))).json()
+        assert found == IdentifyDocument.model_validate(found).model_dump()
+        assert len(found["matches"]) == number
+        enrol(client, f"speaker {number}", number + 1)

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from voices import synthetic_speech
 
 from utils.audio import SAMPLE_RATE
-from utils.speech import FRAME_SAMPLES, remove_silence, speech_mask, speech_seconds
+from utils.speech import FRAME_SAMPLES, middle, remove_silence, speech_mask, speech_seconds
 
 
 def silence(seconds: float, level: float = 1e-4, seed: int = 0) -> np.ndarray:
@@ -111,3 +111,9 @@ def test_any_waveform_is_cut_to_whole_frames_of_it(waveform: np.ndarray) -> None
     assert kept.dtype == np.float32
     assert len(kept) == round(speech_seconds(waveform) * SAMPLE_RATE)
     assert len(kept) == np.repeat(mask, FRAME_SAMPLES)[: len(waveform)].sum()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 301])
+def test_the_middle_is_the_median(size: int) -> None:
+    values = np.random.default_rng(size).standard_normal(size).astype(np.float32)
+    assert middle(values) == np.median(values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, FloatArray
-from utils.speech import FRAME_SAMPLES, speech_mask
+from utils.speech import FRAME_SAMPLES, middle, speech_mask
 
 FLOOR_DBFS = -100.0
 """dBFS. Levels are told down to this: a digital zero has none."""
@@ -119,7 +119,7 @@ def _frame_power(waveform: FloatArray) -> FloatArray:
     frames = waveform[: num_frames * FRAME_SAMPLES].reshape(num_frames, FRAME_SAMPLES)
     if num_frames == 0:
         return np.empty(0, dtype=np.float32)
-    frames = frames - np.median(frames.mean(axis=1))
+    frames = frames - middle(frames.mean(axis=1))
     return np.asarray(np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES, dtype=np.float32)
 
 

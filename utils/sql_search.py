@@ -30,6 +30,9 @@ VECTOR_INDEX = "voiceprint_vectors_hnsw"
 VECTOR_INDEX_LOCK = 0x766F6964
 """Number of the PostgreSQL advisory lock under which one process builds the index."""
 
+CHANGE_NUMBER = str(select(info.c.change_number))
+"""The question for the number of the last write."""
+
 BUILD_POLL_S = 0.5
 """Seconds between two looks whether another process has built the index."""
 
@@ -151,10 +154,8 @@ class Search:
 
     def _refresh(self) -> VectorIndex | None:
         """Brings the matrix up to date; the database is asked every time, and mostly once."""
-        with self._database.peek() as connection:
-            number = connection.execute(select(info.c.change_number)).scalar_one()
-            if number == self._seen:
-                return self._index
+        if self._database.ask(CHANGE_NUMBER) == self._seen:
+            return self._index
         with self._lock, self._database.read() as connection:
             row = connection.execute(select(info.c.change_number, info.c.embedding_size)).one()
             if row.change_number > self._seen and row.embedding_size is not None:

@@ -131,12 +131,12 @@ class VectorIndex:
 
 
 def _cosines(matrix: FloatArray, embedding: FloatArray) -> FloatArray:
-    """Multiplies a matrix by a vector on the calling thread.
+    """Multiplies a matrix by a vector on the calling thread, row by row.
 
-    As fast as `@`, which shares the work among threads of the matrix library: on a busy machine
+    Faster than `@`, which shares the work among threads of the matrix library: on a busy machine
     they wait for each other, and one question can take 100 times as long.
     """
-    cosines: FloatArray = np.einsum("ij,j->i", matrix, np.asarray(embedding, np.float32))
+    cosines: FloatArray = np.vecdot(matrix, np.asarray(embedding, np.float32))
     return cosines
 
 
