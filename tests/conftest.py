@@ -1,5 +1,6 @@
 """Fixtures that more than one test file uses."""
 
+import hashlib
 import os
 import signal
 from collections.abc import Iterator
@@ -18,7 +19,28 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
+# Whoever runs the tests may have a database of real voices in the environment.
+for variable in ("VOICEPRINT_DATABASE", "VOICEPRINT_KEY", "VOICEPRINT_TOKEN"):
+    os.environ.pop(variable, None)
+
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def own_recordings() -> dict[str, str]:
+    """The recordings that belong to the repository, and their content's SHA-256."""
+    return {
+        path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in ("audio", "audio_db")
+        for path in (ROOT / folder).rglob("*.wav")
+    }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_recordings_stay() -> Iterator[None]:
+    """No test changes, adds or removes a recording of the repository."""
+    before = own_recordings()
+    yield
+    assert own_recordings() == before
 
 
 @pytest.fixture(scope="session")

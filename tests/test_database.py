@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from voices import synthetic_speech, write_wav
 
 from utils.audio import load_audio
-from utils.database import MAX_NAME_BYTES, VoiceprintDatabase, clean_name
+from utils.database import MAX_NAME_BYTES, VoiceprintDatabase, clean_name, public_name
 from utils.embedding_cache import CACHE_NAME
 from utils.errors import AudioError, DatabaseError
 
@@ -402,3 +402,20 @@ def test_a_thousand_speakers_load_in_two_seconds_the_second_time(tmp_path: Path)
     assert len(database.names()) == 1000
     assert encoder.num_embedded == 0
     assert seconds < 2.0
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("audio_db", "audio_db"),
+        ("sqlite:///a@b.db", "sqlite:///a@b.db"),
+        ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql://me@host/db?sslmode=require", "postgresql://host/db"),
+        ("postgresql://me:secret@[::1]:5432/db", "postgresql://[::1]:5432/db"),
+        ("postgresql://me:s/e?c#r[e@t@host/db?x=y", "postgresql://host/db"),
+        ("postgresql://host/db?user=me&password=s@t", "postgresql://host/db"),
+        ("postgresql+psycopg://me:secret@/db?host=/run", "postgresql+psycopg:///db"),
+    ],
+)
+def test_passwords_are_not_shown(target: str, shown: str) -> None:
+    assert public_name(target) == shown

@@ -8,13 +8,13 @@ killed at any moment leaves each recording whole or absent, and an enrolled voic
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -91,10 +91,10 @@ def choose_target(database: str | None, audio_db: str | None) -> tuple[str, str]
 
 def public_name(target: str) -> str:
     """Returns the address of a database without user, password and options; a folder as it is."""
-    parts = urlsplit(target)
-    if "://" not in target or parts.scheme.startswith("sqlite"):
+    if "://" not in target or target.startswith("sqlite"):
         return target
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # By hand: a password may hold / ? # or [, which urlsplit takes for the end of the host.
+    return re.sub("://([^/?@]*|[^:/?@]*:.*)@", "://", target).partition("?")[0]
 
 
 class VoiceprintDatabase:
@@ -216,6 +216,10 @@ class VoiceprintDatabase:
         for folder in {path.parent for path in recordings} - {self.folder}:
             with contextlib.suppress(OSError):  # not empty: something else is in it
                 folder.rmdir()
+        self.forget_embeddings(recordings)
+
+    def forget_embeddings(self, recordings: Sequence[Path]) -> None:
+        """Removes the embeddings of these recordings from the cache; the files stay."""
         self._cache.load()
         self._cache.remove(recordings)
         self._cache.save()
