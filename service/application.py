@@ -62,6 +62,7 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         pool.close()
+        app.state.service.close()
 
     app = FastAPI(
         title="Voiceprint service",

@@ -54,19 +54,25 @@ class Service:
     lockout: Lockout
     folder: VoiceFolder | None
     auth_required: bool
-    _executor: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(NUM_DATABASE_THREADS, "database"), repr=False
-    )
+    _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Runs a call of the database in a thread of its own.
 
         The work is finished also if the client goes away or the service is told to stop.
         """
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
         loop = asyncio.get_running_loop()
         return await asyncio.shield(
             loop.run_in_executor(self._executor, partial(function, *args, **options))
         )
+
+    def close(self) -> None:
+        """Finishes the calls of the database that have begun; later ones start new threads."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True)
 
     def describe(self, speaker: Speaker) -> dict[str, Any]:
         """Returns a speaker, ready for JSON."""
