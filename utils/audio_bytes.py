@@ -3,14 +3,16 @@
 `utils/audio.py` reads files that the user chose. Here nothing is believed: the length is read from
 the header before anything is decoded and counted again while decoding, so that neither a small
 file that unpacks to hours nor a false header takes more memory than the longest recording that is
-allowed. Voices are never written to a disk.
+allowed. On Linux voices are never written to a disk; elsewhere ffmpeg gets them in a private file.
 """
 
+import contextlib
 import io
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,6 @@ UNKNOWN_FRAMES = 1 << 62
 
 FFMPEG_TIMEOUT_S = 30.0
 """Seconds after which ffmpeg is ended: it decodes minutes of speech in one."""
-
-MEMORY_FOLDER = Path("/dev/shm")
-"""Linux's folder in memory, for the formats that ffmpeg can only read with seeking."""
 
 SUPPORTED = "wav, flac, mp3, ogg, opus or aiff"
 
@@ -169,20 +168,17 @@ def _ffmpeg_demuxer(data: bytes) -> str | None:
 def _decode_with_ffmpeg(
     data: bytes, demuxer: str, max_duration_s: float, source: str
 ) -> FloatArray:
-    """Decodes with ffmpeg, out of a private file in memory that is gone at once."""
+    """Decodes with ffmpeg; some formats can only be read with seeking, so a pipe won't do."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         raise AudioFormatError(
             f"{source}: received {demuxer} audio, which needs ffmpeg, and ffmpeg is absent from "
             f"the server; send {SUPPORTED}"
         )
-    folder = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
     # One reader by name and files only: a playlist could make ffmpeg fetch what it names.
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="voiceprint-", suffix=".upload") as file:
-        file.write(data)
-        file.flush()
+    with _private_file(data) as (name, descriptors):
         command = [ffmpeg, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-        command += ["-f", demuxer, "-threads", "1", "-i", file.name, "-map", "0:a:0", "-vn"]
+        command += ["-f", demuxer, "-threads", "1", "-i", name, "-map", "0:a:0", "-vn"]
         command += ["-t", f"{max_duration_s + 1:.3f}", "-ac", "1", "-ar", str(SAMPLE_RATE)]
         command += ["-f", "f32le", "pipe:1"]
         try:
@@ -192,6 +188,7 @@ def _decode_with_ffmpeg(
                 stdin=subprocess.DEVNULL,
                 check=False,
                 timeout=FFMPEG_TIMEOUT_S,
+                pass_fds=descriptors,
             )
         except subprocess.TimeoutExpired as error:
             raise AudioError(
@@ -207,6 +204,26 @@ def _decode_with_ffmpeg(
     if len(waveform) > max_duration_s * SAMPLE_RATE:
         raise _too_long(source, len(waveform) / SAMPLE_RATE, max_duration_s)
     return waveform
+
+
+@contextlib.contextmanager
+def _private_file(data: bytes) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields a name under which another program can read bytes, and what it must inherit.
+
+    On Linux they stay in memory that is gone with the processes, also if they are killed. Other
+    systems have a private folder for them.
+    """
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("voiceprint"), "wb") as file:
+            file.write(data)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}", (file.fileno(),)
+        return
+    with tempfile.TemporaryDirectory(prefix="voiceprint-") as folder:
+        path = Path(folder) / "upload"
+        # Closed before it is read: Windows would refuse ffmpeg an open one.
+        path.write_bytes(data)
+        yield str(path), ()
 
 
 def _too_long(source: str, duration_s: float, max_duration_s: float) -> AudioTooLongError:
