@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import anyio
 from starlette.datastructures import Headers
@@ -106,7 +106,7 @@ class Gate:
         origin = headers.get("origin")
         if method in SAFE_METHODS or origin is None or origin == self.settings.cors_origin:
             return
-        if urlsplit(origin).netloc != host:
+        if origin.partition("://")[2] != host:
             raise Problem(
                 "cross-origin",
                 "this page may not call the service; --cors_origin would allow it",
@@ -122,14 +122,18 @@ class Gate:
         address = scope["client"][0] if scope.get("client") else "unknown"
         actor = self._find_actor(scope, headers, address)
         scope.setdefault("state", {})["actor"] = actor
-        if scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES):
-            return
-        if self.tokens.are_required and actor is None and path not in PUBLIC_API:
+        is_open = scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES)
+        # Nobody's uploads are read, wherever they are sent: they would take others' room.
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        needs_token = has_body or not (is_open or path in PUBLIC_API)
+        if self.tokens.are_required and actor is None and needs_token:
             raise Problem(
                 "unauthorized",
                 "no valid token was sent; send Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": 'Bearer realm="voiceprint"'},
             )
+        if is_open:
+            return
         self.rates.check(f"token {actor}" if actor else f"address {address}")
 
     def _find_actor(self, scope: Scope, headers: Headers, address: str) -> str | None:

@@ -71,7 +71,10 @@ class EncodingPool:
             self._num_pending += len(jobs)
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.num_threads, "encode")
-            return [self._executor.submit(self._run, job) for job in jobs]
+            futures = [self._executor.submit(self._run, job) for job in jobs]
+        for future in futures:
+            future.add_done_callback(self._note_cancelled)
+        return futures
 
     def close(self) -> None:
         """Finishes what was accepted, then ends the threads; they start again for a new job."""
@@ -87,6 +90,12 @@ class EncodingPool:
             f"{self._num_pending} recordings are being encoded or wait, which is all that may",
             self._num_pending * self._mean_s / self.num_threads,
         )
+
+    def _note_cancelled(self, future: "Future[Any]") -> None:
+        """Gives back the place of a job that was cancelled before it ran."""
+        if future.cancelled():
+            with self._lock:
+                self._num_pending -= 1
 
     def _run(self, job: Callable[[], Any]) -> Any:
         """Runs a job and counts it."""

@@ -78,5 +78,6 @@ class Settings:
 
 def hide_password(url: str) -> str:
     """Returns a database URL as it may be shown: without its password."""
-    hidden = re.sub(r"(//[^/@:]*):[^/]*@", r"\1:***@", url)
+    # A password may hold / or ?: everything up to the last @ is taken for it.
+    hidden = re.sub(r"(//[^/@:?]*):.*@", r"\1:***@", url)
     return re.sub(r"(?i)([?&][^=&]*password[^=&]*)=[^&]*", r"\1=***", hidden)

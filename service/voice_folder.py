@@ -7,12 +7,13 @@ next start that files are gone, and lets their voices go.
 
 import contextlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 from utils.audio import SAMPLE_RATE, load_audio
 from utils.database import VoiceprintDatabase
-from utils.errors import AudioError, DatabaseError, UnknownSpeakerError
+from utils.errors import AudioError, DatabaseError, SpeakerExistsError, UnknownSpeakerError
 from utils.files import write_text_atomically
 from utils.speaker_names import fold_name
 from utils.speech import speech_seconds
@@ -48,6 +49,7 @@ class VoiceFolder:
         self._database = database
         self._encoder = encoder
         self._files = VoiceprintDatabase(self.folder, encoder)
+        self._lock = threading.RLock()
 
     def take_over(self) -> list[str]:
         """Brings the database up to date with the folder.
@@ -89,32 +91,44 @@ class VoiceFolder:
 
     def delete(self, name: str) -> list[str]:
         """Removes a speaker's files, if there are any, and names them; `forget` follows."""
-        found = self._files.find(name)
-        return [] if found is None else [str(path) for path in self._files.delete(found)]
+        with self._lock:
+            found = self._files.find(name)
+            removed = [] if found is None else self._files.delete(found)
+        # Where the folder is on this machine is no client's business.
+        return [f"{self.folder.name}/{self._label(path)}" for path in removed]
 
     def forget(self, name: str) -> None:
         """Notes that a speaker is gone from the database too."""
         self._change(lambda taken: taken.pop(self._recorded(taken, name), None))
 
-    def rename(self, name: str, new_name: str) -> None:
-        """Gives a speaker's files another name, if there are any; `note_rename` follows.
+    def rename(self, name: str, new_name: str) -> bool:
+        """Gives a speaker's files another name; `note_rename` follows.
+
+        Returns:
+            Whether there were any.
 
         Raises:
-            DatabaseError: If a file cannot be renamed, or others have the new name already.
+            SpeakerExistsError: If others have the new name already.
+            DatabaseError: If a file cannot be renamed.
         """
-        found = self._files.find(name)
-        if found is None or found == new_name:
-            return
-        if self._files.find(new_name) not in (None, found):
-            raise DatabaseError(f"{self.folder} has files of {new_name}; move them away first")
-        try:
-            for path in self._files.recordings(found):
-                if path.parent == self.folder:
-                    path.rename(self.folder / f"{new_name}{path.suffix}")
-                elif path.parent.is_dir():
-                    path.parent.rename(self.folder / new_name)
-        except OSError as error:
-            raise DatabaseError(f"{found}: cannot be renamed ({error.strerror})") from error
+        with self._lock:
+            found = self._files.find(name)
+            if found is None or found == new_name:
+                return False
+            if self._files.find(new_name) not in (None, found):
+                raise SpeakerExistsError(f"there are files of {new_name}; choose another name")
+            recordings = self._files.recordings(found)
+            # The cache would keep the embeddings under the old name, also after a deletion.
+            self._files.forget_embeddings(recordings)
+            try:
+                for path in recordings:
+                    if path.parent == self.folder:
+                        path.rename(self.folder / f"{new_name}{path.suffix}")
+                    elif path.parent.is_dir():
+                        path.parent.rename(self.folder / new_name)
+            except OSError as error:
+                raise DatabaseError(f"{found}: cannot be renamed ({error.strerror})") from error
+        return True
 
     def note_rename(self, name: str, new_name: str) -> None:
         """Notes that a speaker has the new name in the database too."""
@@ -133,7 +147,7 @@ class VoiceFolder:
         def remove(taken: Taken) -> None:
             files = taken.get(self._recorded(taken, name), {})
             for label in [label for label, entry in files.items() if entry[2] == recording_id]:
-                (self.folder / label).unlink(missing_ok=True)
+                self._files.discard([self.folder / label])
                 del files[label]
 
         self._change(remove)
@@ -192,12 +206,13 @@ class VoiceFolder:
         return path.relative_to(self.folder).as_posix()
 
     def _change(self, change: Any) -> None:
-        """Changes the record."""
-        taken = self._read()
-        before = json.dumps(taken)
-        change(taken)
-        if json.dumps(taken) != before:
-            self._write({name: files for name, files in taken.items() if files})
+        """Changes the record; one thread at a time, so that no change is lost."""
+        with self._lock:
+            taken = self._read()
+            before = json.dumps(taken)
+            change(taken)
+            if json.dumps(taken) != before:
+                self._write({name: files for name, files in taken.items() if files})
 
     def _read(self) -> Taken:
         """Reads what was taken over into this database; nothing if there is no readable record."""

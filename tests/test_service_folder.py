@@ -1,15 +1,18 @@
 """The folder of infer_recognition.py: taken over, kept in step, and really deleted."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_encoder import FakeEncoder
 from service_client import TestClient, check_problem, enrol, files, running, speech
 from voices import synthetic_speech, write_wav
 
-from service.voice_folder import VoiceFolder
+from service.voice_folder import RECORD_NAME, VoiceFolder
 from utils.database import VoiceprintDatabase
+from utils.embedding_cache import CACHE_NAME
 from utils.errors import DatabaseError
 from utils.sql_database import SqlVoiceprintDatabase
 
@@ -70,8 +73,8 @@ def test_who_was_enrolled_in_the_service_stays(folder: Path, url: str) -> None:
 def test_deleting_deletes_the_files(folder: Path, url: str) -> None:
     with running(url, audio_db=folder) as client:
         removed = client.delete("/v1/speakers/ann").json()["removed"]
-        assert str(folder / "Ann.wav") in removed["files"]
-        assert str(folder / "Ann" / "2.wav") in removed["files"]
+        assert f"{folder.name}/Ann.wav" in removed["files"]
+        assert f"{folder.name}/Ann/2.wav" in removed["files"]
     assert not (folder / "Ann").exists()
     with running(url, audio_db=folder) as client:
         assert names(client) == {"李雷": 1}
@@ -100,6 +103,57 @@ def test_renaming_renames_the_files(folder: Path, url: str) -> None:
     with running(url, encoder=encoder, audio_db=folder) as client:
         assert names(client) == {"Anna": 2, "李雷": 1}
     assert encoder.num_embedded == 0
+
+
+def test_files_do_not_become_those_of_whoever_got_the_name_first(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        database = client.app.state.service.database
+        rename = database.rename
+
+        def rename_too_late(name: str, new_name: str) -> object:
+            enrol(client, new_name, 3)
+            return rename(name, new_name)
+
+        database.rename = rename_too_late
+        answer = client.patch("/v1/speakers/Ann", json={"name": "Anna"})
+        check_problem(answer, 409, "speaker-exists")
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Ann": 2, "Anna": 2, "李雷": 1}
+
+
+def test_a_name_of_files_that_wait_is_taken(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        VoiceprintDatabase(folder, FakeEncoder()).add("Zoe", synthetic_speech(4, 0, 2.0))
+        answer = client.patch("/v1/speakers/Ann", json={"name": "zoe"})
+        assert str(folder) not in answer.text
+        check_problem(answer, 409, "speaker-exists")
+        assert names(client) == {"Ann": 2, "李雷": 1}
+
+
+def test_no_embedding_stays_in_the_cache_of_the_scripts(folder: Path, url: str) -> None:
+    def cached() -> set[str]:
+        with np.load(folder / CACHE_NAME) as file:
+            return {entry[0] for entry in json.loads(str(file["index"]))["entries"]}
+
+    VoiceprintDatabase(folder, FakeEncoder()).load()
+    with running(url, audio_db=folder) as client:
+        assert cached() == {"Ann.wav", "Ann/2.wav", "李雷.wav"}
+        recordings = client.get("/v1/speakers/Ann").json()["recordings"]
+        client.delete(f"/v1/speakers/Ann/recordings/{recordings[1]['id']}")
+        assert cached() == {"Ann.wav", "李雷.wav"}
+        client.patch("/v1/speakers/Ann", json={"name": "Anna"})
+        client.delete("/v1/speakers/Anna")
+        assert cached() == {"李雷.wav"}
+
+
+def test_many_deletions_at_a_time_are_all_noted(folder: Path, url: str) -> None:
+    for number in range(12):
+        VoiceprintDatabase(folder, FakeEncoder()).add(f"S{number}", synthetic_speech(number % 5))
+    with running(url, audio_db=folder) as client:
+        with ThreadPoolExecutor(12) as executor:
+            list(executor.map(client.delete, [f"/v1/speakers/S{number}" for number in range(12)]))
+        (taken,) = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8")).values()
+        assert set(taken) == {"Ann", "李雷"}
 
 
 def test_recordings_with_files_are_heard_and_removed(folder: Path, url: str) -> None:
@@ -134,7 +188,7 @@ def test_files_that_cannot_be_used_are_told(folder: Path, url: str) -> None:
     assert path.endswith("Bad.wav")
     assert "not audio" in reason
     (folder / "New.wav").write_bytes((folder / "Ann.wav").read_bytes())
-    with pytest.raises(DatabaseError, match="move them away"):
+    with pytest.raises(DatabaseError, match="files of New; choose another name"):
         voices.rename("Ann", "New")
     database.close()
 

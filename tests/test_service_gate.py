@@ -53,7 +53,10 @@ def test_what_is_open_without_a_token(url: str) -> None:
 
 def test_an_upload_of_nobody_is_not_read(url: str) -> None:
     with running(url, token=TOKEN, authorized=False, max_upload_bytes=10) as client:
-        answer = client.post("/v1/identify", files=files(speech(1)))
+        for path in ["/v1/identify", "/v1/info", "/", "/nowhere", "/static/x"]:
+            answer = client.post(path, files=files(speech(1)))
+            check_problem(answer, 401, "unauthorized")
+        answer = client.request("OPTIONS", "/v1/identify", content=b"x" * 20)
         check_problem(answer, 401, "unauthorized")
 
 
@@ -141,6 +144,9 @@ def test_pages_of_others_may_not_call(url: str) -> None:
     with running(url) as client:
         sent = files(speech(1))
         for origin in ["https://evil.example", "null", "http://127.0.0.1.evil.example"]:
+            answer = client.post("/v1/identify", files=sent, headers={"Origin": origin})
+            check_problem(answer, 403, "cross-origin")
+        for origin in ["http://[", "http://[::1", "//", "http:127.0.0.1"]:
             answer = client.post("/v1/identify", files=sent, headers={"Origin": origin})
             check_problem(answer, 403, "cross-origin")
         own = {"Origin": "http://127.0.0.1"}

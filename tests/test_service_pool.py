@@ -65,3 +65,15 @@ def test_errors_reach_the_caller_and_are_counted() -> None:
     pool.close()
     assert len(times) == 1
     assert pool.num_pending == 0
+
+
+def test_a_cancelled_job_leaves_its_place() -> None:
+    pool = EncodingPool(num_threads=1, queue_size=5)
+    gate = threading.Event()
+    running, waiting = pool.submit([gate.wait, gate.wait])
+    assert waiting.cancel()
+    assert pool.num_pending == 1
+    gate.set()
+    assert running.result(10)
+    pool.close()
+    assert pool.num_pending == 0

@@ -39,6 +39,8 @@ def test_another_database_takes_no_folder_over() -> None:
         ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
         ("postgresql://me:a:b@c@host/db", "postgresql://me:***@host/db"),
         ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        ("postgresql://me:se/cr?e#t@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:s/e@c/r@host/db", "postgresql://me:***@host/db"),
         ("sqlite:///a.db", "sqlite:///a.db"),
     ],
 )  # fmt: skip

@@ -1,8 +1,11 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils.audio import FloatArray
 from utils.vector_index import MIN_CAPACITY, VectorIndex, _largest
 
 
@@ -87,3 +90,17 @@ def test_the_largest_scores_are_found_block_by_block(num_scores: int, top_k: int
     found = _largest(scores, top_k)
     assert len(set(found)) == top_k
     np.testing.assert_array_equal(scores[found], np.sort(scores)[::-1][:top_k])
+
+
+def test_a_change_that_cannot_be_read_changes_nothing() -> None:
+    index = VectorIndex(2)
+    index.update([("a", "A", np.array([1, 0], np.float32))])
+
+    def damaged() -> Iterator[tuple[str, str, FloatArray]]:
+        yield ("b", "B", np.array([0, 1], np.float32))
+        raise OSError("damaged")
+
+    for _ in range(2 * MIN_CAPACITY):
+        with pytest.raises(OSError, match="damaged"):
+            index.update(damaged(), ["a"])
+    assert index.best(np.array([1, 0], np.float32), None) == [("A", 1.0)]

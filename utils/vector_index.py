@@ -44,6 +44,8 @@ class VectorIndex:
             changed: `(id, name, embedding)`; unit length, shape `(embedding_size,)`.
             removed: Ids, also such as are not here.
         """
+        # Read to the end first: what raises here must not leave half a change behind.
+        changed, removed = list(changed), list(removed)
         with self._lock:
             is_alive = self._is_alive.copy()
             for speaker_id in removed:
