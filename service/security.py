@@ -48,6 +48,8 @@ class Tokens:
                 f"VOICEPRINT_TOKEN has {len(token)} characters, expected at least "
                 f"{MIN_TOKEN_LENGTH}; make one with: python serve.py --new_token NAME"
             )
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ServiceError("VOICEPRINT_TOKEN: expected letters, digits and signs of ASCII only")
         self._fixed = [(ENVIRONMENT_ACTOR, hash_token(token))] if token is not None else []
         self._path = path
         self._lock = threading.Lock()

@@ -5,6 +5,7 @@ import base64
 import binascii
 import copy
 import gc
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from service.settings import (
     Settings,
     hide_password,
 )
+
+ORIGIN = re.compile(r"https?://[^/\s?#]+")
+"""An origin as browsers send it; anything else would never match."""
 
 KEY_BYTES = 32
 """Length of the key that encrypts voiceprints (AES-256)."""
@@ -60,7 +64,7 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
     settings = Settings(
         host=args.host,
         port=args.port,
-        token=environment.get("VOICEPRINT_TOKEN") or None,
+        token=environment.get("VOICEPRINT_TOKEN", "").strip() or None,
         token_file=args.token_file,
         keep_audio=args.keep_audio,
         max_upload_bytes=round(args.max_upload_mb * 1e6),
@@ -77,12 +81,10 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
         cors_origin=args.cors_origin,
         json_logs=args.json_logs,
     )
-    if settings.cors_origin is not None and not settings.cors_origin.startswith(
-        ("http://", "https://")
-    ):
+    if settings.cors_origin is not None and not ORIGIN.fullmatch(settings.cors_origin):
         raise ServiceError(
             f"--cors_origin: received {settings.cors_origin!r}, expected one origin such as "
-            "https://app.example.com"
+            "https://app.example.com, without a path or a slash at its end"
         )
     if not Tokens(settings.token, settings.token_file).are_required and not settings.is_loopback:
         raise ServiceError(

@@ -60,8 +60,19 @@ def test_other_machines_need_a_token(tmp_path: Path) -> None:
 
 def test_one_origin(tmp_path: Path) -> None:
     assert make_settings(parse("--cors_origin", "https://a.b"), {}).cors_origin == "https://a.b"
-    with pytest.raises(ServiceError, match="--cors_origin"):
-        make_settings(parse("--cors_origin", "*"), {})
+    for origin in ["*", "https://a.b/", "https://a.b/page", "https://", "ftp://a.b", "https://a b"]:
+        with pytest.raises(ServiceError, match="--cors_origin"):
+            make_settings(parse("--cors_origin", origin), {})
+
+
+def test_token_of_the_environment() -> None:
+    # Files of secrets often end with a line feed.
+    assert make_settings(parse(), {"VOICEPRINT_TOKEN": "x" * 16 + "\n"}).token == "x" * 16
+    assert make_settings(parse(), {"VOICEPRINT_TOKEN": " "}).token is None
+    for token in ["x" * 15, "ключ" * 4, "x" * 16 + "\t" + "x"]:
+        with pytest.raises(ServiceError, match="VOICEPRINT_TOKEN") as caught:
+            make_settings(parse(), {"VOICEPRINT_TOKEN": token})
+        assert token not in str(caught.value)
 
 
 def test_keys() -> None:
