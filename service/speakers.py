@@ -115,9 +115,7 @@ async def add_recordings(
             expected=f"at most {most}",
         )
     voices = await service.reader.read(name_fields(files), keep=True)
-    # If the speaker was deleted meanwhile, adding would enrol a part of the voice again.
-    await require_speaker(service, name)
-    speaker = await _store(service, speaker.name, voices, "add")
+    speaker = await _store(service, speaker.name, voices, "add", must_exist=True)
     await service.note(request, "add", speaker.name, f"{len(voices)} recordings")
     return _enrolled_document(service, speaker, voices)
 
@@ -130,7 +128,7 @@ async def replace_recordings(
     _check_number(service, files)
     speaker = await require_speaker(service, name)
     voices = await service.reader.read(name_fields(files), keep=True)
-    speaker = await replace_speaker(service, speaker.name, voices)
+    speaker = await replace_speaker(service, speaker.name, voices, must_exist=True)
     await service.note(request, "replace", speaker.name, f"{len(voices)} recordings")
     return _enrolled_document(service, speaker, voices)
 
@@ -197,23 +195,33 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
     }
 
 
-async def replace_speaker(service: Service, name: str, voices: list[Voice]) -> Speaker:
+async def replace_speaker(
+    service: Service, name: str, voices: list[Voice], *, must_exist: bool = False
+) -> Speaker:
     """Enrols voices in the place of all that a speaker has; the files of the old ones go too."""
-    speaker = await _store(service, name, voices, "replace")
+    speaker = await _store(service, name, voices, "replace", must_exist=must_exist)
     if service.folder is not None:
         await service.call(service.folder.delete, name)
         await service.call(service.folder.forget, name)
     return speaker
 
 
-async def _store(service: Service, name: str, voices: list[Voice], if_exists: IfExists) -> Speaker:
-    """Enrols voices."""
+async def _store(
+    service: Service,
+    name: str,
+    voices: list[Voice],
+    if_exists: IfExists,
+    *,
+    must_exist: bool = False,
+) -> Speaker:
+    """Enrols voices; with `must_exist`, whoever was deleted meanwhile does not come back."""
     return await service.call(
         service.database.enrol,
         name,
         [voice.to_recording() for voice in voices],
         if_exists=if_exists,
         max_recordings=service.settings.max_recordings,
+        must_exist=must_exist,
     )
 
 

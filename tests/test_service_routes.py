@@ -196,6 +196,25 @@ def test_names_that_exist_and_that_cannot(client: TestClient) -> None:
     check_problem(client.patch("/v1/speakers/Ann", json={"name": "../x"}), 422, "bad-name")
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_who_was_deleted_meanwhile_does_not_come_back(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    enrol(client, "Ann", 1)
+    database = client.app.state.service.database
+    enrol_it = database.enrol
+
+    def enrol_too_late(name: str, *arguments: object, **options: object) -> object:
+        # The route has found the speaker; now somebody else's deletion comes in between.
+        assert database.remove(name).num_recordings == 2
+        return enrol_it(name, *arguments, **options)
+
+    monkeypatch.setattr(database, "enrol", enrol_too_late)
+    answer = client.request(method, "/v1/speakers/Ann/recordings", files=files(speech(1, 5)))
+    check_problem(answer, 404, "unknown-speaker")
+    assert database.names() == []
+
+
 def test_a_speaker_has_so_many_recordings(database_url: str) -> None:
     with running(database_url, max_recordings=3) as client:
         enrol(client, "Ann", 1, utterances=2)

@@ -17,6 +17,7 @@ from voices import synthetic_speech
 
 from utils.errors import AudioError, DatabaseError
 from utils.sql_database import (
+    IfExists,
     NewRecording,
     Speaker,
     SpeakerExistsError,
@@ -91,6 +92,24 @@ def test_if_exists(database: SqlVoiceprintDatabase) -> None:
 def mean(*embeddings: np.ndarray) -> np.ndarray:
     total = np.sum(embeddings, axis=0)
     return total / np.linalg.norm(total)
+
+
+@pytest.mark.parametrize("if_exists", ["add", "replace"])
+def test_who_was_deleted_meanwhile_does_not_come_back(
+    open_it: Opener, monkeypatch: pytest.MonkeyPatch, if_exists: IfExists
+) -> None:
+    database, other = open_it(), open_it()
+    with pytest.raises(UnknownSpeakerError, match="nobody named Tom"):
+        database.enrol("Tom", [new(1)], if_exists=if_exists, must_exist=True)
+    database.enrol("Tom", [new(0)])
+    checked = database._checked
+    monkeypatch.setattr(
+        database, "_checked", lambda value: (other.remove("Tom"), checked(value))[1]
+    )
+    # The deletion happens after the call and before its transaction.
+    with pytest.raises(UnknownSpeakerError, match="nobody named tom"):
+        database.enrol("tom", [new(1)], if_exists=if_exists, must_exist=True)
+    assert database.names() == []
 
 
 def test_too_many_recordings_leave_the_old_ones(database: SqlVoiceprintDatabase) -> None:

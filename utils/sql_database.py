@@ -30,6 +30,7 @@ from utils.sql_store import SpeakerStore
 
 __all__ = [
     "AuditEntry",
+    "IfExists",
     "NewRecording",
     "Removal",
     "Speaker",
@@ -220,7 +221,9 @@ class SqlVoiceprintDatabase(SpeakerStore):
             )
             for waveform in waveforms
         ]
-        speaker = self.enrol(name, new, if_exists=if_exists)
+        # Whoever is deleted meanwhile does not come back by a replacement.
+        must_exist = if_exists == "replace"
+        speaker = self.enrol(name, new, if_exists=if_exists, must_exist=must_exist)
         return [f"{speaker.name}/{recording.id}" for recording in speaker.recordings[-len(new) :]]
 
 

@@ -81,6 +81,7 @@ class SpeakerStore:
         *,
         if_exists: IfExists = "error",
         max_recordings: int | None = None,
+        must_exist: bool = False,
     ) -> Speaker:
         """Enrols recordings of a speaker: all of them, on the disk, or none.
 
@@ -89,9 +90,11 @@ class SpeakerStore:
             recordings: At least one.
             if_exists: What to do if the name is enrolled already.
             max_recordings: How many the speaker may have in the end.
+            must_exist: Whether the name has to be enrolled.
 
         Raises:
             SpeakerExistsError: If the name is enrolled and `if_exists` is "error".
+            UnknownSpeakerError: If nobody has the name and `must_exist`.
             TooManyRecordingsError: If there would be more than `max_recordings`.
             DatabaseError: If the name is unusable or nothing can be written.
         """
@@ -103,7 +106,7 @@ class SpeakerStore:
         with self._database.write() as connection:
             number, size = self._voices.next_change(connection)
             self._note_size(connection, size, len(recordings[0].embedding))
-            row = self._find(connection, name)
+            row = (self._require if must_exist else self._find)(connection, name)
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
             if row is None:
