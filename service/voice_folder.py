@@ -2,12 +2,14 @@
 
 They are embedded once; their sound stays in its files. What the service does to a speaker, it does
 to these files too, first the files and then the database: a process killed in between finds at its
-next start that files are gone, and lets their voices go.
+next start that files are gone, and lets their voices go. Files are taken over under ids that are
+noted before: a process killed in between finds at its next start which of them are enrolled.
 """
 
 import contextlib
 import json
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,13 @@ RECORD_NAME = ".service.json"
 """Hidden file of the folder that tells which of its files were taken over, as which recordings."""
 
 Taken = dict[str, dict[str, list[Any]]]
-"""Speaker -> file (relative to the folder) -> size, time of change in ns, id of the recording."""
+"""Speaker -> file (relative to the folder) -> size, time of change in ns, id of the recording, and
+`PENDING` if it is not known whether it is enrolled."""
+
+PENDING = "pending"
+
+OLD_LABEL = "//{}"
+"""In the place of a file: a recording, by its id, whose file is gone or has changed since."""
 
 
 class VoiceFolder:
@@ -64,30 +72,35 @@ class VoiceFolder:
             DatabaseError: If the folder or the database fails.
         """
         self.rejected = []
-        taken = self._read()
-        changed: list[str] = []
+        taken = {name: self._settle(name, files) for name, files in self._read().items()}
         present = {
             name: {self._label(path): path for path in self._files.recordings(name)}
             for name in self._files.names()
         }
-        for name in set(taken) - set(present):
-            self._remove(name, list(taken.pop(name).values()))
-            changed.append(name)
+        fresh: dict[str, dict[str, Path]] = {}
+        stale = {name: list(taken[name].values()) for name in set(taken) - set(present)}
         for name, paths in present.items():
             known = taken.get(name, {})
             if self._database.find(name) is None:
                 known = {}
             stamps = {label: _stamp(path) for label, path in paths.items()}
-            fresh = {k: p for k, p in paths.items() if known.get(k, [])[:2] != stamps[k]}
-            stale = [known[label] for label in known if label not in paths or label in fresh]
-            if not fresh and not stale:
+            new = {k: p for k, p in paths.items() if known.get(k, [])[:2] != stamps[k]}
+            old = {label: known[label] for label in known if label not in paths or label in new}
+            if not new and not old:
                 continue
-            kept = {label: entry for label, entry in known.items() if entry not in stale}
-            taken[name] = kept | self._enrol(name, fresh, stamps)
-            self._remove(name, stale)
-            changed.append(name)
+            fresh[name], stale[name] = new, list(old.values())
+            taken[name] = {label: known[label] for label in known if label not in old}
+            taken[name] |= {OLD_LABEL.format(entry[2]): entry for entry in old.values()}
+            taken[name] |= {k: [*stamps[k], uuid.uuid4().hex, PENDING] for k in new}
+        if stale:
+            self._write(taken)
+        for name, entries in stale.items():
+            self._enrol(name, fresh.get(name, {}), taken[name])
+            self._remove(name, entries)
+            for label in [label for label, entry in taken[name].items() if entry in entries]:
+                del taken[name][label]
         self._write({name: files for name, files in taken.items() if files})
-        return sorted(changed)
+        return sorted(stale)
 
     def delete(self, name: str) -> list[str]:
         """Removes a speaker's files, if there are any, and names them; `forget` follows."""
@@ -163,29 +176,40 @@ class VoiceFolder:
                     return encode_flac(load_audio(self.folder / label))
         return None
 
-    def _enrol(
-        self, name: str, files: dict[str, Path], stamps: dict[str, list[int]]
-    ) -> dict[str, list[Any]]:
-        """Embeds files and adds them to a speaker; returns their entries."""
-        recordings, labels = [], []
+    def _settle(self, name: str, files: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Returns a speaker's entries without those that a killed process did not come to."""
+        if all(entry[3:] != [PENDING] for entry in files.values()):
+            return files
+        enrolled = {recording.id for recording in self._database.recordings(name)}
+        settled = {label: entry[:3] for label, entry in files.items()}
+        return {
+            label: entry
+            for label, entry in settled.items()
+            if entry[2] in enrolled or files[label] == entry
+        }
+
+    def _enrol(self, name: str, files: dict[str, Path], entries: dict[str, list[Any]]) -> None:
+        """Embeds files and adds them to a speaker, under the ids of their entries.
+
+        The entries lose their marks; those of files that cannot be used go.
+        """
+        recordings = []
         for label, path in files.items():
             try:
                 waveform = load_audio(path)
                 embedding = self._encoder.embed_waveform(waveform, source=str(path))
             except AudioError as error:
                 self.rejected.append((str(path), str(error)))
+                del entries[label]
                 continue
             duration = len(waveform) / SAMPLE_RATE
             speech = speech_seconds(waveform)
-            recordings.append(NewRecording(embedding, speech, None, duration))
-            labels.append(label)
-        if not recordings:
-            return {}
-        speaker = self._database.enrol(name, recordings, if_exists="add")
-        ids = [recording.id for recording in speaker.recordings[-len(recordings) :]]
-        return {
-            label: [*stamps[label], identity] for label, identity in zip(labels, ids, strict=True)
-        }
+            entries[label] = entries[label][:3]
+            recordings.append(
+                NewRecording(embedding, speech, None, duration, id=entries[label][2])
+            )
+        if recordings:
+            self._database.enrol(name, recordings, if_exists="add")
 
     def _remove(self, name: str, entries: list[list[Any]]) -> None:
         """Removes recordings from the database, and with the last one the speaker."""

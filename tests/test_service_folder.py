@@ -1,6 +1,7 @@
 """The folder of infer_recognition.py: taken over, kept in step, and really deleted."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fake_encoder import FakeEncoder
 from service_client import TestClient, check_problem, enrol, files, running, speech
 from voices import synthetic_speech, write_wav
 
+from service import voice_folder
 from service.voice_folder import RECORD_NAME, VoiceFolder
 from utils.database import VoiceprintDatabase
 from utils.embedding_cache import CACHE_NAME
@@ -191,6 +193,75 @@ def test_files_that_cannot_be_used_are_told(folder: Path, url: str) -> None:
     with pytest.raises(DatabaseError, match="files of New; choose another name"):
         voices.rename("Ann", "New")
     database.close()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Killer:
+    """Lets some steps happen, counts them, and kills before or after the last one."""
+
+    def __init__(self, last_step: int, is_after: bool) -> None:
+        self.last_step, self.is_after, self.num_steps = last_step, is_after, 0
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        function = getattr(owner, name)
+
+        def step(*arguments: object, **options: object) -> object:
+            self.num_steps += 1
+            if self.num_steps == self.last_step and not self.is_after:
+                raise Killed
+            result = function(*arguments, **options)
+            if self.num_steps == self.last_step:
+                raise Killed
+            return result
+
+        monkeypatch.setattr(owner, name, step)
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+def test_killed_at_any_step_a_take_over_is_finished_at_the_next_start(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_after: bool
+) -> None:
+    encoder = FakeEncoder()
+    changed = encoder.embed_waveform(synthetic_speech(4, 0, 2.5))
+    for last_step in range(1, 100):
+        copy = shutil.copytree(folder, tmp_path / f"{last_step}")
+        database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/{last_step}.sqlite3", encoder)
+        VoiceFolder(copy, database, encoder).take_over()
+        write_wav(copy / "Ann.wav", synthetic_speech(4, 0, 2.5))
+        (copy / "Ann" / "2.wav").unlink()
+        (copy / "李雷.wav").unlink()
+        write_wav(copy / "Ben.wav", synthetic_speech(2, 0))
+        write_wav(copy / "Ben" / "2.wav", synthetic_speech(2, 1))
+        killer = Killer(last_step, is_after)
+        has_ended = False
+        with monkeypatch.context() as patch:
+            for name in ("enrol", "remove", "remove_recording"):
+                killer.watch(patch, database, name)
+            killer.watch(patch, voice_folder, "write_text_atomically")
+            try:
+                VoiceFolder(copy, database, encoder).take_over()
+                has_ended = True
+            except Killed:
+                VoiceFolder(copy, database, encoder).take_over()
+        found = {name: len(database.recordings(name)) for name in database.names()}
+        assert found == {"Ann": 1, "Ben": 2}, last_step
+        assert database.score("Ann", changed) == pytest.approx(1, abs=1e-5), last_step
+        ids = {recording.id for name in found for recording in database.recordings(name)}
+        record = json.loads((copy / RECORD_NAME).read_text(encoding="utf-8"))
+        entries = [entry for files in record[database.name].values() for entry in files.values()]
+        assert {entry[2] for entry in entries} == ids and {len(entry) for entry in entries} == {3}
+        # All of them belong to their files, and go with them.
+        for path in copy.rglob("*.wav"):
+            path.unlink()
+        VoiceFolder(copy, database, encoder).take_over()
+        assert database.names() == [], last_step
+        database.close()
+        if has_ended:
+            break
+    assert last_step > 5, "every step was the last one once"
 
 
 def test_a_damaged_record_is_as_none(folder: Path, url: str) -> None:

@@ -22,6 +22,7 @@ class NewRecording:
         duration_s: Its length in seconds.
         created_at: When it was made, with a time zone; now if None.
         file_name: Its name in the speaker's folder, or only the suffix for NAME.wav itself.
+        id: 32 hexadecimal digits that no other recording has; made up if None.
     """
 
     embedding: FloatArray
@@ -30,6 +31,7 @@ class NewRecording:
     duration_s: float
     created_at: datetime | None = None
     file_name: str = ""
+    id: str | None = None
 
 
 @dataclass(frozen=True)

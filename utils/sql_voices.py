@@ -79,7 +79,7 @@ class Voices:
         self, connection: Connection, speaker_id: str, new: NewRecording, position: int, keep: bool
     ) -> str:
         """Stores a recording, with its sound if `keep`, and returns the id."""
-        recording_id = uuid.uuid4().hex
+        recording_id = new.id or uuid.uuid4().hex
         key_id, key = self._new_key(connection)
         row = {
             "id": recording_id,
