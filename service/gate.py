@@ -148,9 +148,9 @@ class Gate:
             presented = query.get("key", [""])[0]
         if not presented:
             return None
-        self.failures.check(address, cost=0)
         actor = self.tokens.find_actor(presented.strip())
         if actor is None:
+            # Only failures count: wrong tokens of an address keep nobody out who has a right one.
             self.failures.check(address)
         return actor
 

@@ -11,7 +11,7 @@ MAX_KEYS = 10_000
 """Tokens, addresses or names that are remembered; the longest unused is forgotten first."""
 
 FAILED_TOKENS_A_MINUTE = 30
-"""Wrong tokens an address may try in a minute."""
+"""Wrong tokens of an address that are answered with 401 in a minute; further ones get 429."""
 
 
 class RateLimiter:
@@ -29,12 +29,8 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def check(self, key: str, cost: float = 1.0) -> None:
-        """Counts a request.
-
-        Args:
-            key: Who asks.
-            cost: 0 only looks whether a request would be let through.
+    def check(self, key: str) -> None:
+        """Counts a request of somebody.
 
         Raises:
             Problem: 429 with Retry-After, if the bucket is empty.
@@ -46,7 +42,7 @@ class RateLimiter:
             left, at = self._buckets.pop(key, (float(self.per_minute), now))
             left = min(left + (now - at) * self.per_minute / 60, self.per_minute)
             allowed = left >= 1
-            self._buckets[key] = (left - cost if allowed else left, now)
+            self._buckets[key] = (left - 1 if allowed else left, now)
             while len(self._buckets) > MAX_KEYS:
                 self._buckets.popitem(last=False)
         if not allowed:

@@ -132,9 +132,12 @@ def test_wrong_tokens_are_counted_by_address(url: str) -> None:
         wrong = {"Authorization": "Bearer not-the-token"}
         statuses = [client.get("/v1/speakers", headers=wrong).status_code for _ in range(32)]
         assert statuses == [401] * 30 + [429] * 2
-        right = {"Authorization": f"Bearer {TOKEN}"}
-        answer = client.get("/v1/speakers", headers=right)
+        answer = client.get("/v1/speakers", headers=wrong)
         check_problem(answer, 429, "too-many-requests")
+        # Whoever has a right one is not kept out by others behind the same address.
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        for headers, status in [(right, 200), (wrong, 429), (right, 200)]:
+            assert client.get("/v1/speakers", headers=headers).status_code == status
 
 
 # Origins and hosts.
@@ -226,7 +229,6 @@ def test_a_bucket_fills_again() -> None:
         limiter.check("a")
     limiter.check("b")
     now[0] = 1.0
-    limiter.check("a", cost=0)
     limiter.check("a")
     with pytest.raises(Problem) as caught:
         limiter.check("a")
