@@ -112,10 +112,9 @@ async def verify(
         service.lockout.forget(speaker, mark)
         raise
     is_same = score >= threshold
+    # What only a lower threshold of the client's own accepts has failed: it could be any voice.
     if is_same and score >= strict:
         service.lockout.forget(speaker)
-    elif is_same:
-        service.lockout.forget(speaker, mark)
     _count(service, "verify", is_same)
     await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
     return {
