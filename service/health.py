@@ -14,12 +14,14 @@ from utils.errors import DatabaseError
 router = APIRouter(tags=["operation"])
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Is the process alive?", response_model=HealthDocument)
 async def live() -> dict[str, str]:
     """Answers as long as the process does."""
     return {"status": "alive"}
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", summary="Can it serve?", response_model=HealthDocument)
 async def ready(service: Context) -> dict[str, str]:
     """Answers 200 if the model is loaded and the database answers, else 503."""

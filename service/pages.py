@@ -57,7 +57,10 @@ def add_pages(app: FastAPI) -> None:
             )
     if (STATIC_FOLDER / "index.html").is_file():
         app.add_api_route(
-            "/", _file_route(STATIC_FOLDER / "index.html"), include_in_schema=False, methods=["GET"]
+            "/",
+            _file_route(STATIC_FOLDER / "index.html"),
+            include_in_schema=False,
+            methods=["GET", "HEAD"],
         )
         app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
 

@@ -33,6 +33,7 @@ Threshold = Annotated[
 ]
 
 
+@router.head("/info", include_in_schema=False, response_model_exclude_unset=True)
 @router.get("/info", summary="Show limits and model", response_model_exclude_unset=True)
 async def show_info(request: Request, service: Context) -> InfoDocument:
     """Tells what the service is and allows; without a valid token only whether it needs one."""

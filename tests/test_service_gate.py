@@ -51,6 +51,18 @@ def test_what_is_open_without_a_token(url: str) -> None:
         assert told["num_speakers"] == 0
 
 
+@pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready", "/v1/info"])
+def test_head_is_get_without_the_body(url: str, path: str) -> None:
+    volatile = {"x-request-id"}
+    with running(url, token=TOKEN, authorized=False) as client:
+        for headers in [{}, {"Authorization": f"Bearer {TOKEN}"}]:
+            whole, head = (client.request(m, path, headers=headers) for m in ["GET", "HEAD"])
+            assert (head.status_code, head.content) == (200, b"")
+            assert int(head.headers["content-length"]) == len(whole.content) > 0
+            for name in set(whole.headers) - volatile:
+                assert head.headers[name] == whole.headers[name]
+
+
 def test_an_upload_of_nobody_is_not_read(url: str) -> None:
     with running(url, token=TOKEN, authorized=False, max_upload_bytes=10) as client:
         for path in ["/v1/identify", "/v1/info", "/", "/nowhere", "/static/x"]:
