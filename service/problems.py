@@ -14,6 +14,7 @@ from utils.audio_bytes import AudioFormatError, AudioTooLongError
 from utils.errors import (
     AudioError,
     DatabaseError,
+    OnlyRecordingError,
     SpeakerExistsError,
     TooManyRecordingsError,
     UnknownSpeakerError,
@@ -91,6 +92,8 @@ def describe_error(error: VoiceprintError) -> Problem:
         return Problem("bad-recording", text)
     if isinstance(error, SpeakerExistsError):
         return Problem("speaker-exists", text)
+    if isinstance(error, OnlyRecordingError):
+        return Problem("only-recording", "the speaker has no other; delete the speaker")
     if isinstance(error, TooManyRecordingsError):
         return Problem("too-many-recordings", text)
     if isinstance(error, UnknownSpeakerError):

@@ -146,9 +146,8 @@ async def delete_recording(
     _require_recording(speaker, recording_id)
     if len(speaker.recordings) == 1:
         raise Problem("only-recording", f"{speaker.name} has no other; delete the speaker")
-    if service.folder is not None:
-        await service.call(service.folder.remove_recording, speaker.name, recording_id)
-    changed = await service.call(service.database.remove_recording, speaker.name, recording_id)
+    remove = (service.folder or service.database).remove_recording
+    changed = await service.call(remove, speaker.name, recording_id)
     await service.note(request, "delete recording", speaker.name, recording_id)
     return service.describe(changed)
 

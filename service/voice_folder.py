@@ -20,7 +20,7 @@ from utils.files import write_text_atomically
 from utils.speaker_names import fold_name
 from utils.speech import speech_seconds
 from utils.sql_database import SqlVoiceprintDatabase
-from utils.sql_records import NewRecording
+from utils.sql_records import NewRecording, Speaker
 
 RECORD_NAME = ".service.json"
 """Hidden file of the folder that tells which of its files were taken over, as which recordings."""
@@ -154,8 +154,13 @@ class VoiceFolder:
 
         self._change(move)
 
-    def remove_recording(self, name: str, recording_id: str) -> None:
-        """Removes the file of a recording, if it has one."""
+    def remove_recording(self, name: str, recording_id: str) -> Speaker:
+        """Removes a recording, its file first, if it has one.
+
+        Raises:
+            UnknownSpeakerError: If the speaker or the recording is gone meanwhile.
+            OnlyRecordingError: If it is the only one by now; its file stays.
+        """
 
         def remove(taken: Taken) -> None:
             files = taken.get(self._recorded(taken, name), {})
@@ -163,7 +168,12 @@ class VoiceFolder:
                 self._files.discard([self.folder / label])
                 del files[label]
 
-        self._change(remove)
+        # One at a time: of two last recordings, the file of the one that stays must stay too.
+        with self._lock:
+            ids = [recording.id for recording in self._database.speaker(name).recordings]
+            if len(ids) > 1 and recording_id in ids:
+                self._change(remove)
+            return self._database.remove_recording(name, recording_id)
 
     def read_recording(self, name: str, recording_id: str) -> bytes | None:
         """Returns the sound of a recording that has a file, as FLAC."""

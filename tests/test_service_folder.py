@@ -15,7 +15,7 @@ from service import voice_folder
 from service.voice_folder import RECORD_NAME, VoiceFolder
 from utils.database import VoiceprintDatabase
 from utils.embedding_cache import CACHE_NAME
-from utils.errors import DatabaseError
+from utils.errors import DatabaseError, OnlyRecordingError
 from utils.sql_database import SqlVoiceprintDatabase
 
 
@@ -167,6 +167,23 @@ def test_recordings_with_files_are_heard_and_removed(folder: Path, url: str) -> 
         assert client.delete(path).status_code == 200
         assert len(list(folder.rglob("*.wav"))) == 2
         check_problem(client.get(f"{path}/audio"), 404, "unknown-recording")
+
+
+def test_of_two_last_recordings_one_stays_with_its_file(folder: Path, url: str) -> None:
+    with running(url, audio_db=folder) as client:
+        recordings = client.get("/v1/speakers/Ann").json()["recordings"]
+        voices = client.app.state.service.folder
+        with ThreadPoolExecutor(2) as executor:
+            futures = [
+                executor.submit(voices.remove_recording, "Ann", recording["id"])
+                for recording in recordings
+            ]
+        errors = [future.exception() for future in futures]
+        assert [type(error) for error in errors if error is not None] == [OnlyRecordingError]
+        assert sum(path.exists() for path in (folder / "Ann.wav", folder / "Ann" / "2.wav")) == 1
+        (left,) = client.get("/v1/speakers/Ann").json()["recordings"]
+        assert left["has_audio"]
+        assert client.get(f"/v1/speakers/Ann/recordings/{left['id']}/audio").status_code == 200
 
 
 def test_replacing_removes_the_old_files(folder: Path, url: str) -> None:

@@ -167,6 +167,24 @@ def test_recordings_are_added_heard_replaced_and_removed(client: TestClient) -> 
     check_problem(answer, 409, "only-recording")
 
 
+def test_one_of_two_last_recordings_stays(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (r["id"] for r in enrol(client, "Ann", 1)["recordings"])
+    database = client.app.state.service.database
+    remove = database.remove_recording
+
+    def remove_too_late(name: str, recording_id: str) -> object:
+        # The route has seen two recordings; now somebody else's deletion comes in between.
+        remove(name, first)
+        return remove(name, recording_id)
+
+    monkeypatch.setattr(database, "remove_recording", remove_too_late)
+    answer = client.delete(f"/v1/speakers/Ann/recordings/{second}")
+    check_problem(answer, 409, "only-recording")
+    assert [r.id for r in database.recordings("Ann")] == [second]
+
+
 def test_sound_is_kept_only_if_asked(database_url: str) -> None:
     with running(database_url) as client:
         (recording,) = enrol(client, "Ann", 1, utterances=1)["recordings"]

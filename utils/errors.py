@@ -40,6 +40,10 @@ class UnknownSpeakerError(DatabaseError):
     """Nobody of this name is enrolled, or the speaker has no such recording."""
 
 
+class OnlyRecordingError(DatabaseError):
+    """The last recording of a speaker goes only with the speaker."""
+
+
 class TooManyRecordingsError(DatabaseError):
     """A speaker would have more recordings than are allowed."""
 

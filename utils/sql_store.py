@@ -16,6 +16,7 @@ from utils.audio import FloatArray
 from utils.embedding_cipher import KeyRing
 from utils.errors import (
     DatabaseError,
+    OnlyRecordingError,
     SpeakerExistsError,
     TooManyRecordingsError,
     UnknownSpeakerError,
@@ -214,14 +215,14 @@ class SpeakerStore:
 
         Raises:
             UnknownSpeakerError: If nobody has the name, or the speaker no such recording.
-            DatabaseError: If it is the only one.
+            OnlyRecordingError: If it is the only one.
         """
         with self._database.write() as connection:
             number, _ = self._voices.next_change(connection)
             row = self._require(connection, name)
             self._require_recording(connection, row, recording_id)
             if len(self._describe(connection, row.id).recordings) == 1:
-                raise DatabaseError(
+                raise OnlyRecordingError(
                     f"{recording_id} is the only recording of {row.name}; "
                     "delete the speaker instead"
                 )
