@@ -13,11 +13,12 @@ when it is repeated.
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from utils.arguments import make_parser, positive_int
 from utils.database import DATABASE_VARIABLE, VoiceprintDatabase, open_database, public_name
-from utils.errors import EXIT_USER_ERROR, run_script
+from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
 from utils.model_file import default_model_path
 
 
@@ -39,6 +40,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def require_folder(path: str) -> None:
+    """Raises DatabaseError unless there is such a folder."""
+    if not Path(path).is_dir():
+        raise DatabaseError(f"{path}: no such folder; check the path")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Moves, and tells what was moved and what was not."""
     args = parse_args(argv)
@@ -50,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = VoiceprintDatabase(args.destination)
         move = move_out(database, folder, delete_source=args.delete_source)
     else:
+        # Before a database is made for what isn't there.
+        require_folder(args.source)
         from utils.encoder import SpeakerEncoder
 
         encoder = SpeakerEncoder(args.model_path, args.num_threads)

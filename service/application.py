@@ -100,7 +100,7 @@ def make_app(
             allow_origins=[settings.cors_origin],
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Retry-After", "X-Request-Id"],
+            expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(
         Observation, metrics=metrics, templates=lambda: [*app.openapi()["paths"], "/openapi.json"]

@@ -2,6 +2,7 @@
 
 import io
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
@@ -25,12 +26,29 @@ router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
 Name = Annotated[str, Form(description="Any name that can be a file name, in any script")]
 Files = Annotated[list[UploadFile], File(alias="file", description="Recordings of the speaker")]
 
+CREATED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "headers": {
+            "Location": {"description": "Path of the speaker", "schema": {"type": "string"}}
+        }
+    }
+}
+"""What the answers to an enrolment carry besides."""
+
 MAX_OFFSET = 2**53
 """Larger numbers are not whole in JavaScript, nor all of them in databases."""
 
 
-@router.post("", status_code=201, summary="Enrol a speaker", response_model=EnrolledDocument)
-async def enrol(request: Request, service: Context, name: Name, files: Files) -> dict[str, Any]:
+@router.post(
+    "",
+    status_code=201,
+    summary="Enrol a speaker",
+    response_model=EnrolledDocument,
+    responses=CREATED,
+)
+async def enrol(
+    request: Request, response: Response, service: Context, name: Name, files: Files
+) -> dict[str, Any]:
     """Enrols a speaker from one or several recordings; an enrolled name is refused."""
     name = checked_name(name)
     _check_number(service, files)
@@ -39,6 +57,7 @@ async def enrol(request: Request, service: Context, name: Name, files: Files) ->
     voices = await service.reader.read(name_fields(files), keep=True)
     speaker = await _store(service, name, voices, "error")
     await service.note(request, "enrol", speaker.name, f"{len(voices)} recordings")
+    response.headers["Location"] = _path_of(speaker)
     return _enrolled_document(service, speaker, voices)
 
 
@@ -99,9 +118,10 @@ async def delete_speaker(request: Request, service: Context, name: str) -> dict[
     status_code=201,
     summary="Add recordings",
     response_model=EnrolledDocument,
+    responses=CREATED,
 )
 async def add_recordings(
-    request: Request, service: Context, name: str, files: Files
+    request: Request, response: Response, service: Context, name: str, files: Files
 ) -> dict[str, Any]:
     """Adds recordings to a speaker: several, made on different days, recognise best."""
     _check_number(service, files)
@@ -117,6 +137,7 @@ async def add_recordings(
     voices = await service.reader.read(name_fields(files), keep=True)
     speaker = await _store(service, speaker.name, voices, "add", must_exist=True)
     await service.note(request, "add", speaker.name, f"{len(voices)} recordings")
+    response.headers["Location"] = _path_of(speaker)
     return _enrolled_document(service, speaker, voices)
 
 
@@ -250,6 +271,11 @@ def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) 
         "similarity": np.clip(matrix @ matrix.T, -1, 1).round(6).tolist(),
         "quality": [quality_document(voice.quality) for voice in voices],
     }
+
+
+def _path_of(speaker: Speaker) -> str:
+    """Returns where a speaker is shown."""
+    return f"{router.prefix}/{quote(speaker.name, safe='')}"
 
 
 def _to_wav(content: bytes) -> bytes:

@@ -283,6 +283,32 @@ def test_folder_that_cannot_be_written_is_an_error(audio_db: Path) -> None:
         move_voices.main(["sqlite:///v.sqlite3", "back"])
 
 
+def test_files_of_the_destination_that_cannot_be_read_are_an_error(
+    audio_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move_voices.main(["audio_db", "sqlite:///v.sqlite3"])
+    back = Path("back") / "李达康.wav"
+    write_wav(back, synthetic_speech(0, 0))
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == back:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DatabaseError, match=r"李达康.wav: cannot be read \(Permission denied\)"):
+        move_voices.main(["sqlite:///v.sqlite3", "back"])
+
+
+def test_no_database_is_made_for_a_folder_that_is_missing() -> None:
+    for source in ("missing", "a_file"):
+        Path("a_file").touch()
+        with pytest.raises(DatabaseError, match=f"{source}: no such folder; check the path"):
+            move_voices.main([source, "sqlite:///new/x.sqlite3"])
+    assert not Path("new").exists()
+
+
 def test_files_that_are_too_long_are_refused(
     capsys: pytest.CaptureFixture[str], audio_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,16 @@ def test_a_speaker_is_enrolled_recognised_renamed_and_deleted(client: TestClient
     check_problem(client.get("/v1/speakers/Anna"), 404, "unknown-speaker")
 
 
+def test_answers_to_enrolments_name_the_place(client: TestClient) -> None:
+    for name in ["李雷", "a b#c&d+e"]:
+        answer = client.post("/v1/speakers", data={"name": name}, files=files(speech(1)))
+        place = answer.headers["location"]
+        assert client.get(place).json()["name"] == name
+        answer = client.post(f"{place}/recordings", files=files(speech(1, 1)))
+        assert (answer.status_code, answer.headers["location"]) == (201, place)
+        assert len(client.get(place).json()["recordings"]) == 2
+
+
 def test_a_stranger_is_nobody(client: TestClient) -> None:
     empty = client.post("/v1/identify", files=files(speech(1))).json()
     assert empty["name"] is None

@@ -123,7 +123,7 @@ def move_out(
         delete_source: Remove a speaker who arrived whole.
 
     Raises:
-        DatabaseError: If the folder cannot be written, or gives back something else.
+        DatabaseError: If the folder cannot be read or written, or gives back something else.
     """
     move = Move()
     for name in database.names():
@@ -131,7 +131,7 @@ def move_out(
         read = {r: database.original_audio(name, r.id) for r in recordings}
         sent = {r: content for r, (content, _) in read.items() if content is not None}
         refused = [(f"{name}/{r.id}", NO_SOUND) for r in recordings if r not in sent]
-        left = _missing(sent, [path.read_bytes() for path in folder.recordings(name)])
+        left = _missing(sent, [_content(path) for path in folder.recordings(name)])
         if left is None:
             move.refused.append((name, "enrolled in the destination with other recordings"))
             continue
@@ -140,7 +140,7 @@ def move_out(
         for r in left:
             path = _free_path(folder.folder, spelling, read[r][1], r, sent[r])
             _write_file(path, sent[r], r.created_at)
-        _verify(name, sent.values(), (path.read_bytes() for path in folder.recordings(name)))
+        _verify(name, sent.values(), (_content(path) for path in folder.recordings(name)))
         move.num_moved += len(left)
         move.num_present += len(sent) - len(left)
         move.refused += refused
@@ -160,6 +160,14 @@ def _read(path: Path) -> bytes | str:
         return path.read_bytes()
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def _content(path: Path) -> bytes:
+    """Returns the content of a file at the destination."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatabaseError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _missing(sent: dict[Any, bytes], present: Iterable[bytes | None]) -> list[Any] | None:
