@@ -55,7 +55,7 @@ def make_app(
         MultiPartParser.spool_max_size, settings.max_upload_bytes + 1
     )
     tokens = Tokens(settings.token, settings.token_file)
-    metrics = Metrics(lambda: pool.num_pending)
+    metrics = Metrics(lambda: pool.num_pending, lambda: database.num_damaged)
     pool = EncodingPool(settings.num_threads, settings.queue_size, metrics.encodings.observe)
 
     @asynccontextmanager

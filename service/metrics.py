@@ -21,11 +21,14 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 class Metrics:
     """What the service counts. Labels never hold names of speakers, tokens or addresses."""
 
-    def __init__(self, queue_depth: Callable[[], int]) -> None:
+    def __init__(
+        self, queue_depth: Callable[[], int], num_damaged: Callable[[], int] = lambda: 0
+    ) -> None:
         """Makes the figures.
 
         Args:
             queue_depth: Returns the recordings that run or wait.
+            num_damaged: Returns the speakers whose stored voice cannot be read.
         """
         self._registry = CollectorRegistry()
         make: dict[str, Any] = {"registry": self._registry, "namespace": "voiceprint"}
@@ -42,6 +45,8 @@ class Metrics:
         self.in_flight = Gauge("requests_in_flight", "Requests that are being answered", **make)
         depth = Gauge("queue_depth", "Recordings that run or wait for the encoder", **make)
         depth.set_function(queue_depth)
+        damaged = Gauge("damaged_speakers", "Speakers whose stored voice is damaged", **make)
+        damaged.set_function(num_damaged)
         self.encodings = Histogram(
             "encoding_seconds",
             "Seconds to decode, measure and embed a recording",

@@ -40,6 +40,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "too-many-recordings": (409, "The speaker would have too many recordings"),
     "only-recording": (409, "A speaker keeps at least one recording"),
     "other-model": (409, "The speaker was enrolled with another model"),
+    "damaged": (409, "What is stored of the speaker's voice is damaged"),
     "too-large": (413, "The upload is too large"),
     "too-long": (413, "The recording is too long"),
     "wrong-type": (415, "This is not a form or no audio that can be read"),

@@ -1,5 +1,6 @@
 """Routes of /v1 that listen: quality, compare, embed, verify and identify."""
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse
 
 from service.context import Context, Service, checked_name, require_speaker
+from service.logs import log_event
 from service.problems import Problem
 from service.schemas import (
     CompareDocument,
@@ -22,7 +24,7 @@ from service.schemas import (
 from service.settings import VERSION
 from utils.audio import FloatArray
 from utils.encoder import MIN_SPEECH_S
-from utils.errors import DatabaseError, UnknownSpeakerError
+from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -208,9 +210,13 @@ async def _score(service: Service, name: str, embedding: FloatArray) -> float:
         return await service.call(service.database.score, name, embedding)
     except UnknownSpeakerError:
         raise
+    except OtherModelError as error:
+        raise Problem("other-model", str(error)) from error
     except DatabaseError as error:
         await service.call(service.database.ping)  # it answers: the speaker is the reason
-        raise Problem("other-model", str(error)) from error
+        log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))
+        detail = f"what is stored of {name} cannot be read; enrol the voice again"
+        raise Problem("damaged", detail) from error
 
 
 def _count(service: Service, kind: str, is_accepted: bool) -> None:

@@ -215,9 +215,7 @@ class VoiceFolder:
             duration = len(waveform) / SAMPLE_RATE
             speech = speech_seconds(waveform)
             entries[label] = entries[label][:3]
-            recordings.append(
-                NewRecording(embedding, speech, None, duration, id=entries[label][2])
-            )
+            recordings.append(NewRecording(embedding, speech, None, duration, id=entries[label][2]))
         if recordings:
             self._database.enrol(name, recordings, if_exists="add")
 

@@ -301,6 +301,27 @@ def test_a_speaker_of_another_model_cannot_be_verified(tmp_path: Path) -> None:
         check_problem(answer, 409, "other-model")
 
 
+def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> None:
+    with running(database_url) as client:
+        enrol(client, "Ann", 1)
+        enrol(client, "Ben", 2)
+        with client.app.state.service.database._database.write() as connection:
+            connection.exec_driver_sql(
+                "UPDATE voiceprint_speakers SET embedding = (SELECT embedding FROM "
+                "voiceprint_speakers WHERE name = 'Ben') WHERE name = 'Ann'"
+            )
+    with running(database_url, lockout_failures=1) as client:
+        found = client.post("/v1/identify", files=files(speech(2, 7))).json()
+        assert [match["name"] for match in found["matches"]] == ["Ben"]
+        assert "voiceprint_damaged_speakers 1.0" in client.get("/metrics").text
+        for _ in range(2):
+            answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
+            assert "enrol the voice again" in check_problem(answer, 409, "damaged")["detail"]
+        client.put("/v1/speakers/Ann/recordings", files=files(speech(1)))
+        answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
+        assert answer.json()["is_same_speaker"] is True
+
+
 def test_the_answer_to_identify_is_what_the_document_says(client: TestClient) -> None:
     for number in range(3):
         found = client.post("/v1/identify", files=files(speech(1, 7))).json()

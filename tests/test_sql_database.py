@@ -12,6 +12,7 @@ import soundfile
 from fake_encoder import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError as DriverError
 from voices import synthetic_speech
 
@@ -467,6 +468,38 @@ def test_sealed_content_cannot_change_places(open_it: Opener) -> None:
         )
     with pytest.raises(DatabaseError, match="cannot be decrypted"):
         database.score("b", embedding(0))
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("damage", ["embedding", "key"])
+def test_one_damaged_record_does_not_stop_the_others(
+    open_it: Opener, caplog: pytest.LogCaptureFixture, key: bytes | None, damage: str
+) -> None:
+    database = open_it(key=key)
+    for number, name in enumerate("abc"):
+        database.enrol(name, [new(number)])
+    with database._database.write() as connection:
+        if damage == "key":
+            changed = (
+                "UPDATE voiceprint_keys SET stored = :content WHERE id = "
+                "(SELECT key_id FROM voiceprint_speakers WHERE name = 'b')"
+            )
+        else:
+            changed = "UPDATE voiceprint_speakers SET embedding = :content WHERE name = 'b'"
+        connection.execute(text(changed), {"content": b"nothing that was sealed"})
+    again = open_it(key=key)
+    for _ in range(2):
+        assert [name for name, _ in again.identify(embedding(1), top_k=3)] in (
+            ["a", "c"],
+            ["c", "a"],
+        )
+    assert again.num_damaged == 1 and again.identify(embedding(1), candidates=["b"]) == []
+    assert len(caplog.records) == 1 and "is left out of identification" in caplog.text
+    with pytest.raises(DatabaseError, match="cannot be decrypted"):
+        again.score("b", embedding(1))
+    # Whoever is enrolled anew is found again; who is removed is no longer counted.
+    database.enrol("b", [new(1)], if_exists="replace")
+    assert again.identify(embedding(1))[0][0] == "b" and again.num_damaged == 0
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

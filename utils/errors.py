@@ -44,6 +44,10 @@ class OnlyRecordingError(DatabaseError):
     """The last recording of a speaker goes only with the speaker."""
 
 
+class OtherModelError(DatabaseError):
+    """A speaker's embeddings are another model's, and cannot be compared."""
+
+
 class TooManyRecordingsError(DatabaseError):
     """A speaker would have more recordings than are allowed."""
 

@@ -96,6 +96,11 @@ class SqlVoiceprintDatabase(SpeakerStore):
             query = select(speakers.c.name).where(usable).order_by(speakers.c.name)
             return list(connection.execute(query).scalars())
 
+    @property
+    def num_damaged(self) -> int:
+        """How many speakers no voice is compared with, because what is stored was changed."""
+        return self._search.num_damaged
+
     def names(self) -> list[str]:
         """Returns the enrolled speakers in alphabetical order."""
         with self._database.read() as connection:

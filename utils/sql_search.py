@@ -1,6 +1,7 @@
 """Whose voice it is among all speakers of the SQL database: in memory, or by pgvector's index."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -42,8 +43,15 @@ hardest case, 100 found the right one in 88 % of the questions (10 ms), 200 in 9
 99 % (20 ms)."""
 
 
+LOGGER = logging.getLogger("voiceprint")
+"""The service's; elsewhere its warnings are lines on stderr."""
+
+
 class Search:
-    """Compares embeddings with the speakers, as they are in the database at that moment."""
+    """Compares embeddings with the speakers, as they are in the database at that moment.
+
+    Speakers whose stored embedding was damaged are left out, counted, and named in the log by id.
+    """
 
     def __init__(self, database: Database, voices: Voices) -> None:
         """Reads nothing yet."""
@@ -52,6 +60,7 @@ class Search:
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
         self._seen = -1
+        self._damaged: set[str] = set()
         self._builder: threading.Thread | None = None
         self.uses_vector_index = False
 
@@ -69,6 +78,11 @@ class Search:
         if names is None:
             return self._best_in_database(embedding, top_k)
         return self._best_of_names(embedding, top_k, names)
+
+    @property
+    def num_damaged(self) -> int:
+        """How many speakers were left out of the memory, since they cannot be read."""
+        return len(self._damaged)
 
     def find_vector_index(self) -> None:
         """Turns to pgvector's index if a process has built it before."""
@@ -161,11 +175,12 @@ class Search:
             if row.change_number > self._seen and row.embedding_size is not None:
                 if self._index is None:
                     self._index = VectorIndex(row.embedding_size)
-                self._read_changes(connection, self._index, row.change_number)
+                self._read_changes(connection, self._index, row)
             return self._index
 
-    def _read_changes(self, connection: Connection, index: VectorIndex, number: int) -> None:
-        """Reads what was written since the last time, up to the change `number`."""
+    def _read_changes(self, connection: Connection, index: VectorIndex, known: Any) -> None:
+        """Reads what was written since the last time, as far as the row about the database."""
+        number = known.change_number
         if self._seen < 0:
             removed: list[str] = []
         elif number - self._seen > KEPT_REMOVALS:
@@ -187,12 +202,28 @@ class Search:
         )
         rows: list[Any] = list(connection.execute(query))
         model_id = self._voices.model_id
-        usable = [row for row in rows if row.embedding is not None and row.model_id == model_id]
-        usable_ids = {row.id for row in usable}
-        # Speakers whose last usable recording went, or is another model's now.
+        of_model = [row for row in rows if row.embedding is not None and row.model_id == model_id]
+        opened = [(row, self._open(row, known.embedding_size)) for row in of_model]
+        usable = [(row.id, row.name, vector) for row, vector in opened if vector is not None]
+        usable_ids = {speaker_id for speaker_id, _, _ in usable}
+        # Speakers whose last usable recording went, is another model's now, or is damaged.
         removed += [row.id for row in rows if row.id not in usable_ids]
-        index.update(((row.id, row.name, self._voices.embedding(row)) for row in usable), removed)
+        index.update(usable, removed)
+        self._damaged -= {*removed, *usable_ids}
+        self._damaged |= {row.id for row, vector in opened if vector is None}
         self._seen = number
+
+    def _open(self, row: Any, size: int) -> FloatArray | None:
+        """Opens a speaker's embedding; one that was changed must not stop all comparisons."""
+        try:
+            embedding = self._voices.embedding(row)
+            if embedding.shape != (size,) or not np.isfinite(embedding).all():
+                raise ValueError(f"received shape {embedding.shape}, expected {size} numbers")
+        except (DatabaseError, ValueError) as error:
+            # By the id: names stay out of logs.
+            LOGGER.warning("speaker %s is left out of identification: %s", row.id, error)
+            return None
+        return embedding
 
 
 def _is_ready(connection: Connection) -> bool:

@@ -17,6 +17,7 @@ from utils.embedding_cipher import KeyRing
 from utils.errors import (
     DatabaseError,
     OnlyRecordingError,
+    OtherModelError,
     SpeakerExistsError,
     TooManyRecordingsError,
     UnknownSpeakerError,
@@ -278,7 +279,8 @@ class SpeakerStore:
 
         Raises:
             UnknownSpeakerError: If nobody has the name.
-            DatabaseError: If there is no recording of this model.
+            OtherModelError: If there is no recording of this model.
+            DatabaseError: If the stored embedding is damaged.
         """
         embedding = self._checked(embedding)
         with self._database.read() as connection:
@@ -290,7 +292,7 @@ class SpeakerStore:
                 query.where(speakers.c.model_id == self._voices.model_id)
             ).one_or_none()
         if found is None:
-            raise DatabaseError(
+            raise OtherModelError(
                 f"{row.name} was enrolled with another model; enrol the voice again"
             )
         return float(np.clip(self._voices.embedding(found) @ embedding, -1, 1))
