@@ -121,7 +121,9 @@ def _decode(file: Any, max_duration_s: float, source: str) -> FloatArray:
         file.seekable = lambda: False
     if is_known and file.frames > max_frames:
         raise _too_long(source, file.frames / rate, max_duration_s)
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    stream = None
+    if rate != SAMPLE_RATE:
+        stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     blocks: list[FloatArray] = []
     num_frames = 0
     is_last = False
@@ -138,8 +140,8 @@ def _decode(file: Any, max_duration_s: float, source: str) -> FloatArray:
         if num_frames > max_frames:
             raise _too_long(source, num_frames / rate, max_duration_s)
         is_last = len(samples) == 0
-        mono = samples.mean(axis=1, dtype=np.float32)
-        blocks.append(mono if rate == SAMPLE_RATE else stream.resample_chunk(mono, last=is_last))
+        mono = samples[:, 0] if file.channels == 1 else samples.mean(axis=1, dtype=np.float32)
+        blocks.append(mono if stream is None else stream.resample_chunk(mono, last=is_last))
     # The length of an mp3 file may be an estimate.
     shortest = 0.8 * file.frames if file.format == "MP3" else file.frames
     if is_known and num_frames < shortest:
