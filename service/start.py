@@ -1,8 +1,6 @@
 """From options and environment to a running service."""
 
 import argparse
-import base64
-import binascii
 import copy
 import gc
 import re
@@ -21,9 +19,6 @@ from service.settings import (
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
-
-KEY_BYTES = 32
-"""Length of the key that encrypts voiceprints (AES-256)."""
 
 
 def print_new_token(name: str, path: Path | None) -> int:
@@ -95,37 +90,16 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
     return settings
 
 
-def read_key(environment: Mapping[str, str]) -> bytes | None:
-    """Returns the key of VOICEPRINT_KEY, or None if it is not set.
-
-    Raises:
-        ServiceError: If it is not 32 bytes in hexadecimal or base64.
-    """
-    text = environment.get("VOICEPRINT_KEY", "").strip()
-    if not text:
-        return None
-    for decode in (bytes.fromhex, lambda value: base64.b64decode(value, validate=True)):
-        try:
-            key = decode(text)
-        except (ValueError, binascii.Error):
-            continue
-        if len(key) == KEY_BYTES:
-            return key
-    raise ServiceError(
-        "VOICEPRINT_KEY: expected 32 bytes as 64 hexadecimal digits or in base64; make one with: "
-        'python -c "import secrets; print(secrets.token_hex(32))"'
-    )
-
-
 def serve(args: argparse.Namespace, settings: Settings, environment: Mapping[str, str]) -> int:
     """Loads everything and serves until a signal, whose number it returns.
 
     Raises:
         VoiceprintError: If the port, the model, the database or the folder cannot be used.
     """
-    key = read_key(environment)
     from service.server import bind_socket
+    from utils.embedding_cipher import read_key
 
+    key = read_key(environment)
     bound = bind_socket(settings)
     try:
         return _serve(args, settings, key, bound)

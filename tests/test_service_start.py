@@ -7,7 +7,9 @@ import pytest
 
 import serve
 from service.settings import ServiceError, hide_password
-from service.start import fill_in, make_settings, read_key, without_passwords
+from service.start import fill_in, make_settings, without_passwords
+from utils.embedding_cipher import read_key
+from utils.errors import DatabaseError
 
 
 def parse(*argv: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
@@ -81,7 +83,7 @@ def test_keys() -> None:
     assert read_key({"VOICEPRINT_KEY": key.hex()}) == key
     assert read_key({"VOICEPRINT_KEY": base64.b64encode(key).decode() + "\n"}) == key
     for text in ["short", key.hex()[:-2], "ä" * 32]:
-        with pytest.raises(ServiceError, match="32 bytes") as caught:
+        with pytest.raises(DatabaseError, match="expected 32 random bytes") as caught:
             read_key({"VOICEPRINT_KEY": text})
         assert text not in str(caught.value)
 

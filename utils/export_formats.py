@@ -26,8 +26,8 @@ from utils.evaluation import Clips, distinct_labels, embed_clips, name_defects, 
 from utils.export_runner import Embed
 from utils.files import atomic_path
 from utils.metrics import ErrorCurve
-from utils.model_file import METADATA_NAME, read_model_metadata
-from utils.onnx_model import load_onnx_network
+from utils.model_file import read_model_metadata
+from utils.onnx_model import METADATA_NAME, load_onnx_network
 from utils.speech import remove_silence
 
 MAX_SPEECH_S = 10.0

@@ -14,7 +14,8 @@ import numpy as np
 from utils.audio import FloatArray
 from utils.devices import stderr_closed
 from utils.model_file import load_network
-from utils.onnx_graph import INPUT_NAME, OUTPUT_NAME
+from utils.onnx_graph import OUTPUT_NAME
+from utils.onnx_model import INPUT_NAME
 from utils.spectrogram import CROP_SAMPLES, extend, spectrogram
 
 Embed = Callable[[FloatArray], FloatArray]

@@ -15,8 +15,9 @@ import numpy as np
 
 from utils.devices import stderr_closed
 from utils.errors import ModelError
-from utils.model_file import METADATA_NAME, load_network, model_id, read_model_metadata
-from utils.onnx_graph import INPUT_NAME, LEFT_OUT, OUTPUT_NAME
+from utils.model_file import load_network, model_id, read_model_metadata
+from utils.onnx_graph import LEFT_OUT, OUTPUT_NAME
+from utils.onnx_model import INPUT_NAME, METADATA_NAME
 from utils.spectrogram import CROP_SAMPLES, EPSILON, HOP_LENGTH, N_FFT, padded_window
 
 EXACT_WEIGHTS = {"CONV_2D": 2**14, "FULLY_CONNECTED": 2**16}

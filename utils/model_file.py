@@ -24,10 +24,9 @@ from utils.calibration import Calibration
 from utils.devices import start_backend
 from utils.errors import ModelError
 from utils.files import atomic_path
-from utils.onnx_model import read_onnx_metadata
+from utils.onnx_model import METADATA_NAME, read_onnx_metadata
 from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
 
-METADATA_NAME = "voiceprint.json"
 STATE_NAME = "training_state.npz"
 WEIGHTS_NAME = "model.weights.h5"
 CONFIG_NAME = "config.json"

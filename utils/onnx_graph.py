@@ -15,7 +15,8 @@ import numpy as np
 from utils.audio import FloatArray
 from utils.errors import ModelError
 from utils.files import atomic_path
-from utils.model_file import METADATA_NAME, load_network, model_id, read_model_metadata
+from utils.model_file import load_network, model_id, read_model_metadata
+from utils.onnx_model import INPUT_NAME, METADATA_NAME
 from utils.spectrogram import (
     CROP_SAMPLES,
     EPSILON,
@@ -29,7 +30,6 @@ from utils.spectrogram import (
 OPSET = 17
 """ONNX operator set: known to every runtime since 2022."""
 
-INPUT_NAME = "waveform"
 OUTPUT_NAME = "embedding"
 
 LEFT_OUT = ("training", "progress", "network", "labels")

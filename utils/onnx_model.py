@@ -14,8 +14,8 @@ from utils.errors import ModelError
 METADATA_PROPS = 14
 """Number of the field of `ModelProto` that holds pairs of texts (onnx.proto)."""
 
-KEY = "voiceprint.json"
-"""Name of our metadata among these pairs, as in a `.keras` archive."""
+METADATA_NAME = "voiceprint.json"
+"""Name of our metadata among these pairs, and in a `.keras` archive."""
 
 INPUT_NAME = "waveform"
 
@@ -43,10 +43,10 @@ def read_onnx_metadata(path: str | Path) -> dict[str, Any]:
             "copy it again"
         ) from error
     try:
-        metadata = json.loads(texts[KEY])
+        metadata = json.loads(texts[METADATA_NAME])
     except (KeyError, ValueError) as error:
         raise ModelError(
-            f"{path}: an ONNX file without {KEY}, expected a model of this toolkit; "
+            f"{path}: an ONNX file without {METADATA_NAME}, expected a model of this toolkit; "
             "use one that export.py wrote"
         ) from error
     return metadata if isinstance(metadata, dict) else {}

@@ -13,7 +13,8 @@ from typing import Any
 from utils.audio import FloatArray
 from utils.devices import stderr_closed
 from utils.errors import ModelError
-from utils.onnx_graph import INPUT_NAME, write_onnx
+from utils.onnx_graph import write_onnx
+from utils.onnx_model import INPUT_NAME
 
 MIN_CHANNELS = 64
 """Convolutions with fewer input channels than this stay in floating point."""
