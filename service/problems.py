@@ -13,6 +13,7 @@ from service.logs import log_event
 from utils.audio_bytes import AudioFormatError, AudioTooLongError
 from utils.errors import (
     AudioError,
+    DamagedVoiceError,
     DatabaseError,
     OnlyRecordingError,
     SpeakerExistsError,
@@ -99,6 +100,10 @@ def describe_error(error: VoiceprintError) -> Problem:
         return Problem("too-many-recordings", text)
     if isinstance(error, UnknownSpeakerError):
         return Problem("unknown-speaker", "nobody of this name is enrolled any more")
+    if isinstance(error, DamagedVoiceError):
+        return Problem(
+            "damaged", "what is stored of this voice cannot be read; enrol the voice again"
+        )
     if isinstance(error, DatabaseError):
         # Its words name the server and are for the log.
         return retry_later("database", "the database does not answer or cannot be written", 5)
@@ -151,7 +156,7 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(VoiceprintError)
     async def answer_voiceprint_error(request: Request, error: VoiceprintError) -> JSONResponse:
         problem = describe_error(error)
-        if problem.status_code >= 500:
+        if problem.status_code >= 500 or problem.code == "damaged":
             log_event("error", level=logging.ERROR, reason=str(error))
         return problem_response(problem, request.url.path)
 

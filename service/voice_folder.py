@@ -15,7 +15,13 @@ from typing import Any
 
 from utils.audio import SAMPLE_RATE, load_audio
 from utils.database import VoiceprintDatabase
-from utils.errors import AudioError, DatabaseError, SpeakerExistsError, UnknownSpeakerError
+from utils.errors import (
+    AudioError,
+    DamagedVoiceError,
+    DatabaseError,
+    SpeakerExistsError,
+    UnknownSpeakerError,
+)
 from utils.files import write_text_atomically
 from utils.speaker_names import fold_name
 from utils.speech import speech_seconds
@@ -95,7 +101,7 @@ class VoiceFolder:
         if stale:
             self._write(taken)
         for name, entries in stale.items():
-            self._enrol(name, fresh.get(name, {}), taken[name])
+            self._enrol(name, fresh.get(name, {}), taken[name], entries)
             self._remove(name, entries)
             for label in [label for label, entry in taken[name].items() if entry in entries]:
                 del taken[name][label]
@@ -198,10 +204,17 @@ class VoiceFolder:
             if entry[2] in enrolled or files[label] == entry
         }
 
-    def _enrol(self, name: str, files: dict[str, Path], entries: dict[str, list[Any]]) -> None:
+    def _enrol(
+        self,
+        name: str,
+        files: dict[str, Path],
+        entries: dict[str, list[Any]],
+        stale: list[list[Any]],
+    ) -> None:
         """Embeds files and adds them to a speaker, under the ids of their entries.
 
-        The entries lose their marks; those of files that cannot be used go.
+        The entries lose their marks; those of files that cannot be used go. `stale` entries'
+        recordings are to be removed afterwards, or before if they are in the way.
         """
         recordings = []
         for label, path in files.items():
@@ -216,8 +229,21 @@ class VoiceFolder:
             speech = speech_seconds(waveform)
             entries[label] = entries[label][:3]
             recordings.append(NewRecording(embedding, speech, None, duration, id=entries[label][2]))
-        if recordings:
+        if not recordings:
+            return
+        try:
             self._database.enrol(name, recordings, if_exists="add")
+        except DamagedVoiceError:
+            # Most likely what is damaged is the recording of a file that was made anew.
+            self._remove(name, stale)
+            try:
+                self._database.enrol(name, recordings, if_exists="add")
+            except DamagedVoiceError as error:
+                # One speaker's damage keeps no service from starting; the files wait.
+                reason = f"enrol {name} again: {error}"
+                for label in files.keys() & entries.keys():
+                    self.rejected.append((str(files[label]), reason))
+                    del entries[label]
 
     def _remove(self, name: str, entries: list[list[Any]]) -> None:
         """Removes recordings from the database, and with the last one the speaker."""

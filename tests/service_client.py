@@ -49,12 +49,13 @@ def running(
     encoder: Any = None,
     audio_db: Path | None = None,
     authorized: bool = True,
+    key: bytes | None = None,
     **options: Any,
 ) -> Iterator[TestClient]:
     """A client of an application on a database; the rate is not limited unless asked."""
     encoder = encoder or FakeEncoder()
     settings = Settings(**{"rate_limit": 0, **options})
-    database = SqlVoiceprintDatabase(url, encoder, keep_audio=settings.keep_audio)
+    database = SqlVoiceprintDatabase(url, encoder, key=key, keep_audio=settings.keep_audio)
     folder = None
     if audio_db is not None:
         folder = VoiceFolder(audio_db, database, encoder)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from utils.errors import DatabaseError
+from utils.errors import DamagedVoiceError, DatabaseError
 
 KEY_VARIABLE = "VOICEPRINT_KEY"
 """Environment variable of the master key; a command line could be read by others."""
@@ -77,12 +77,12 @@ def unseal(key: bytes, sealed: bytes, place: str) -> bytes:
     """Opens what `seal` made.
 
     Raises:
-        DatabaseError: If the key or the place is another one, or the content was changed.
+        DamagedVoiceError: If the key or the place is another one, or the content was changed.
     """
     try:
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
     except (InvalidTag, ValueError) as error:
-        raise DatabaseError(
+        raise DamagedVoiceError(
             f"{place}: cannot be decrypted, it was changed or copied from elsewhere; "
             "restore a backup"
         ) from error

@@ -48,6 +48,10 @@ class OtherModelError(DatabaseError):
     """A speaker's embeddings are another model's, and cannot be compared."""
 
 
+class DamagedVoiceError(DatabaseError):
+    """What is stored of a voice was changed from outside and cannot be decrypted."""
+
+
 class TooManyRecordingsError(DatabaseError):
     """A speaker would have more recordings than are allowed."""
 

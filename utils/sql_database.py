@@ -10,6 +10,7 @@ from sqlalchemy.dialects import sqlite
 from utils.audio import SAMPLE_RATE, FloatArray
 from utils.errors import (
     AudioError,
+    DamagedVoiceError,
     DatabaseError,
     SpeakerExistsError,
     TooManyRecordingsError,
@@ -81,7 +82,7 @@ class SqlVoiceprintDatabase(SpeakerStore):
                     content = self._voices.read_audio(connection, row.id)
                 waveform = decode(content or b"", row.file_name)
                 embedding = self._encoder.embed_waveform(waveform, source=label)
-            except AudioError as error:
+            except (AudioError, DamagedVoiceError) as error:
                 self.rejected.append((label, str(error)))
                 continue
             changed.setdefault(row.speaker_id, []).append((row, embedding))
@@ -90,7 +91,7 @@ class SqlVoiceprintDatabase(SpeakerStore):
                 number, _ = self._voices.next_change(connection)
                 for row, embedding in pairs:
                     self._voices.set_embedding(connection, row, embedding)
-                self._voices.set_speaker_embedding(connection, speaker_id, number)
+                self._voices.set_speaker_embedding(connection, speaker_id, number, pass_over=True)
         usable = speakers.c.model_id == self._voices.model_id
         with self._database.read() as connection:
             query = select(speakers.c.name).where(usable).order_by(speakers.c.name)

@@ -3,6 +3,7 @@
 migrations/ makes them; a test compares the two.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -49,6 +50,24 @@ class UtcTime(TypeDecorator[datetime]):
         return moment.replace(microsecond=microseconds)
 
 
+class Sealed(LargeBinary):
+    """What `seal` made.
+
+    SQLite lets other programs put a text or a number there: that is read as nothing, which cannot
+    be opened, instead of stopping every query.
+    """
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], bytes | None]:
+        """Returns what turns the driver's value into bytes."""
+
+        def process(value: Any) -> bytes | None:
+            if value is None:
+                return None
+            return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else b""
+
+        return process
+
+
 SortedText = Text().with_variant(Text(collation="C"), "postgresql")
 """Text in the order of its code points, as Python and SQLite have it."""
 
@@ -75,7 +94,7 @@ keys = Table(
     "voiceprint_keys",
     metadata,
     Column("id", BigId, primary_key=True, autoincrement=True),
-    Column("stored", LargeBinary, nullable=False),
+    Column("stored", Sealed, nullable=False),
     comment="Keys of the voice records; zeros where the record was removed",
     sqlite_autoincrement=True,
 )
@@ -90,7 +109,7 @@ speakers = Table(
     Column("updated_at", UtcTime, nullable=False),
     Column("model_id", String(64)),
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
-    Column("embedding", LargeBinary),
+    Column("embedding", Sealed),
     Column("change_number", BigInteger, nullable=False),
     Index("voiceprint_speakers_name", "name"),
     Index("voiceprint_speakers_change", "change_number"),
@@ -114,7 +133,7 @@ recordings = Table(
     Column("file_name", Text, nullable=False),
     Column("model_id", String(64), nullable=False),
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
-    Column("embedding", LargeBinary, nullable=False),
+    Column("embedding", Sealed, nullable=False),
     Index("voiceprint_recordings_speaker", "speaker_id"),
     Index("voiceprint_recordings_model", "model_id"),
     comment="The recordings of the speakers",
@@ -129,7 +148,7 @@ audio = Table(
         ForeignKey("voiceprint_recordings.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("content", LargeBinary, nullable=False),
+    Column("content", Sealed, nullable=False),
     comment="The sound of recordings, where it is kept",
 )
 

@@ -98,7 +98,8 @@ class SpeakerStore:
             SpeakerExistsError: If the name is enrolled and `if_exists` is "error".
             UnknownSpeakerError: If nobody has the name and `must_exist`.
             TooManyRecordingsError: If there would be more than `max_recordings`.
-            DatabaseError: If the name is unusable or nothing can be written.
+            DatabaseError: If the name is unusable or nothing can be written; DamagedVoiceError
+                if what the speaker keeps is damaged.
         """
         name = clean_name(name)
         if not recordings:
@@ -228,7 +229,7 @@ class SpeakerStore:
                     "delete the speaker instead"
                 )
             self._voices.remove_recordings(connection, [recording_id])
-            self._voices.set_speaker_embedding(connection, row.id, number)
+            self._voices.set_speaker_embedding(connection, row.id, number, pass_over=True)
             speaker = self._describe(connection, row.id)
         self._database.forget()
         return speaker

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from utils.audio import FloatArray
 from utils.embedding_cipher import KeyRing, seal, unseal
+from utils.errors import DamagedVoiceError
 from utils.sql_records import NewRecording, Speaker, StoredRecording
 from utils.sql_schema import audio, info, keys, recordings, removals, speakers, vectors
 
@@ -112,6 +113,8 @@ class Voices:
         speaker_id: str,
         number: int,
         usable: Sequence[FloatArray] | None = None,
+        *,
+        pass_over: bool = False,
     ) -> None:
         """Computes a speaker's embedding again: the normalised mean, under a new key.
 
@@ -120,7 +123,12 @@ class Voices:
             speaker_id: Whose.
             number: The change's number.
             usable: The embeddings of all recordings, where they are at hand; else they are read.
+            pass_over: Leave damaged recordings out: they must not keep others from being removed.
+
+        Raises:
+            DamagedVoiceError: If a recording is damaged, unless they are passed over.
         """
+        num_damaged = 0
         if usable is None:
             of_speaker = recordings.c.speaker_id == speaker_id
             found = connection.execute(
@@ -128,8 +136,16 @@ class Voices:
                 .join(keys, keys.c.id == recordings.c.key_id)
                 .where(of_speaker, recordings.c.model_id == self.model_id)
             )
-            usable = [self.embedding(row) for row in found]
-        mean = content = None
+            usable = []
+            for recording in found:
+                try:
+                    usable.append(self.embedding(recording))
+                except DamagedVoiceError:
+                    if not pass_over:
+                        raise
+                    num_damaged += 1
+        # A speaker of damaged recordings only is damaged, too: nothing opens an empty text.
+        mean, content = None, b"" if num_damaged else None
         if usable:
             mean = np.mean(usable, axis=0)
             # Opposite embeddings could cancel out; the floor keeps the division defined.
@@ -143,7 +159,7 @@ class Voices:
         connection.execute(
             changed.values(
                 embedding=content,
-                model_id=self.model_id if usable else None,
+                model_id=None if content is None else self.model_id,
                 updated_at=datetime.now(timezone.utc),
                 change_number=number,
             )
@@ -158,9 +174,13 @@ class Voices:
             connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
 
     def embedding(self, row: Any) -> FloatArray:
-        """Opens the embedding of a row with its id and the stored form of its key."""
+        """Opens the embedding of a row with its id and the stored form of its key.
+
+        Raises:
+            DamagedVoiceError: If it or its key was changed.
+        """
         key = self._ring.open(row.stored)
-        return from_bytes(unseal(key, row.embedding, f"{row.id} embedding"))
+        return from_bytes(unseal(key, row.embedding or b"", f"{row.id} embedding"))
 
     def read_audio(self, connection: Connection, recording_id: str) -> bytes | None:
         """Returns the sound of a recording, None if none is kept."""
