@@ -15,7 +15,7 @@ from service.problems import Problem
 from service.schemas import ClassicAnswer, ClassicHealth, ClassicMatch
 from service.speakers import remove_speaker, replace_speaker
 from utils.errors import DatabaseError
-from utils.speaker_names import clean_name
+from utils.speaker_names import clean_name, fold_name
 
 router = APIRouter(prefix="/voiceprint", tags=["classic"])
 
@@ -65,14 +65,11 @@ async def identify(
     if len(ids) > most:
         raise Problem("bad-field", f"speaker_ids: {len(ids)} ids, expected at most {most}")
     spellings = _clean_ids(ids)
-    (voice,) = await service.reader.read([("file", file)])
-    found = await service.call(lambda: {service.database.find(n): n for n in spellings})
-    found.pop(None, None)
-    names = [name for name in found if name is not None]
     threshold = service.encoder.strict_threshold
-    name, matches = await service.search(request, voice.vector, threshold, candidates=names)
-    score = matches[0][1] if matches else 0.0
-    speaker_id = "" if name is None else spellings[found[name]]
+    found = await service.identify(request, file, threshold, candidates=list(spellings))
+    score = found.matches[0][1] if found.matches else 0.0
+    sent = {fold_name(name): text for name, text in reversed(spellings.items())}
+    speaker_id = "" if found.name is None else sent[fold_name(found.name)]
     return {"speaker_id": speaker_id, "score": round(score, 4)}
 
 

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Annotated, Any, TypeVar, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, UploadFile
 
+from service.joiner import Joiner
 from service.limits import Lockout
 from service.metrics import Metrics
 from service.pool import EncodingPool
@@ -16,14 +18,50 @@ from service.problems import Problem
 from service.schemas import speaker_document
 from service.settings import Settings
 from service.voice_folder import VoiceFolder
-from service.voices import Encoder, VoiceReader
-from utils.audio import FloatArray
+from service.voices import Encoder, Voice, VoiceReader
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import clean_name
 from utils.sql_database import SqlVoiceprintDatabase
-from utils.sql_records import Speaker
+from utils.sql_records import AuditLine, Speaker
+from utils.vector_index import Question
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """A voice that somebody asks about.
+
+    Attributes:
+        voice: The voice.
+        question: Whom to compare it with, and how many to tell.
+        threshold: Least score of an answer.
+        actor: Name of the token that asks.
+    """
+
+    voice: Voice
+    question: Question
+    threshold: float
+    actor: str | None
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Whose voice it is.
+
+    Attributes:
+        voice: The voice.
+        name: The speaker, None if nobody's score reaches the threshold.
+        matches: `(name, score)` of the most alike, the best first.
+    """
+
+    voice: Voice
+    name: str | None
+    matches: list[tuple[str, float]]
+
+
+NOBODY = "nobody"
+"""Who acts, in the audit log, where there is no token."""
 
 NUM_DATABASE_THREADS = 8
 """Database calls at a time: more would only wait for each other, and for SQLite's one writer."""
@@ -55,22 +93,33 @@ class Service:
     folder: VoiceFolder | None
     auth_required: bool
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        """Joins the questions that wait at the same time."""
+        self._inquiries = Joiner(self._answer, self._start, lambda: self.pool.is_pressed)
+        self.pool.after_job = self._inquiries.release
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Runs a call of the database in a thread of its own.
 
         The work is finished also if the client goes away or the service is told to stop.
         """
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
-        loop = asyncio.get_running_loop()
         return await asyncio.shield(
-            loop.run_in_executor(self._executor, partial(function, *args, **options))
+            asyncio.wrap_future(self._start(partial(function, *args, **options)))
         )
+
+    def _start(self, function: Callable[[], T]) -> "Future[T]":
+        """Begins a call in a thread of the database."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
+            return self._executor.submit(function)
 
     def close(self) -> None:
         """Finishes the calls of the database that have begun; later ones start new threads."""
-        executor, self._executor = self._executor, None
+        with self._lock:
+            executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True)
 
@@ -83,43 +132,61 @@ class Service:
         self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None
     ) -> None:
         """Writes a line of the audit log; it is on the disk before the client is answered."""
-        actor = request.state.actor
-        await self.call(self.write_audit, actor, action, speaker, outcome, score)
+        line = AuditLine(request.state.actor or NOBODY, action, speaker, outcome, score)
+        await self.call(self.database.append_audit, line)
 
-    def write_audit(
-        self, actor: str | None, action: str, speaker: str, outcome: str, score: float | None
-    ) -> None:
-        """Writes a line of the audit log, in a thread of the database."""
-        self.database.append_audit(
-            actor=actor or "nobody", action=action, speaker=speaker, outcome=outcome, score=score
-        )
-
-    async def search(
+    async def identify(
         self,
         request: Request,
-        embedding: FloatArray,
+        upload: UploadFile,
         threshold: float,
         *,
         candidates: list[str] | None = None,
         top_k: int = 1,
-    ) -> tuple[str | None, list[tuple[str, float]]]:
+    ) -> Identified:
         """Finds whose voice it is, counts the decision and writes it to the audit log.
 
-        Returns:
-            The name, None if nobody's score reaches the threshold; and the best matches.
+        Args:
+            request: Who asks.
+            upload: The recording.
+            threshold: Least score of an answer.
+            candidates: Compare with these only; unknown ones are passed over.
+            top_k: Matches to tell.
+
+        Raises:
+            AudioError: If the recording cannot be used.
+            Problem: 503 if too many recordings are waiting.
         """
         actor = request.state.actor
+        answer: Future[Identified] = Future()
 
-        def run() -> tuple[str | None, list[tuple[str, float]]]:
-            matches = self.database.identify(embedding, candidates=candidates, top_k=top_k)
+        def ask(voice: Voice) -> None:
+            question = Question(voice.vector, top_k, candidates)
+            self._inquiries.add(Inquiry(voice, question, threshold, actor), answer)
+
+        def pass_error(done: "Future[None]") -> None:
+            if (error := done.exception()) is not None:
+                answer.set_exception(error)
+
+        begun = await self.reader.begin("file", upload, ask)
+        begun.add_done_callback(pass_error)
+        return await asyncio.shield(asyncio.wrap_future(answer))
+
+    def _answer(self, inquiries: list[Inquiry]) -> list[Identified]:
+        """Answers questions together; runs in a thread of the database."""
+        found = self.database.identify_each([inquiry.question for inquiry in inquiries])
+        answers, lines = [], []
+        for inquiry, matches in zip(inquiries, found, strict=True):
             score = matches[0][1] if matches else None
-            name = matches[0][0] if score is not None and score >= threshold else None
+            name = matches[0][0] if score is not None and score >= inquiry.threshold else None
+            answers.append(Identified(inquiry.voice, name, matches))
             outcome = "rejected" if name is None else "accepted"
-            self.write_audit(actor, "identify", name or "", outcome, score)
-            self.metrics.decisions.labels("identify", outcome).inc()
-            return name, matches
-
-        return await self.call(run)
+            actor = inquiry.actor or NOBODY
+            lines.append(AuditLine(actor, "identify", name or "", outcome, score))
+        self.database.append_audit(*lines)
+        for line in lines:
+            self.metrics.decisions.labels("identify", line.outcome).inc()
+        return answers
 
 
 async def get_service(request: Request) -> Service:

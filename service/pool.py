@@ -1,7 +1,7 @@
 """The encoding pool: a fixed number of threads, a bounded queue, and an answer at once.
 
 ONNX Runtime releases Python's lock, so threads that each encode one recording on one core use all
-cores. Joining recordings into one run gains nothing on a processor: see docs/service.md.
+cores.
 """
 
 import os
@@ -20,7 +20,13 @@ SMOOTHING = 0.1
 
 
 class EncodingPool:
-    """Runs jobs on a fixed number of threads and refuses what would wait too long."""
+    """Runs jobs on a fixed number of threads and refuses what would wait too long.
+
+    Attributes:
+        num_threads: Jobs at a time.
+        queue_size: Jobs that may wait.
+        after_job: Called when a job has left the pool, done or cancelled; set it before the first.
+    """
 
     def __init__(
         self,
@@ -38,15 +44,22 @@ class EncodingPool:
         self.num_threads = num_threads or os.cpu_count() or 1
         self.queue_size = queue_size
         self._on_job = on_job
+        self.after_job: Callable[[], None] = lambda: None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._num_pending = 0
+        self._num_running = 0
         self._mean_s = 0.1
 
     @property
     def num_pending(self) -> int:
         """Jobs that run or wait."""
         return self._num_pending
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether there is another job for each thread, after those that run."""
+        return self._num_pending - self._num_running >= self.num_threads
 
     def check_room(self) -> None:
         """Tells early, before an upload is read, that there is no room for it.
@@ -96,16 +109,21 @@ class EncodingPool:
         if future.cancelled():
             with self._lock:
                 self._num_pending -= 1
+            self.after_job()
 
     def _run(self, job: Callable[[], Any]) -> Any:
         """Runs a job and counts it."""
         start = time.perf_counter()
+        with self._lock:
+            self._num_running += 1
         try:
             return job()
         finally:
             elapsed = time.perf_counter() - start
             with self._lock:
+                self._num_running -= 1
                 self._num_pending -= 1
                 self._mean_s += SMOOTHING * (elapsed - self._mean_s)
             if self._on_job is not None:
                 self._on_job(elapsed)
+            self.after_job()

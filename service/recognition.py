@@ -144,13 +144,11 @@ async def identify(
     """Tells whose voice a recording is, among all speakers or the candidates (1:N)."""
     names = None if candidates is None else await _check_candidates(service, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
-    (voice,) = await service.reader.read([("file", file)])
-    name, matches = await service.search(
-        request, voice.vector, threshold, candidates=names, top_k=top_k
-    )
+    found = await service.identify(request, file, threshold, candidates=names, top_k=top_k)
+    matches = found.matches
     probability = service.encoder.probability
     document = {
-        "name": name,
+        "name": found.name,
         "score": rounded(matches[0][1]) if matches else None,
         "threshold": threshold,
         "matches": [
@@ -161,7 +159,7 @@ async def identify(
             }
             for other, value in matches
         ],
-        "quality": quality_document(voice.quality),
+        "quality": quality_document(found.voice.quality),
     }
     # As it is: what was built here needs no check of its types. A test compares it with the model.
     return JSONResponse(document)

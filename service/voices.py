@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -102,18 +103,36 @@ class VoiceReader:
             AudioError: If one of them cannot be used.
             Problem: 503 if too many recordings are waiting.
         """
-        jobs: list[Callable[[], Voice]] = []
-        for field, upload in uploads:
-            data = await upload.read()
-            with_audio = keep and self._settings.keep_audio
-            jobs.append(partial(self._work, data, field, embed, with_audio))
-            await upload.close()
+        jobs = [await self._job(field, upload, embed, keep) for field, upload in uploads]
         futures = [asyncio.wrap_future(future) for future in self._pool.submit(jobs)]
         results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         return results
+
+    async def begin(
+        self, field: str, upload: UploadFile, on_voice: Callable[[Voice], None]
+    ) -> "Future[None]":
+        """Begins to read an upload, and hands its voice on in the thread that has embedded it.
+
+        Returns:
+            What is done after `on_voice`, or has the AudioError of a recording that is unusable.
+
+        Raises:
+            Problem: 503 if too many recordings are waiting.
+        """
+        job = await self._job(field, upload, embed=True, keep=False)
+        (future,) = self._pool.submit([lambda: on_voice(job())])
+        return future
+
+    async def _job(
+        self, field: str, upload: UploadFile, embed: bool, keep: bool
+    ) -> Callable[[], Voice]:
+        """Takes the bytes of an upload, and returns the work to be done on them."""
+        data = await upload.read()
+        await upload.close()
+        return partial(self._work, data, field, embed, keep and self._settings.keep_audio)
 
     def _work(self, data: bytes, source: str, embed: bool, with_audio: bool) -> Voice:
         """Does one recording; runs in a thread of the pool."""

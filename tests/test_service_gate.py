@@ -12,6 +12,7 @@ from service.logs import JsonFormatter, TextFormatter, log_event, log_failure
 from service.problems import Problem
 from service.security import Tokens, create_token, hash_token, read_token_file
 from service.settings import ServiceError
+from utils.sql_records import AuditLine
 
 PATHS = [
     ("GET", "/v1/speakers"),
@@ -76,9 +77,7 @@ def test_tokens_of_a_file_come_and_go(url: str, tmp_path: Path) -> None:
     path = tmp_path / "tokens.txt"
     token, _ = create_token("app", path)
     with running(url, token_file=path, authorized=False) as client:
-        client.app.state.service.database.append_audit(
-            actor="x", action="x", speaker="", outcome=""
-        )
+        client.app.state.service.database.append_audit(AuditLine("x", "x", "", ""))
         headers = {"Authorization": f"Bearer {token}"}
         assert client.get("/v1/speakers", headers=headers).status_code == 200
         sent = files(speech(1))
@@ -379,7 +378,7 @@ def test_a_database_that_does_not_answer(url: str, monkeypatch: pytest.MonkeyPat
         raise DatabaseError("the database does not answer")
 
     with running(url) as client:
-        for method in ["ping", "identify", "count"]:
+        for method in ["ping", "identify_each", "count"]:
             monkeypatch.setattr(client.app.state.service.database, method, fail)
         check_problem(client.get("/health/ready"), 503, "not-ready")
         answer = client.post("/v1/identify", files=files(speech(1)))

@@ -14,15 +14,14 @@ def test_jobs_run_side_by_side_and_the_rest_is_refused() -> None:
     both = threading.Barrier(3)
 
     def job() -> int:
-        if both.n_waiting < 2 and not gate.is_set():
-            both.wait(10)
+        both.wait(10)
         gate.wait(10)
         return 1
 
     futures = pool.submit([job, job])
     both.wait(10)
     futures += pool.submit([gate.is_set] * 3)
-    assert pool.num_pending == 5
+    assert pool.num_pending == 5 and pool.is_pressed
     with pytest.raises(Problem) as caught:
         pool.submit([job])
     assert caught.value.status_code == 503
@@ -30,7 +29,22 @@ def test_jobs_run_side_by_side_and_the_rest_is_refused() -> None:
     gate.set()
     assert [future.result(10) for future in futures] == [1, 1, True, True, True]
     pool.close()
-    assert pool.num_pending == 0
+    assert pool.num_pending == 0 and not pool.is_pressed
+
+
+def test_it_tells_when_a_job_has_left() -> None:
+    pool = EncodingPool(num_threads=1, queue_size=5)
+    left: list[int] = []
+    pool.after_job = lambda: left.append(pool.num_pending)
+    gate = threading.Event()
+    _, failing, waiting = pool.submit([gate.wait, lambda: 1 // 0, gate.wait])
+    assert pool.num_pending == 3
+    waiting.cancel()
+    assert left == [2]
+    gate.set()
+    assert isinstance(failing.exception(10), ZeroDivisionError)
+    pool.close()
+    assert left == [2, 1, 0]
 
 
 def test_all_jobs_of_a_request_are_accepted_or_none() -> None:

@@ -18,6 +18,7 @@ from voices import synthetic_speech
 
 from utils.errors import AudioError, DatabaseError
 from utils.sql_database import (
+    AuditLine,
     IfExists,
     NewRecording,
     Speaker,
@@ -382,9 +383,9 @@ def test_a_reader_far_behind_catches_up(open_it: Opener, monkeypatch: pytest.Mon
 
 
 def test_audit_log_is_append_only(database: SqlVoiceprintDatabase) -> None:
-    database.append_audit(actor="app", action="enrol", speaker="夜雨飘零", outcome="ok")
     database.append_audit(
-        actor="web", action="verify", speaker="x\0\ud800" * 500, outcome="refused", score=0.25
+        AuditLine("app", "enrol", "夜雨飘零", "ok"),
+        AuditLine("web", "verify", "x\0\ud800" * 500, "refused", 0.25),
     )
     latest, first = database.audit()
     assert (first.actor, first.action, first.speaker, first.outcome, first.score) == (

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils import vector_index
 from utils.audio import FloatArray
-from utils.vector_index import MIN_CAPACITY, VectorIndex, _largest
+from utils.vector_index import MIN_CAPACITY, Question, VectorIndex, _largest
 
 
 def embedding(seed: int, size: int = 8) -> np.ndarray:
@@ -104,3 +105,58 @@ def test_a_change_that_cannot_be_read_changes_nothing() -> None:
         with pytest.raises(OSError, match="damaged"):
             index.update(damaged(), ["a"])
     assert index.best(np.array([1, 0], np.float32), None) == [("A", 1.0)]
+
+
+def directions(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns speakers and questions, `(n, 192)`: far apart, or so alike that codes cannot tell."""
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((6_000, 192))
+    if kind == "alike":
+        rows = rng.standard_normal(192) + 1e-3 * rows
+    if kind == "axes":
+        # One large number leaves only the coarsest codes for the others.
+        rows[:, 0] = 300
+    questions = rows[:9] + 0.3 * rng.standard_normal((9, 192))
+    return tuple(  # type: ignore[return-value]
+        (each / np.linalg.norm(each, axis=1, keepdims=True)).astype(np.float32)
+        for each in (rows, questions)
+    )
+
+
+@pytest.mark.parametrize("kind", ["apart", "alike", "axes"])
+@pytest.mark.parametrize("top_k", [1, 5, 100])
+def test_the_short_cut_finds_exactly_the_best(kind: str, top_k: int) -> None:
+    rows, questions = directions(kind)
+    index = VectorIndex(192)
+    for start in range(0, len(rows), 1_000):  # The matrix grows and moves on the way.
+        some = range(start, start + 1_000)
+        index.update((str(i), f"s{i}", rows[i]) for i in some)
+        index.update([], [str(i) for i in some if i % 7 == 0])
+    assert len(index) >= vector_index.LONG
+    alive = np.array([i for i in range(len(rows)) if i % 7])
+    asked = [Question(question, top_k) for question in questions]
+    asked.insert(4, Question(questions[0], None, ["s1", "nobody", "s0"]))
+    answers = index.best_of_each(asked)
+    assert [name for name, _ in answers.pop(4)] == ["s1"]
+    for question, answer in zip(questions, answers, strict=True):
+        scores = np.vecdot(rows[alive], question)
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        assert [score for _, score in answer] == pytest.approx(list(scores[order]), abs=1e-6)
+        if kind != "alike":
+            assert [name for name, _ in answer] == [f"s{alive[i]}" for i in order]
+
+
+def test_the_short_cut_reads_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, questions = directions("apart")
+    index = VectorIndex(192)
+    index.update((str(i), f"s{i}", row) for i, row in enumerate(rows))
+    counts: list[int] = []
+    cosines = vector_index._cosines
+
+    def counted(matrix: FloatArray, embedding: FloatArray) -> FloatArray:
+        counts.append(len(matrix))
+        return cosines(matrix, embedding)
+
+    monkeypatch.setattr(vector_index, "_cosines", counted)
+    index.best_of_each([Question(question, 5) for question in questions])
+    assert len(counts) == len(questions) and max(counts) < 200

@@ -1,5 +1,6 @@
 """The voice database in SQLite or PostgreSQL: one file, or one server for many processes."""
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -20,6 +21,7 @@ from utils.speech import speech_seconds
 from utils.sql_audio import decode, encode_flac
 from utils.sql_records import (
     AuditEntry,
+    AuditLine,
     IfExists,
     NewRecording,
     Removal,
@@ -28,9 +30,11 @@ from utils.sql_records import (
 )
 from utils.sql_schema import UtcTime, audio, audit, keys, recordings, speakers
 from utils.sql_store import SpeakerStore
+from utils.vector_index import Question
 
 __all__ = [
     "AuditEntry",
+    "AuditLine",
     "IfExists",
     "NewRecording",
     "Removal",
@@ -167,25 +171,56 @@ class SqlVoiceprintDatabase(SpeakerStore):
         Raises:
             DatabaseError: If nobody is enrolled.
         """
-        found = self._search.best(self._checked(embedding), None)
+        (found,) = self.identify_each([Question(embedding, top_k=None)])
         if not found:
             raise DatabaseError(f"nobody is enrolled in {self.name}; enrol a speaker first")
         return found
 
-    def append_audit(
-        self, *, actor: str, action: str, speaker: str, outcome: str, score: float | None = None
-    ) -> None:
-        """Writes a line of the audit log; texts are cut at 400 characters."""
-        texts = {"actor": actor, "action": action, "speaker": speaker, "outcome": outcome}
-        row: dict[str, Any] = {key: _storable(text) for key, text in texts.items()}
-        row |= {"at": datetime.now(timezone.utc), "score": None if score is None else float(score)}
+    def identify(
+        self, embedding: FloatArray, *, candidates: Sequence[str] | None = None, top_k: int = 1
+    ) -> list[tuple[str, float]]:
+        """Returns the speakers whose voice is most alike.
+
+        Args:
+            embedding: Unit length, shape `(embedding_size,)`.
+            candidates: Compare with these names only; unknown ones are passed over.
+            top_k: How many to return at most.
+
+        Returns:
+            `(name, score)`, the best first, as in `rank`; empty if there is nobody.
+        """
+        return self.identify_each([Question(embedding, top_k, candidates)])[0]
+
+    def identify_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
+        """Answers several questions, as `identify` does, in less time than one by one."""
+        return self._search.best_of_each(
+            [
+                dataclasses.replace(each, embedding=self._checked(each.embedding))
+                for each in questions
+            ]
+        )
+
+    def append_audit(self, *lines: AuditLine) -> None:
+        """Writes lines of the audit log, all of them or none; texts are cut at 400 characters."""
+        now = datetime.now(timezone.utc)
+        rows: list[dict[str, Any]] = [
+            {
+                "at": now,
+                "actor": _storable(line.actor),
+                "action": _storable(line.action),
+                "speaker": _storable(line.speaker),
+                "outcome": _storable(line.outcome),
+                "score": None if line.score is None else float(line.score),
+            }
+            for line in lines
+        ]
         if self._database.is_sqlite:
             # Every decision ends with this: half the time of a transaction by SQLAlchemy.
-            row["at"] = UtcTime().process_bind_param(row["at"], SQLITE)
-            self._database.append(ADD_AUDIT_SQLITE, row)
+            at = UtcTime().process_bind_param(now, SQLITE)
+            self._database.append(ADD_AUDIT_SQLITE, [row | {"at": at} for row in rows])
             return
         with self._database.write() as connection:
-            connection.execute(insert(audit), row)
+            connection.execute(insert(audit), rows)
 
     def audit(self, limit: int = 100) -> list[AuditEntry]:
         """Returns the last lines of the audit log, the newest first."""

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +115,18 @@ class Database:
             if self._must_checkpoint:
                 self._checkpoint(1)
 
-    def append(self, statement: str, values: dict[str, Any]) -> None:
-        """Writes to SQLite by one statement, on the disk when this returns, as `write` does it.
+    def append(self, statement: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes rows to SQLite, all of them on the disk when this returns, as `write` does it.
 
         Args:
             statement: With parameters such as :name.
-            values: As SQLite stores them.
+            rows: Their values, as SQLite stores them.
         """
         with self.told(), self._write_lock:
             with contextlib.closing(self.engine.raw_connection()) as connection:
                 cursor = connection.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
-                cursor.execute(statement, values)
+                cursor.executemany(statement, rows)
                 connection.commit()
             if self._must_checkpoint:
                 self._checkpoint(1)

@@ -65,6 +65,17 @@ class Removal:
 
 
 @dataclass(frozen=True)
+class AuditLine:
+    """What is to be written into the audit log: who did what to which speaker, and the outcome."""
+
+    actor: str
+    action: str
+    speaker: str
+    outcome: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
 class AuditEntry:
     """A line of the audit log: who did what to which speaker, when (UTC), with what outcome."""
 

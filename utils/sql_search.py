@@ -17,7 +17,7 @@ from utils.speaker_names import fold_name, is_storable
 from utils.sql_engine import Database
 from utils.sql_schema import info, keys, removals, speakers, vectors
 from utils.sql_voices import KEPT_REMOVALS, Voices
-from utils.vector_index import VectorIndex
+from utils.vector_index import Question, VectorIndex
 
 VECTOR_INDEX_MIN_SPEAKERS = 1_000_000
 """Speakers from which a PostgreSQL database is searched by its own index.
@@ -64,20 +64,21 @@ class Search:
         self._builder: threading.Thread | None = None
         self.uses_vector_index = False
 
-    def best(
-        self, embedding: FloatArray, top_k: int | None, names: Sequence[str] | None = None
-    ) -> list[tuple[str, float]]:
-        """Returns `(name, score)` of the most alike, the best first; see `VectorIndex.best`."""
-        if not self.uses_vector_index or top_k is None:
-            index = self._refresh()
-            if index is None:
-                return []
-            if top_k is not None and len(index) >= VECTOR_INDEX_MIN_SPEAKERS:
-                self._start_building()
-            return index.best(embedding, top_k, names)
-        if names is None:
-            return self._best_in_database(embedding, top_k)
-        return self._best_of_names(embedding, top_k, names)
+    def best_of_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
+        """Answers questions, with what is in the database now; see `VectorIndex.best_of_each`."""
+        if self.uses_vector_index and all(question.top_k is not None for question in questions):
+            return [
+                self._best_in_database(question.embedding, question.top_k or 0)
+                if question.names is None
+                else self._best_of_names(question.embedding, question.top_k or 0, question.names)
+                for question in questions
+            ]
+        index = self._refresh()
+        if index is None:
+            return [[] for _ in questions]
+        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS:
+            self._start_building()
+        return index.best_of_each(questions)
 
     @property
     def num_damaged(self) -> int:

@@ -260,21 +260,6 @@ class SpeakerStore:
         with self._database.read() as connection:
             return int(connection.execute(select(func.count()).select_from(speakers)).scalar_one())
 
-    def identify(
-        self, embedding: FloatArray, *, candidates: Sequence[str] | None = None, top_k: int = 1
-    ) -> list[tuple[str, float]]:
-        """Returns the speakers whose voice is most alike.
-
-        Args:
-            embedding: Unit length, shape `(embedding_size,)`.
-            candidates: Compare with these names only; unknown ones are passed over.
-            top_k: How many to return at most.
-
-        Returns:
-            `(name, score)`, the best first, as in `rank`; empty if there is nobody.
-        """
-        return self._search.best(self._checked(embedding), top_k, candidates)
-
     def score(self, name: str, embedding: FloatArray) -> float:
         """Returns the cosine of an embedding, shape `(embedding_size,)`, to a speaker's mean.
 

@@ -1,0 +1,75 @@
+"""What comes at the same time is handled together, and nothing that was taken is left lying."""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from service.joiner import MAX_JOINED, Joiner
+from service.pool import EncodingPool
+
+
+def test_items_are_joined_while_more_is_to_come() -> None:
+    runs: list[list[int]] = []
+    is_pressed = [True]
+
+    def handle(items: list[int]) -> list[int]:
+        runs.append(items)
+        return [10 * item for item in items]
+
+    joiner = Joiner(handle, lambda run: run(), lambda: is_pressed[0])
+    futures: list[Future[int]] = [Future() for _ in range(MAX_JOINED + 2)]
+    for item, future in enumerate(futures[:MAX_JOINED]):
+        assert runs == []
+        joiner.add(item, future)
+        joiner.release()
+    assert runs == [list(range(MAX_JOINED))]
+    joiner.add(8, futures[-2])
+    joiner.release()
+    assert not futures[-2].done()
+    is_pressed[0] = False
+    joiner.add(9, futures[-1])
+    joiner.release()
+    joiner.release()
+    assert runs[1:] == [[8, 9]]
+    assert [future.result(0) for future in futures] == [0, 10, 20, 30, 80, 90]
+
+
+def test_no_item_fails_for_another() -> None:
+    def handle(items: list[int]) -> list[int]:
+        return [12 // item for item in items]
+
+    joiner = Joiner(handle, lambda run: run(), lambda: False)
+    futures: list[Future[int]] = [Future() for _ in range(3)]
+    for item, future in zip([3, 0, 4], futures, strict=True):
+        joiner.add(item, future)
+    joiner.release()
+    assert futures[0].result(0) == 4 and futures[2].result(0) == 3
+    with pytest.raises(ZeroDivisionError):
+        futures[1].result(0)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_nothing_is_left_whatever_happens_in_the_pool(num_threads: int) -> None:
+    pool = EncodingPool(num_threads, queue_size=1_000)
+    sizes: list[int] = []
+    lock = threading.Lock()
+
+    def handle(items: list[int]) -> list[int]:
+        with lock:
+            sizes.append(len(items))
+        return items
+
+    with ThreadPoolExecutor(2) as executor:
+        joiner = Joiner(handle, executor.submit, lambda: pool.is_pressed)
+        pool.after_job = joiner.release
+        futures: list[Future[int]] = [Future() for _ in range(300)]
+        others = []
+        for item, future in enumerate(futures):
+            # Jobs of other kinds run between, fail, and are cancelled before they begin.
+            pool.submit([lambda item=item, future=future: joiner.add(item, future)])
+            others += pool.submit([lambda: None, lambda: 1 // 0, lambda: None])
+            others[-1].cancel()
+        assert [future.result(30) for future in futures] == list(range(300))
+        pool.close()
+    assert sum(sizes) == 300 and 1 < max(sizes) <= MAX_JOINED
