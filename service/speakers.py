@@ -18,7 +18,6 @@ from service.schemas import (
     quality_document,
 )
 from service.voices import Voice, name_fields
-from utils.errors import DatabaseError
 from utils.sql_records import IfExists, Speaker
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
@@ -90,18 +89,8 @@ async def rename_speaker(
     found = await service.call(service.database.find, new_name)
     if found not in (None, old.name):
         raise Problem("speaker-exists", f"{found} is enrolled already; choose another name")
-    has_moved = False
-    if service.folder is not None:
-        has_moved = await service.call(service.folder.rename, old.name, new_name)
-    try:
-        speaker = await service.call(service.database.rename, old.name, new_name)
-    except DatabaseError:
-        # Somebody else has got the name meanwhile: these files must not become theirs.
-        if service.folder is not None and has_moved:
-            await service.call(service.folder.rename, new_name, old.name)
-        raise
-    if service.folder is not None:
-        await service.call(service.folder.note_rename, old.name, new_name)
+    rename = (service.folder or service.database).rename
+    speaker = await service.call(rename, old.name, new_name)
     await service.note(request, "rename", old.name, f"to {speaker.name}")
     return service.describe(speaker)
 

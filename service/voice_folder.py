@@ -3,7 +3,8 @@
 They are embedded once; their sound stays in its files. What the service does to a speaker, it does
 to these files too, first the files and then the database: a process killed in between finds at its
 next start that files are gone, and lets their voices go. Files are taken over under ids that are
-noted before: a process killed in between finds at its next start which of them are enrolled.
+noted before: a process killed in between finds at its next start which of them are enrolled. A
+renaming is noted before too, and finished or undone at the next start.
 """
 
 import contextlib
@@ -36,6 +37,9 @@ Taken = dict[str, dict[str, list[Any]]]
 `PENDING` if it is not known whether it is enrolled."""
 
 PENDING = "pending"
+
+RENAMING = "//renaming in {}"
+"""Key of the record for a renaming that has begun in a database; no address has this form."""
 
 OLD_LABEL = "//{}"
 """In the place of a file: a recording, by its id, whose file is gone or has changed since."""
@@ -78,6 +82,7 @@ class VoiceFolder:
             DatabaseError: If the folder or the database fails.
         """
         self.rejected = []
+        self._settle_renaming()
         taken = {name: self._settle(name, files) for name, files in self._read().items()}
         present = {
             name: {self._label(path): path for path in self._files.recordings(name)}
@@ -111,6 +116,7 @@ class VoiceFolder:
     def delete(self, name: str) -> list[str]:
         """Removes a speaker's files, if there are any, and names them; `forget` follows."""
         with self._lock:
+            self._settle_renaming()
             found = self._files.find(name)
             removed = [] if found is None else self._files.delete(found)
         # Where the folder is on this machine is no client's business.
@@ -120,45 +126,84 @@ class VoiceFolder:
         """Notes that a speaker is gone from the database too."""
         self._change(lambda taken: taken.pop(self._recorded(taken, name), None))
 
-    def rename(self, name: str, new_name: str) -> bool:
-        """Gives a speaker's files another name; `note_rename` follows.
+    def rename(self, name: str, new_name: str) -> Speaker:
+        """Gives a speaker another name: the files first, if there are any, then the database.
 
-        Returns:
-            Whether there were any.
+        Whatever ends this in between, the speaker is whole at the next start, under one of the
+        names: what is to be done is noted before.
 
         Raises:
+            UnknownSpeakerError: If nobody has the name.
             SpeakerExistsError: If others have the new name already.
             DatabaseError: If a file cannot be renamed.
         """
         with self._lock:
+            self._settle_renaming()
             found = self._files.find(name)
-            if found is None or found == new_name:
-                return False
-            if self._files.find(new_name) not in (None, found):
+            if found is not None and self._files.find(new_name) not in (None, found):
                 raise SpeakerExistsError(f"there are files of {new_name}; choose another name")
-            recordings = self._files.recordings(found)
+            paths = [] if found is None else self._files.recordings(found)
+            moves = {}
+            for path in paths:
+                if path.parent == self.folder:
+                    moves[path.name] = f"{new_name}{path.suffix}"
+                else:
+                    moves[path.parent.name] = new_name
+            if len(set(moves.values())) < len(moves):
+                raise DatabaseError(f"{found}: two of the files would get one name; rename them")
+            ids = [recording.id for recording in self._database.speaker(name).recordings]
+            renaming = {"name": name, "new_name": new_name, "recordings": ids, "files": moves}
+            taken = self._read()
+            if moves or self._recorded(taken, name) in taken:
+                self._write_record(RENAMING.format(self._database.name), renaming)
             # The cache would keep the embeddings under the old name, also after a deletion.
-            self._files.forget_embeddings(recordings)
+            self._files.forget_embeddings(paths)
             try:
-                for path in recordings:
-                    if path.parent == self.folder:
-                        path.rename(self.folder / f"{new_name}{path.suffix}")
-                    elif path.parent.is_dir():
-                        path.parent.rename(self.folder / new_name)
+                for old, new in moves.items():
+                    if old != new:
+                        (self.folder / old).rename(self.folder / new)
+                speaker = self._database.rename(name, new_name)
             except OSError as error:
+                self._settle_renaming()
                 raise DatabaseError(f"{found}: cannot be renamed ({error.strerror})") from error
-        return True
+            except DatabaseError:
+                # Somebody else has got the name meanwhile: these files must not become theirs.
+                self._settle_renaming()
+                raise
+            self._settle_renaming()
+            return speaker
 
-    def note_rename(self, name: str, new_name: str) -> None:
-        """Notes that a speaker has the new name in the database too."""
+    def _settle_renaming(self) -> None:
+        """Finishes a renaming that the database has done, and undoes one that it has not."""
+        key = RENAMING.format(self._database.name)
+        renaming = self._read_record().get(key)
+        if renaming is None:
+            return
+        name, new_name, moves = renaming["name"], renaming["new_name"], renaming["files"]
+        renamed = {recording.id for recording in self._database.recordings(new_name)}
+        is_theirs = not renamed.isdisjoint(renaming["recordings"])
+        is_done = is_theirs and self._database.find(new_name) == new_name
+        if not is_done:
+            moves = {new: old for old, new in moves.items()}
+        try:
+            for old, new in moves.items():
+                source, target = self.folder / old, self.folder / new
+                if source.exists() and (not target.exists() or source.samefile(target)):
+                    source.rename(target)
+        except OSError as error:
+            raise DatabaseError(
+                f"{error.filename}: cannot be renamed ({error.strerror})"
+            ) from error
+        if is_done:
 
-        def move(taken: Taken) -> None:
-            for label, entry in taken.pop(self._recorded(taken, name), {}).items():
-                _, slash, rest = label.partition("/")
-                moved = f"{new_name}/{rest}" if slash else f"{new_name}{Path(label).suffix}"
-                taken.setdefault(new_name, {})[moved] = entry
+            def move(taken: Taken) -> None:
+                for label, entry in taken.pop(self._recorded(taken, name), {}).items():
+                    top, slash, rest = label.partition("/")
+                    top = moves.get(top, f"{new_name}{'' if slash else Path(label).suffix}")
+                    taken.setdefault(new_name, {})[f"{top}{slash}{rest}"] = entry
 
-        self._change(move)
+            self._change(move)
+        self._write_record(key, None)
 
     def remove_recording(self, name: str, recording_id: str) -> Speaker:
         """Removes a recording, its file first, if it has one.
@@ -176,6 +221,7 @@ class VoiceFolder:
 
         # One at a time: of two last recordings, the file of the one that stays must stay too.
         with self._lock:
+            self._settle_renaming()
             ids = [recording.id for recording in self._database.speaker(name).recordings]
             if len(ids) > 1 and recording_id in ids:
                 self._change(remove)
@@ -273,27 +319,32 @@ class VoiceFolder:
                 self._write({name: files for name, files in taken.items() if files})
 
     def _read(self) -> Taken:
-        """Reads what was taken over into this database; nothing if there is no readable record."""
-        try:
-            record = json.loads((self.folder / RECORD_NAME).read_text(encoding="utf-8"))
-            taken = record[self._database.name]
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
+        """Returns what was taken over into this database."""
+        taken = self._read_record().get(self._database.name)
         return taken if isinstance(taken, dict) else {}
 
     def _write(self, taken: Taken) -> None:
         """Writes what was taken over into this database."""
         self.recording_ids = {entry[2] for files in taken.values() for entry in files.values()}
+        if self._read() != taken:
+            self._write_record(self._database.name, taken)
+
+    def _read_record(self) -> dict[str, Any]:
+        """Reads the record of all databases; empty if there is no readable one."""
+        try:
+            record = json.loads((self.folder / RECORD_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _write_record(self, key: str, value: Any) -> None:
+        """Writes an entry of the record, or removes it if it is None."""
         if not self.folder.is_dir():
             return
         path = self.folder / RECORD_NAME
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            record = {}
-        if record.get(self._database.name, {}) == taken:
-            return
-        record[self._database.name] = taken
+        record = {**self._read_record(), key: value}
+        if value is None:
+            del record[key]
         try:
             write_text_atomically(path, json.dumps(record, ensure_ascii=False))
         except OSError as error:

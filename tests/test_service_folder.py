@@ -90,13 +90,6 @@ def test_killed_between_files_and_database_a_deletion_is_finished(folder: Path, 
         assert names(client) == {"李雷": 1}
 
 
-def test_killed_between_files_and_database_a_renaming_is_finished(folder: Path, url: str) -> None:
-    with running(url, audio_db=folder) as client:
-        client.app.state.service.folder.rename("Ann", "Anna")
-    with running(url, audio_db=folder) as client:
-        assert names(client) == {"Anna": 2, "李雷": 1}
-
-
 def test_renaming_renames_the_files(folder: Path, url: str) -> None:
     with running(url, audio_db=folder) as client:
         assert client.patch("/v1/speakers/Ann", json={"name": "Anna"}).status_code == 200
@@ -279,6 +272,101 @@ def test_killed_at_any_step_a_take_over_is_finished_at_the_next_start(
         if has_ended:
             break
     assert last_step > 5, "every step was the last one once"
+
+
+def recordings_of_all(database: SqlVoiceprintDatabase) -> dict[str, set[str]]:
+    return {name: {r.id for r in database.recordings(name)} for name in database.names()}
+
+
+def visible(folder: Path) -> list[str]:
+    """The files and folders in a folder, without hidden ones."""
+    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    return sorted(path for path in paths if not path.startswith("."))
+
+
+@pytest.mark.parametrize("new_name", ["Anna", "ANN"])
+@pytest.mark.parametrize("is_after", [False, True])
+def test_killed_at_any_step_of_a_renaming_the_speaker_stays_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_after: bool, new_name: str
+) -> None:
+    write_wav(folder / "Anne.wav", synthetic_speech(3))  # another one
+    encoder = FakeEncoder()
+    found_names: list[str] = []
+    for last_step in range(1, 100):
+        copy = shutil.copytree(folder, tmp_path / f"{last_step}")
+        database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/{last_step}.sqlite3", encoder)
+        voices = VoiceFolder(copy, database, encoder)
+        voices.take_over()
+        # A recording that only the service has: without it the files would tell everything.
+        database.add("Ann", synthetic_speech(1, 2))
+        before = recordings_of_all(database)
+        ids = before.pop("Ann")
+        num_embedded = encoder.num_embedded
+        killer = Killer(last_step, is_after)
+        has_ended = False
+        with monkeypatch.context() as patch:
+            killer.watch(patch, database, "rename")
+            killer.watch(patch, Path, "rename")
+            killer.watch(patch, voice_folder, "write_text_atomically")
+            try:
+                voices.rename("Ann", new_name)
+                has_ended = True
+            except Killed:
+                voices = VoiceFolder(copy, database, encoder)
+                assert voices.take_over() == []
+        after = recordings_of_all(database)
+        (name,) = set(after) - set(before)
+        found_names.append(name)
+        assert len(ids) == 3 and after == before | {name: ids}, last_step
+        assert encoder.num_embedded == num_embedded
+        theirs = ["Anne.wav", "李雷.wav"]
+        assert visible(copy) == sorted([name, f"{name}/2.wav", f"{name}.wav", *theirs])
+        (record,) = json.loads((copy / RECORD_NAME).read_text(encoding="utf-8")).values()
+        assert set(record) == {name, "Anne", "李雷"}
+        # The files are still those of their recordings, and nothing is left to do.
+        assert VoiceFolder(copy, database, encoder).take_over() == []
+        voices.delete(name)
+        VoiceFolder(copy, database, encoder).take_over()
+        assert len(database.recordings(name)) == 1, last_step
+        database.close()
+        if has_ended:
+            break
+    assert last_step > 5 and {*found_names} <= {"Ann", new_name}
+    assert found_names[0] == "Ann" and found_names[-1] == new_name, "both ways are gone"
+
+
+def test_a_renaming_that_fails_in_the_middle_is_undone(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.is_dir() and target.name == "Anna":
+            raise PermissionError(13, "Permission denied", str(path))
+        return rename(path, target)
+
+    before = visible(folder)
+    with running(url, audio_db=folder) as client:
+        client.post("/v1/speakers/Ann/recordings", files=files(speech(1, 7)))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", refuse)
+            answer = client.patch("/v1/speakers/Ann", json={"name": "Anna"})
+            check_problem(answer, 503, "database")
+        assert names(client) == {"Ann": 3, "李雷": 1} and visible(folder) == before
+        assert client.patch("/v1/speakers/Ann", json={"name": "Anna"}).status_code == 200
+        assert names(client) == {"Anna": 3, "李雷": 1}
+    assert "Anna/2.wav" in visible(folder) and "Ann.wav" not in visible(folder)
+
+
+def test_of_two_files_that_would_get_one_name_none_is_lost(folder: Path, url: str) -> None:
+    # One name in two normal forms: two files where the file system keeps them apart.
+    write_wav(folder / "Zoe\u0301.wav", synthetic_speech(3))
+    write_wav(folder / "Zo\u00e9.wav", synthetic_speech(3, 1))
+    before = visible(folder)
+    with running(url, audio_db=folder) as client:
+        answer = client.patch("/v1/speakers/Zo\u00e9", json={"name": "Zoe"})
+        assert answer.status_code == (503 if len(before) == 6 else 200)
+        assert len(visible(folder)) == len(before)
 
 
 def test_a_damaged_record_is_as_none(folder: Path, url: str) -> None:
