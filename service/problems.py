@@ -8,6 +8,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match, Mount
 
 from service.logs import log_event
 from utils.audio_bytes import AudioFormatError, AudioTooLongError
@@ -57,6 +58,9 @@ PROBLEMS: dict[str, tuple[int, str]] = {
 }
 """Code -> status and title. The type of a problem is "/problems/CODE", and docs/service.md has a
 row for each."""
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+"""Those that some route of the service knows, in the order in which `Allow` names them."""
 
 FALLBACK_CODES = {400: "bad-request", 404: "not-found", 405: "wrong-method", 413: "too-large"}
 
@@ -168,7 +172,22 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def answer_http(request: Request, error: StarletteHTTPException) -> JSONResponse:
         code = FALLBACK_CODES.get(error.status_code, "bad-request")
-        detail = str(error.detail)
+        detail, headers = str(error.detail), error.headers
         if code == "not-found":
             detail = "no such path; /docs lists them"
-        return problem_response(Problem(code, detail, headers=error.headers), request.url.path)
+        methods = _methods_of(request) if code == "wrong-method" else []
+        if methods:
+            headers = {"Allow": ", ".join(methods)}
+        return problem_response(Problem(code, detail, headers=headers), request.url.path)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Returns the methods that a path knows, of all its routes; empty for files of the page."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]

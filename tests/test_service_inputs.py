@@ -168,9 +168,29 @@ def test_bodies_that_are_no_form_or_json(client: TestClient) -> None:
 def test_paths_and_methods_that_are_not(client: TestClient) -> None:
     check_problem(client.get("/v1/nothing"), 404, "not-found")
     check_problem(client.get("/static/../serve.py"), 404, "not-found")
-    answer = client.put("/v1/identify")
-    check_problem(answer, 405, "wrong-method")
-    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/", "GET, HEAD"),
+        ("/static/app.js", "GET, HEAD"),
+        ("/health/live", "GET, HEAD"),
+        ("/health/ready", "GET, HEAD"),
+        ("/v1/info", "GET, HEAD"),
+        ("/v1/identify", "POST"),
+        ("/v1/speakers", "GET, POST"),
+        ("/v1/speakers/Ann", "GET, PATCH, DELETE"),
+        ("/v1/speakers/Ann/recordings", "POST, PUT"),
+        ("/v1/speakers/Ann/recordings/1", "DELETE"),
+        ("/voiceprint/register", "POST, DELETE"),  # "register" can be somebody's id, too
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(client: TestClient, path: str, methods: str) -> None:
+    answer = client.request("PROPFIND", path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+    if not path.startswith("/voiceprint/"):
+        check_problem(answer, 405, "wrong-method")
 
 
 def test_every_problem_has_its_row_in_the_document_and_its_page(client: TestClient) -> None:
