@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-import h11
+import httptools
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.settings import ServiceError, Settings
 
@@ -21,6 +21,9 @@ SLOW_ANSWER = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(SLOW_BODY), SLOW_BODY)
 )
+
+MAX_HEADER_BYTES = 65_536
+"""Bytes of a request before its body; browsers send a few thousand."""
 
 BACKLOG = 2048
 """Connections that the system holds until the process takes them."""
@@ -147,36 +150,90 @@ class Corked:
         return getattr(self._transport, name)
 
 
-def make_protocol(header_timeout_s: float) -> type[H11Protocol]:
-    """Returns uvicorn's HTTP protocol with a limit on the time that headers may take.
+def make_protocol(header_timeout_s: float) -> type[HttpToolsProtocol]:
+    """Returns uvicorn's HTTP protocol with limits on the time and the size of headers.
 
-    uvicorn waits for ever for a client that has connected and sends nothing, or half a header:
-    some thousands of those would leave no connection for anybody else.
+    uvicorn waits for ever for a client that has connected and sends nothing, or half a header, and
+    keeps whatever it sends: some thousands of those would leave no connection for anybody else,
+    and one that sends fast enough no memory.
     """
 
-    class PunctualProtocol(H11Protocol):
-        """Closes connections whose request does not begin in time."""
+    class PunctualProtocol(HttpToolsProtocol):
+        """Closes connections whose request does not begin in time, or has no end of headers."""
 
         _header_timer: asyncio.TimerHandle | None = None
+        _awaits_headers = True
+        _header_bytes = 0
+        _num_messages = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(Corked(transport))  # type: ignore[arg-type]
             self._expect_headers()
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-                if self._header_timer is None and self.timeout_keep_alive_task is None:
-                    self._expect_headers()
-            else:
+            num_messages = self._num_messages
+            self._parse(data)
+            if not self._awaits_headers or self.transport.is_closing():
                 self._cancel()
+                return
+            if self._num_messages == num_messages:
+                self._header_bytes += len(data)
+                if self._header_bytes > MAX_HEADER_BYTES:
+                    self.send_400_response("The headers are too long.")
+            if self._is_idle() and self.timeout_keep_alive_task is None:
+                self._expect_headers()
+
+        def _parse(self, data: bytes) -> None:
+            """Takes a request apart; offers to change the protocol are passed over.
+
+            HttpClient of Java makes one with every first request, and the parser would stop there.
+            """
+            self._unset_keepalive_if_required()
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                method = self.parser.get_method()
+                if method == b"CONNECT":
+                    self.send_400_response("There is nothing to connect to.")
+                    return
+                lines = [b"%b %b HTTP/%b" % (method, self.url, self._version())]
+                lines += [b"%b: %b" % pair for pair in self.headers if pair[0] != b"upgrade"]
+                self.parser = httptools.HttpRequestParser(self)
+                # As uvicorn sets its own: what follows "Connection: close" is dropped, no error.
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self._parse(b"\r\n".join(lines) + b"\r\n\r\n" + data[stopped.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+
+        def _version(self) -> bytes:
+            version: str = self.parser.get_http_version()
+            return version.encode()
+
+        def on_headers_complete(self) -> None:
+            if self.parser.should_upgrade():
+                return
+            self._awaits_headers, self._header_bytes = False, 0
+            self._cancel()
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            if self.parser.should_upgrade():
+                return
+            self._awaits_headers = True
+            self._num_messages += 1
+            super().on_message_complete()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._cancel()
             super().connection_lost(exc)
 
+        def _is_idle(self) -> bool:
+            """Tells whether the client owes a request, and nobody owes it an answer."""
+            return self._awaits_headers and (self.cycle is None or self.cycle.response_complete)
+
         def _expect_headers(self) -> None:
-            self._header_timer = self.loop.call_later(header_timeout_s, self._give_up)
+            if self._header_timer is None:
+                self._header_timer = self.loop.call_later(header_timeout_s, self._give_up)
 
         def _cancel(self) -> None:
             if self._header_timer is not None:
@@ -185,7 +242,7 @@ def make_protocol(header_timeout_s: float) -> type[H11Protocol]:
 
         def _give_up(self) -> None:
             self._header_timer = None
-            if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
+            if not self.transport.is_closing() and self._is_idle():
                 self.transport.write(SLOW_ANSWER)
                 self.transport.close()
 

@@ -1,6 +1,7 @@
 """A really running service: slow clients, full queues, and how it ends."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -103,6 +104,83 @@ def test_what_is_no_http(service: ServiceProcess) -> None:
         time.sleep(0.2)
         connection.sendall(b"x" * 70_000)
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("begin", [b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"GET /"])
+def test_headers_without_an_end(service: ServiceProcess, begin: bytes) -> None:
+    """They are refused when they are too many, however fast they come."""
+    with connect(service) as connection:
+        connection.sendall(begin)
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                connection.sendall(b"x" * 100_000)
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_empty_lines_do_not_keep_a_connection_open(service: ServiceProcess) -> None:
+    request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(request)
+        assert connection.recv(10000).startswith(b"HTTP/1.1 200 ")
+        start = time.monotonic()
+        connection.settimeout(0.2)
+        answer = b""
+        while not answer and time.monotonic() - start < 30:
+            connection.sendall(b"\r\n")
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def form(content: bytes) -> bytes:
+    part = b"--b\r\nContent-Disposition: form-data; name=file; filename=a.wav\r\n\r\n"
+    return part + content + b"\r\n--b--\r\n"
+
+
+def receive_answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Returns status and body of the next answer on a connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536) or pytest.fail(f"closed after {data!r}")
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(re.findall(rb"content-length: (\d+)", head)[0])
+    while len(body) < length:
+        body += connection.recv(65536)
+    return int(head[9:12]), body
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_requests_one_after_the_other(
+    service: ServiceProcess, upgrade: bytes, is_chunked: bool
+) -> None:
+    """Many on one connection, their bodies larger than a read and than the limit of headers."""
+    body = form(speech(1, 0, 5.0))
+    head = b"POST /v1/quality HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %b\r\n" % FORM
+    sent = [b"%x\r\n%b\r\n" % (len(body), body), b"0\r\n\r\n"] if is_chunked else [body]
+    length = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(body)
+    with connect(service) as connection:
+        for _ in range(3):
+            connection.sendall(head + upgrade + length + b"\r\n\r\n" + b"".join(sent))
+            status, answer = receive_answer(connection)
+            assert status == 200 and json.loads(answer)["duration_s"] == 5
+
+
+def test_a_tunnel_is_refused(service: ServiceProcess) -> None:
+    with connect(service) as connection:
+        connection.sendall(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_requests_that_do_not_wait_for_answers(service: ServiceProcess) -> None:
+    request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(20 * request)
+        data = b""
+        while data.count(b'{"status":"alive"}') < 20:
+            data += connection.recv(65536) or pytest.fail("closed")
+        assert data.count(b"HTTP/1.1 200 ") == 20
 
 
 def test_it_answers_others_while_one_is_slow(service: ServiceProcess) -> None:
