@@ -253,6 +253,145 @@ def test_what_is_no_speech_is_refused_in_words(browser: Browser, tmp_path: Path)
     assert "422" in complaints
 
 
+# --- Dropped files --------------------------------------------------------------------------------
+
+
+DROP = """
+const [target, files] = arguments;
+const dataTransfer = new DataTransfer();
+for (const [name, content] of files) {
+  const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
+  dataTransfer.items.add(new File([bytes], name));
+}
+const send = (type) => {
+  const event = new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer });
+  target.dispatchEvent(event);
+  return event.defaultPrevented;
+};
+send('dragenter');
+// Only where dragover is taken does a browser send drop instead of showing the file.
+const isTaken = send('dragover');
+const isMarked = target.closest('.dropping') !== null;
+return [isTaken, isMarked, send('drop'), document.querySelector('.dropping') === null];
+"""
+
+
+def drop(browser: Browser, place: str, *contents: tuple[str, bytes]) -> None:
+    """Drops files of the page's own making on an element, as a mouse would."""
+    files = [(name, base64.b64encode(content).decode()) for name, content in contents]
+    browser.wait(lambda: browser.shown(place), f"{place} can be seen")
+    assert browser.script(DROP, browser.one(place), files) == [True, True, True, True]
+
+
+@pytest.fixture
+def sample(root: Path) -> Callable[[str], tuple[str, bytes]]:
+    """Our own recordings, by name."""
+    return lambda name: (f"{name}.wav", (root / "audio" / f"{name}.wav").read_bytes())
+
+
+Sample = Callable[[str], tuple[str, bytes]]
+NOTES = ("notes.txt", "这不是声音。".encode())
+ONE_AT_A_TIME = "Drop one file at a time."
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_a_dropped_file_is_recognised_and_verified(browser: Browser, sample: Sample) -> None:
+    # On a child of the card: what is dropped there belongs to the card too.
+    drop(browser, f"{RECOGNISE} [data-part=drop]", sample("a_1"))
+    browser.wait_text("#recognise-result h2", "This is 张三.")
+    assert browser.text(f"{RECOGNISE} [data-part=seconds]") == "4.9 s"
+    browser.click("#question label:last-of-type")
+    browser.fill("#claimed-name", "Béatrice O'Neill" + TAB)
+    browser.wait_text("#recognise-result h2", "No, this is not Béatrice O'Neill.")
+    drop(browser, RECOGNISE, sample("b_1"))
+    browser.wait_text("#recognise-result h2", "Yes, this is Béatrice O'Neill.")
+
+
+def test_dropped_files_are_compared(browser: Browser, sample: Sample) -> None:
+    browser.go("compare")
+    drop(browser, COMPARE.format(1), sample("a_1"))
+    browser.wait_text(f"{COMPARE.format(1)} .quality", "Speech")
+    drop(browser, COMPARE.format(2), sample("a_2"))
+    browser.wait_text("#compare-result h2", "The same person.")
+    drop(browser, COMPARE.format(1), sample("b_1"))
+    browser.wait_text("#compare-result h2", "Two different people.")
+
+
+def test_dropped_files_are_enrolled(browser: Browser, sample: Sample) -> None:
+    browser.go("enrol")
+    browser.fill("#enrol-name", "Dropped")
+    for slot, name in ((1, "a_1"), (2, "a_2"), (3, "a_1")):
+        drop(browser, SLOT.format(slot), sample(name))
+        browser.wait_text(f"{SLOT.format(slot)} .quality", "Speech")
+    browser.wait_text("#enrol-similarity", "sound like one person")
+    browser.wait_text("#enrol-hint", "Ready")
+    browser.click("#enrol-submit")
+    browser.wait_text("#enrol-result h2", "Dropped is enrolled.")
+    browser.wait_text("#enrol-result", "Recordings: 3")
+    browser.go("speakers")
+    delete(browser, "Dropped")
+
+
+@pytest.mark.parametrize(
+    ("view", "card"),
+    [("recognise", RECOGNISE), ("enrol", SLOT.format(1)), ("compare", COMPARE.format(2))],
+)
+def test_what_cannot_be_taken_is_refused_in_words_where_it_is_dropped(
+    browser: Browser, sample: Sample, view: str, card: str
+) -> None:
+    browser.go(view)
+    drop(browser, card, sample("a_1"), sample("a_2"))
+    browser.wait_text(f"{card} .error", ONE_AT_A_TIME)
+    assert browser.shown(f"{card} [data-part=record]")
+    assert not browser.shown(f"{card} [data-part=sound]")
+    drop(browser, card)
+    browser.wait_text(f"{card} .error", "This is no file.")
+    drop(browser, card, ("empty.wav", b""))
+    browser.wait_text(f"{card} .error", "The file is empty.")
+    assert browser.complaints() == []
+    drop(browser, card, NOTES)
+    browser.wait_text(f"{card} .error", "no sound that the service can read")
+    assert "415" in "".join(browser.complaints())
+    # What was there before stays until something better comes, and the words go with it.
+    drop(browser, card, sample("a_1"))
+    browser.wait(lambda: not browser.shown(f"{card} .error"), "the words are gone")
+    browser.wait(lambda: browser.shown(f"{card} [data-part=play]"), "it can be played")
+    drop(browser, card, sample("a_1"), NOTES)
+    browser.wait_text(f"{card} .error", ONE_AT_A_TIME)
+    assert browser.shown(f"{card} [data-part=play]")
+
+
+def test_a_folder_that_is_dropped_is_told(browser: Browser, tmp_path: Path) -> None:
+    place = browser.one(RECOGNISE).rect
+    where = {"x": place["x"] + 20, "y": place["y"] + 20}
+    # A drag of the browser's own, from the file manager.
+    data = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.command("Input.dispatchDragEvent", type=kind, data=data, **where)
+    browser.wait_text(f"{RECOGNISE} .error", "The file cannot be read.")
+    assert not browser.shown(".dropping")
+
+
+def test_nothing_is_taken_while_it_records(browser: Browser, root: Path, sample: Sample) -> None:
+    browser.go("compare")
+    browser.hear(root / "audio" / "b_1.wav")
+    browser.click(f"{COMPARE.format(1)} [data-part=record]")
+    browser.wait(lambda: browser.shown(f"{COMPARE.format(1)} [data-part=done]"), "it records")
+    drop(browser, COMPARE.format(2), sample("a_1"))
+    browser.wait_text(f"{COMPARE.format(2)} .error", "A recording is in progress.")
+    browser.click(f"{COMPARE.format(1)} [data-part=cancel]")
+    drop(browser, COMPARE.format(2), sample("a_1"))
+    browser.wait_text(f"{COMPARE.format(2)} .quality", "Speech")
+    assert not browser.shown(f"{COMPARE.format(2)} .error")
+
+
+def test_beside_a_card_nothing_is_dropped(browser: Browser, sample: Sample) -> None:
+    files = [(name, base64.b64encode(content).decode()) for name, content in [sample("a_1")]]
+    taken = browser.script(DROP, browser.one("h1"), files)
+    assert taken == [True, False, True, True], "the browser would leave the page"
+    assert not browser.shown(f"{RECOGNISE} [data-part=play]")
+
+
 # --- Speakers -------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ const PEAK_FALL_DB = 0.6; // a block
 const WORDS_EVERY_S = 0.5;
 
 let current = null; // one recording at a time
+let refused = null; // the card that said so
 
 /**
  * A card that holds one recording.
@@ -78,7 +79,9 @@ export class Capture extends EventTarget {
     this.element.addEventListener('drop', (event) => {
       mark(-depth);
       event.preventDefault();
-      if (event.dataTransfer.files.length) this.takeFile(event.dataTransfer.files[0]);
+      const { files } = event.dataTransfer;
+      if (files.length === 1) this.takeFile(files[0]);
+      else showWords(this.parts.error, files.length ? 'drop_one' : 'drop_no_file');
     });
   }
 
@@ -103,6 +106,7 @@ export class Capture extends EventTarget {
 
   clear() {
     this.recording = null;
+    this.file = null;
     this.sound = null;
     this.parts.quality.hidden = true;
     this.parts.busy.hidden = true;
@@ -123,8 +127,16 @@ export class Capture extends EventTarget {
     }
   }
 
+  /** Whether a recording is in progress, here or in another card; says so. */
+  isRefused() {
+    if (!current) return false;
+    refused = this;
+    showWords(this.parts.error, 'recording_in_progress');
+    return true;
+  }
+
   async record() {
-    if (current) return;
+    if (this.isRefused()) return;
     stopPlaying();
     this.clear();
     this.dispatchEvent(new Event('begin'));
@@ -134,12 +146,16 @@ export class Capture extends EventTarget {
     this.parts.cancel.focus();
     current = new Recording(this.maxSeconds, (...block) => this.meter(...block));
     let result = null;
+    let failure = null;
     try {
       result = await current.run();
     } catch (error) {
-      this.fail(error);
+      failure = error;
     }
     current = null;
+    if (refused) showError(refused.parts.error, null);
+    refused = null;
+    if (failure) this.fail(failure);
     this.parts.busy.hidden = true;
     const hadFocus = this.hasFocus();
     if (result === null) {
@@ -194,25 +210,36 @@ export class Capture extends EventTarget {
   }
 
   async takeFile(file) {
-    if (current) return;
+    if (this.isRefused()) return;
     stopPlaying();
     this.clear();
+    this.file = file;
     this.dispatchEvent(new Event('change'));
     this.show('idle');
     const limit = this.maxBytes();
     const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
-    if (file.size === 0) return showWords(this.parts.error, 'file_empty');
     if (file.size > limit) {
       const values = { size: megabytes(file.size), limit: megabytes(limit) };
       return showWords(this.parts.error, 'file_too_large', values);
     }
+    let blob;
     let sound = null;
     try {
-      sound = await decode(await file.arrayBuffer());
+      blob = new Blob([await file.arrayBuffer()]); // later the file may have changed
     } catch {
-      // The browser can't play it; the service may well read it.
+      if (this.file === file) showWords(this.parts.error, 'file_unreadable');
+      return;
     }
-    this.keep({ blob: file, name: file.name }, sound);
+    if (blob.size > 0) {
+      try {
+        sound = await decode(await blob.arrayBuffer());
+      } catch {
+        // The browser can't play it; the service may well read it.
+      }
+    }
+    if (this.file !== file) return; // another one was taken meanwhile
+    if (blob.size === 0) showWords(this.parts.error, 'file_empty');
+    else this.keep({ blob, name: file.name }, sound);
   }
 
   /** Takes a recording, draws it and tells the page. */

@@ -49,6 +49,10 @@ const en = {
   loudness_high: 'Too loud. A little further away.',
   file_too_large: 'The file has {size} MB; the service takes up to {limit} MB.',
   file_empty: 'The file is empty.',
+  file_unreadable: 'The file cannot be read. Is it a folder, or has it been moved?',
+  drop_one: 'Drop one file at a time.',
+  drop_no_file: 'This is no file. Drop a sound file here.',
+  recording_in_progress: 'A recording is in progress. Finish or cancel it first.',
   working: 'Listening to it …',
 
   // Microphone
@@ -276,6 +280,10 @@ const zh = {
   loudness_high: '声音太大，请离麦克风远一点。',
   file_too_large: '文件有 {size} MB，服务最多接受 {limit} MB。',
   file_empty: '文件是空的。',
+  file_unreadable: '无法读取这个文件。它是文件夹，或者已被移动了吗？',
+  drop_one: '请一次只拖入一个文件。',
+  drop_no_file: '拖入的不是文件。请把声音文件拖到这里。',
+  recording_in_progress: '正在录音，请先完成或取消。',
   working: '正在分析……',
 
   microphone_insecure:
