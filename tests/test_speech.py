@@ -8,7 +8,14 @@ from hypothesis.extra import numpy as hnp
 from voices import synthetic_speech
 
 from utils.audio import SAMPLE_RATE
-from utils.speech import FRAME_SAMPLES, middle, remove_silence, speech_mask, speech_seconds
+from utils.speech import (
+    FRAME_SAMPLES,
+    _quantile,
+    middle,
+    remove_silence,
+    speech_mask,
+    speech_seconds,
+)
 
 
 def silence(seconds: float, level: float = 1e-4, seed: int = 0) -> np.ndarray:
@@ -117,3 +124,10 @@ def test_any_waveform_is_cut_to_whole_frames_of_it(waveform: np.ndarray) -> None
 def test_the_middle_is_the_median(size: int) -> None:
     values = np.random.default_rng(size).standard_normal(size).astype(np.float32)
     assert middle(values) == np.median(values)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 20, 21, 300, 6_000])
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.95, 1.0])
+def test_the_quantile_is_that_of_numpy(size: int, fraction: float) -> None:
+    values = np.random.default_rng(size).normal(-40, 15, size).astype(np.float32)
+    assert _quantile(values, fraction) == pytest.approx(np.quantile(values, fraction), abs=1e-5)
