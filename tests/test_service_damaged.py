@@ -8,6 +8,8 @@ from fake_encoder import FakeEncoder
 from service_client import TestClient, check_problem, enrol, files, running, speech
 from voices import synthetic_speech, write_wav
 
+from service.logs import FIELDS
+
 KEY = bytes(range(32))
 
 DAMAGE = {
@@ -102,7 +104,8 @@ def test_damaged_sound_is_told(database_url: str, caplog: pytest.LogCaptureFixtu
         check_problem(client.get(f"{ADDED}/{recording_id}/audio"), 409, "damaged")
         # The log says which recording it is.
         (line,) = [record for record in caplog.records if record.message == "error"]
-        assert recording_id in line.voiceprint_fields["reason"] and "Ann" not in line.voiceprint_fields["reason"]
+        reason = getattr(line, FIELDS)["reason"]
+        assert recording_id in reason and "Ann" not in reason
         # The voiceprint itself is whole.
         assert client.post(ADDED, files=files(speech(1, 5))).status_code == 201
     # Another model needs the sound: what else there is of the speaker is used.
