@@ -14,6 +14,7 @@ from service.settings import Settings
 from utils.audio import FloatArray
 from utils.audio_bytes import load_audio_bytes
 from utils.quality import Quality, measure_quality
+from utils.speech import Activity, find_activity
 from utils.sql_audio import encode_flac
 from utils.sql_records import NewRecording
 
@@ -35,7 +36,9 @@ class Encoder(Protocol):
     def probability(self, score: float) -> float:
         """Returns how probable one speaker is at a score."""
 
-    def embed_waveform(self, waveform: FloatArray, source: str = "recording") -> FloatArray:
+    def embed_waveform(
+        self, waveform: FloatArray, source: str = "recording", activity: Activity | None = None
+    ) -> FloatArray:
         """Returns the unit-length embedding, shape `(embedding_size,)`."""
 
 
@@ -137,9 +140,10 @@ class VoiceReader:
     def _work(self, data: bytes, source: str, embed: bool, with_audio: bool) -> Voice:
         """Does one recording; runs in a thread of the pool."""
         waveform = load_audio_bytes(data, self._settings.max_duration_s, source)
-        embedding = self._encoder.embed_waveform(waveform, source) if embed else None
+        activity = find_activity(waveform)
+        embedding = self._encoder.embed_waveform(waveform, source, activity) if embed else None
         audio = encode_flac(waveform) if with_audio else None
-        return Voice(measure_quality(waveform), embedding, audio)
+        return Voice(measure_quality(waveform, activity), embedding, audio)
 
 
 def name_fields(files: Sequence[UploadFile]) -> list[tuple[str, UploadFile]]:

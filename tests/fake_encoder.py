@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,7 +29,9 @@ class FakeEncoder:
     def probability(self, score: float) -> float:
         return float(1 / (1 + np.exp(-10 * (score - self.threshold))))
 
-    def embed_waveform(self, waveform: FloatArray, source: str = "recording") -> FloatArray:
+    def embed_waveform(
+        self, waveform: FloatArray, source: str = "recording", activity: Any = None
+    ) -> FloatArray:
         defect = describe_defect(waveform)
         if defect is not None:
             raise AudioError(f"{source}: {defect}")

@@ -23,7 +23,7 @@ from utils.model_file import (
 )
 from utils.onnx_model import load_onnx_network
 from utils.spectrogram import CROP_SAMPLES, extend, spectrogram
-from utils.speech import remove_silence
+from utils.speech import Activity, remove_silence
 
 __all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_calibration"]
 
@@ -105,12 +105,18 @@ class SpeakerEncoder:
         """
         return self.calibration.probability(score)
 
-    def embed_waveform(self, waveform: FloatArray, source: str = "recording") -> FloatArray:
+    def embed_waveform(
+        self,
+        waveform: FloatArray,
+        source: str = "recording",
+        activity: Activity | None = None,
+    ) -> FloatArray:
         """Embeds a waveform.
 
         Args:
             waveform: Shape `(num_samples,)`, 16 kHz mono.
             source: What to call it in an error.
+            activity: What `find_activity` says of the whole waveform, if that is known.
 
         Returns:
             Unit length, shape `(embedding_size,)`.
@@ -122,8 +128,10 @@ class SpeakerEncoder:
         if defect is not None:
             raise AudioError(f"{source}: {defect}; record it again")
         size = round(BLOCK_S * SAMPLE_RATE)
+        if len(waveform) <= size:
+            return self._embed_speech([remove_silence(waveform, activity)], source)
         blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
-        return self._embed_blocks(blocks, source)
+        return self._embed_speech(map(remove_silence, blocks), source)
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -134,7 +142,7 @@ class SpeakerEncoder:
         Raises:
             AudioError: If the file is missing, damaged, silent, or holds too little speech.
         """
-        return self._embed_blocks(read_blocks(path, BLOCK_S), str(path))
+        return self._embed_speech(map(remove_silence, read_blocks(path, BLOCK_S)), str(path))
 
     def embed_files(
         self,
@@ -170,11 +178,11 @@ class SpeakerEncoder:
                     raise result
                 yield index, result
 
-    def _embed_blocks(self, blocks: Iterable[FloatArray], source: str) -> FloatArray:
-        """Embeds the speech in consecutive blocks of a recording."""
+    def _embed_speech(self, stretches: Iterable[FloatArray], source: str) -> FloatArray:
+        """Embeds consecutive stretches of speech of one recording."""
         total = np.zeros(self.embedding_size)
         num_samples = 0
-        for window in _windows(remove_silence(block) for block in blocks):
+        for window in _windows(stretches):
             num_samples += len(window)
             total += len(window) * self._embed_window(window)
         seconds = num_samples / SAMPLE_RATE

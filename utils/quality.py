@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.audio import SAMPLE_RATE, FloatArray
-from utils.speech import FRAME_SAMPLES, middle, speech_mask
+from utils.speech import FRAME_SAMPLES, Activity, find_activity
 
 FLOOR_DBFS = -100.0
 """dBFS. Levels are told down to this: a digital zero has none."""
@@ -63,18 +63,20 @@ class Quality:
         return vars(self) | {"warnings": list(self.warnings)}
 
 
-def measure_quality(waveform: FloatArray) -> Quality:
+def measure_quality(waveform: FloatArray, activity: Activity | None = None) -> Quality:
     """Measures a recording.
 
     Args:
         waveform: Shape `(num_samples,)`, 16 kHz, finite. Empty and silent ones are measured too.
+        activity: What `find_activity` says of it, if that is known.
 
     Returns:
         Numbers that are always finite.
     """
     waveform = np.asarray(waveform, dtype=np.float32)
-    power = _frame_power(waveform)
-    mask = speech_mask(waveform)
+    activity = find_activity(waveform) if activity is None else activity
+    mask = activity.is_speech
+    power = activity.power[: len(waveform) // FRAME_SAMPLES]
     is_speech = mask[: len(power)]
     speech = power[is_speech] if is_speech.any() else power
     level = _decibels(float(speech.mean())) if len(speech) else FLOOR_DBFS
@@ -111,16 +113,6 @@ def measure_quality(waveform: FloatArray) -> Quality:
         snr_db=round(snr, 2),
         warnings=tuple(code for code, is_true in checks.items() if is_true),
     )
-
-
-def _frame_power(waveform: FloatArray) -> FloatArray:
-    """Returns the mean square of each whole 10 ms frame, less the recording's constant offset."""
-    num_frames = len(waveform) // FRAME_SAMPLES
-    frames = waveform[: num_frames * FRAME_SAMPLES].reshape(num_frames, FRAME_SAMPLES)
-    if num_frames == 0:
-        return np.empty(0, dtype=np.float32)
-    frames = frames - middle(frames.mean(axis=1))
-    return np.asarray(np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES, dtype=np.float32)
 
 
 def _decibels(power: float) -> float:

@@ -5,6 +5,8 @@ that is almost as loud as the speech everything is kept: the network is trained 
 losing speech costs more than keeping noise.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,19 +33,30 @@ PADDING_FRAMES = 10
 """100 ms kept on each side of speech: soft onsets and endings; pauses up to 200 ms stay whole."""
 
 
-def speech_mask(waveform: FloatArray) -> BoolArray:
-    """Tells for each 10 ms of a waveform whether it is speech or close to speech.
+@dataclass(frozen=True)
+class Activity:
+    """Where somebody speaks, frame by frame of 10 ms; the last frame may be filled with zeros.
+
+    Attributes:
+        power: Mean square less the recording's constant offset, shape `(num_frames,)`.
+        is_speech: Whether it is speech or close to speech, shape `(num_frames,)`.
+    """
+
+    power: FloatArray
+    is_speech: BoolArray
+
+
+def find_activity(waveform: FloatArray) -> Activity:
+    """Looks where somebody speaks.
 
     Args:
         waveform: Shape `(num_samples,)`, 16 kHz. A last incomplete frame counts as one frame.
-
-    Returns:
-        Shape `(ceil(num_samples / 160),)`.
     """
-    levels = _levels_db(waveform)
+    power = _frame_power(waveform)
+    levels = 10 * np.log10(power + np.float32(1e-12))
     audible = levels[levels > FLOOR_DB]
     if len(audible) == 0:
-        return np.zeros(len(levels), dtype=bool)
+        return Activity(power, np.zeros(len(levels), dtype=bool))
     loud = _quantile(audible, LOUD_PERCENTILE / 100)
     mask = _without_short_runs(levels > max(loud - RANGE_DB, FLOOR_DB))
     # A running maximum over 2 * PADDING_FRAMES + 1 frames, as a difference of counts.
@@ -51,20 +64,29 @@ def speech_mask(waveform: FloatArray) -> BoolArray:
     frames = np.arange(len(mask))
     upper = np.minimum(frames + PADDING_FRAMES + 1, len(mask))
     lower = np.maximum(frames - PADDING_FRAMES, 0)
-    padded: BoolArray = counts[upper] > counts[lower]
-    return padded
+    return Activity(power, counts[upper] > counts[lower])
 
 
-def remove_silence(waveform: FloatArray) -> FloatArray:
+def speech_mask(waveform: FloatArray) -> BoolArray:
+    """Tells for each 10 ms of a waveform whether it is speech or close to speech.
+
+    Returns:
+        Shape `(ceil(num_samples / 160),)`.
+    """
+    return find_activity(waveform).is_speech
+
+
+def remove_silence(waveform: FloatArray, activity: Activity | None = None) -> FloatArray:
     """Cuts out leading, trailing and long inner silence.
 
     Args:
         waveform: Shape `(num_samples,)`, 16 kHz.
+        activity: What `find_activity` says of it, if that is known.
 
     Returns:
-        The frames that `speech_mask` marks, joined; empty if there are none.
+        The frames that are speech, joined; empty if there are none.
     """
-    mask = speech_mask(waveform)
+    mask = speech_mask(waveform) if activity is None else activity.is_speech
     if mask.all():
         return waveform
     return waveform[np.repeat(mask, FRAME_SAMPLES)[: len(waveform)]]
@@ -93,8 +115,8 @@ def _quantile(values: FloatArray, fraction: float) -> float:
     return low + (high - low) * (position - below)
 
 
-def _levels_db(waveform: FloatArray) -> FloatArray:
-    """Returns the root mean square of each 10 ms frame in dBFS, without its constant offset."""
+def _frame_power(waveform: FloatArray) -> FloatArray:
+    """Returns the mean square of each 10 ms frame, without the recording's constant offset."""
     num_frames = -(-len(waveform) // FRAME_SAMPLES)
     if num_frames == 0:
         return np.empty(0, dtype=np.float32)
@@ -103,8 +125,7 @@ def _levels_db(waveform: FloatArray) -> FloatArray:
     frames = padded.reshape(num_frames, FRAME_SAMPLES)
     # The median, because a click shifts the mean: silence would look like a constant offset.
     padded[: len(waveform)] -= middle(frames.mean(axis=1))
-    power = np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES
-    return np.asarray(10 * np.log10(power + 1e-12), dtype=np.float32)
+    return np.asarray(np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES, dtype=np.float32)
 
 
 def _without_short_runs(mask: BoolArray) -> BoolArray:
