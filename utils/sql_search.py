@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Connection, cast, select, text
+from sqlalchemy import Connection, cast, func, select, text
 
 from utils.audio import FloatArray
 from utils.errors import DatabaseError
@@ -33,6 +33,16 @@ VECTOR_INDEX_LOCK = 0x766F6964
 
 CHANGE_NUMBER = str(select(info.c.change_number))
 """The question for the number of the last write."""
+
+NODE_BYTES = 1_000
+"""Bytes of memory that building the index takes for a speaker beside the numbers: a graph that
+does not fit is built on the disk, many times slower."""
+
+MIN_BUILD_KB = 65_536
+"""PostgreSQL's own default."""
+
+MAX_BUILD_KB = 2_097_151
+"""The most that PostgreSQL takes on every system: two million speakers' worth."""
 
 BUILD_POLL_S = 0.5
 """Seconds between two looks whether another process has built the index."""
@@ -114,7 +124,10 @@ class Search:
                 if not _is_ready(connection):
                     # What is left of a build that was interrupted.
                     connection.execute(text(f"DROP INDEX IF EXISTS {VECTOR_INDEX}"))
-                    connection.execute(text("SET maintenance_work_mem = '1GB'"))
+                    needed = connection.execute(select(func.count()).select_from(vectors))
+                    kilobytes = needed.scalar_one() * (4 * int(size) + NODE_BYTES) // 1024
+                    kilobytes = min(max(kilobytes, MIN_BUILD_KB), MAX_BUILD_KB)
+                    connection.execute(text(f"SET maintenance_work_mem = '{kilobytes}kB'"))
                     connection.execute(
                         text(
                             f"CREATE INDEX CONCURRENTLY {VECTOR_INDEX} ON voiceprint_vectors USING "

@@ -28,6 +28,9 @@ LONG = 4_096
 QUESTION_BLOCK = 4
 """Questions that one pass over the copy answers in the time of one."""
 
+CODE_BLOCK = 256
+"""Rows that are rounded at a time: they stay in the processor's cache."""
+
 MAX_CODE = 127
 """Largest number of the copy."""
 
@@ -196,12 +199,12 @@ class _Codes:
 
     def put(self, first: int, embeddings: FloatArray) -> None:
         """Writes embeddings, shape `(n, embedding_size)`, into the rows from `first` on."""
-        if len(embeddings) == 0:
-            return
-        rows = slice(first, first + len(embeddings))
-        self._codes[rows], self._scales[rows], lengths, errors = _encode(embeddings)
-        self._length = max(self._length, float(lengths.max()))
-        self._error = max(self._error, float(errors.max()))
+        for start in range(0, len(embeddings), CODE_BLOCK):
+            some = embeddings[start : start + CODE_BLOCK]
+            rows = slice(first + start, first + start + len(some))
+            self._codes[rows], self._scales[rows], lengths, errors = _encode(some)
+            self._length = max(self._length, float(lengths.max()))
+            self._error = max(self._error, float(errors.max()))
 
     def resized(self, capacity: int, rows: Sequence[int] | None = None) -> "_Codes":
         """Returns a copy with other room; all rows or some, which move to the front."""
