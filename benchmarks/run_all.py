@@ -60,6 +60,7 @@ PARTS = [
     Part("input_pipeline", "input_pipeline.py"),
     Part("create_data", "create_data.py"),
     Part("service", "service.py"),
+    Part("kill", "kill.py"),
     Part("memory", "memory.py"),
     Part("memory_full", "memory.py", ("--num_files=10000",), full=True),
 ]

@@ -69,26 +69,38 @@ def recordings() -> list[FloatArray]:
     return [load_audio(ROOT / "audio" / name)[: RECORDING_S * SAMPLE_RATE] for name in SAMPLES]
 
 
-def requests_of(waveforms: list[FloatArray]) -> list[bytes]:
-    """Returns whole HTTP requests that ask whose voice a recording is."""
+def wav_of(waveform: FloatArray) -> bytes:
+    """Returns a recording as the bytes of a wav file."""
     import soundfile
 
-    requests = []
-    for waveform in waveforms:
-        buffer = io.BytesIO()
-        soundfile.write(buffer, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        body = (
-            b"--b\r\nContent-Disposition: form-data; name=file; filename=a.wav\r\n\r\n"
-            + buffer.getvalue()
-            + b"\r\n--b--\r\n"
-        )
-        head = (
-            "POST /v1/identify HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-            "Content-Type: multipart/form-data; boundary=b\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        requests.append(head.encode() + body)
-    return requests
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def request_of(path: str, wav: bytes, **fields: str) -> bytes:
+    """Returns a whole HTTP request that posts a recording and texts as a form."""
+    parts = [f'name="{name}"\r\n\r\n{text}'.encode() for name, text in fields.items()]
+    parts.append(b'name="file"; filename="a.wav"\r\n\r\n' + wav)
+    body = b"".join(b"--b\r\nContent-Disposition: form-data; %b\r\n" % part for part in parts)
+    body += b"--b--\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def receive(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Returns status and body of an answer.
+
+    Raises:
+        OSError or EOFError: If the connection ends before it is whole.
+    """
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return int(head[9:12]), await reader.readexactly(length)
 
 
 async def drive(port: int, requests: list[bytes], num_clients: int, seconds: float) -> Load:
@@ -102,10 +114,7 @@ async def drive(port: int, requests: list[bytes], num_clients: int, seconds: flo
             while (began := time.perf_counter()) < start + seconds:
                 writer.write(requests[number % len(requests)])
                 number += 1
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                await reader.readexactly(length)
-                status = int(head[9:12])
+                status, _ = await receive(reader)
                 load.seconds.setdefault(status, []).append(time.perf_counter() - began)
         except (OSError, EOFError):
             load.num_failed += 1
@@ -141,11 +150,13 @@ def encode_alone(
 class RunningService:
     """serve.py in a process of its own."""
 
-    def __init__(self, folder: Path, database: str, model_path: str | None) -> None:
+    def __init__(
+        self, folder: Path, database: str, model_path: str | None, queue_size: int = QUEUE_SIZE
+    ) -> None:
         """Starts it and waits until it answers."""
         log_path = folder / "service.log"
         command = [sys.executable, str(ROOT / "serve.py"), "--port", "0", "--rate_limit", "0"]
-        command += ["--database", database, "--queue_size", str(QUEUE_SIZE)]
+        command += ["--database", database, "--queue_size", str(queue_size)]
         command += ["--model_path", model_path] if model_path else []
         environment = {k: v for k, v in os.environ.items() if not k.startswith("VOICEPRINT_")}
         with log_path.open("wb") as log:
@@ -201,7 +212,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], list[str]]:
 
     encoder = SpeakerEncoder(args.model_path, num_threads=1)
     waveforms = recordings()
-    requests = requests_of(waveforms)
+    requests = [request_of("/v1/identify", wav_of(waveform)) for waveform in waveforms]
     lines: list[list[str]] = []
     notes: list[str] = []
     for num_speakers in args.speakers:

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -14,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.logs import log_event
 from service.settings import ServiceError, Settings
 
 SLOW_BODY = b"the headers did not arrive in time\n"
@@ -21,6 +24,23 @@ SLOW_ANSWER = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(SLOW_BODY), SLOW_BODY)
 )
+
+FULL_BODY = b"too many connections\n"
+FULL_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"retry-after: 5\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+    % (len(FULL_BODY), FULL_BODY)
+)
+
+MAX_OPEN_FILES = 10_240
+"""Open files that the process asks for, the most that macOS grants. Every connection is one: the
+usual limits of 256 or 1,024 are reached by clients that only connect and wait."""
+
+RESERVED_FILES = 150
+"""Open files beside the connections: those of the database, of libraries and of ffmpeg."""
+
+FULL_NOTE_S = 60.0
+"""Seconds between two lines in the log about refused connections."""
 
 MAX_HEADER_BYTES = 65_536
 """Bytes of a request before its body; browsers send a few thousand."""
@@ -67,7 +87,7 @@ def run_server(
     """
     config = uvicorn.Config(
         app,
-        http=make_protocol(settings.header_timeout_s),
+        http=make_protocol(settings.header_timeout_s, allow_connections()),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -150,13 +170,34 @@ class Corked:
         return getattr(self._transport, name)
 
 
-def make_protocol(header_timeout_s: float) -> type[HttpToolsProtocol]:
-    """Returns uvicorn's HTTP protocol with limits on the time and the size of headers.
+def allow_connections() -> int:
+    """Raises the limit of open files as far as it goes; returns how many may be connections."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return MAX_OPEN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    num_files = most if soft == resource.RLIM_INFINITY else max(soft, most)
+    return max(num_files - RESERVED_FILES, num_files // 2)
+
+
+def make_protocol(header_timeout_s: float, max_connections: int) -> type[HttpToolsProtocol]:
+    """Returns uvicorn's HTTP protocol with limits on connections, and on the headers of each.
 
     uvicorn waits for ever for a client that has connected and sends nothing, or half a header, and
-    keeps whatever it sends: some thousands of those would leave no connection for anybody else,
-    and one that sends fast enough no memory.
+    keeps whatever it sends: some thousands of those would leave no connection for anybody else, no
+    open file for the database, and one that sends fast enough no memory.
     """
+    noted_at = -FULL_NOTE_S
+
+    def note_full() -> None:
+        nonlocal noted_at
+        if time.monotonic() >= noted_at + FULL_NOTE_S:
+            noted_at = time.monotonic()
+            log_event("connections refused", level=logging.WARNING, limit=max_connections)
 
     class PunctualProtocol(HttpToolsProtocol):
         """Closes connections whose request does not begin in time, or has no end of headers."""
@@ -168,6 +209,10 @@ def make_protocol(header_timeout_s: float) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(Corked(transport))  # type: ignore[arg-type]
+            if len(self.connections) > max_connections:
+                self.transport.write(FULL_ANSWER)
+                self.transport.close()
+                note_full()
             self._expect_headers()
 
         def data_received(self, data: bytes) -> None:

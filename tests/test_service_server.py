@@ -18,6 +18,9 @@ import pytest
 from service_client import check_problem, files, speech
 from service_process import ROOT, ServiceProcess, service_process
 
+MOST_FILES = 260
+"""Open files that a process gets in a test."""
+
 FORM = b"multipart/form-data; boundary=b"
 
 
@@ -196,6 +199,30 @@ def test_the_log_holds_no_names_keys_or_queries(service: ServiceProcess) -> None
     assert "route=/v1/speakers/{name} status=404" in log
     for secret in ["very-secret-key", "Jane", "?"]:
         assert secret not in log
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files")
+def test_idle_connections_do_not_take_the_files_of_the_database(tmp_path: Path) -> None:
+    script = tmp_path / "limited.py"
+    script.write_text(
+        "import resource, runpy, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({MOST_FILES // 2}, {MOST_FILES}))\n"
+        f"sys.argv[0] = {str(ROOT / 'tests' / 'fake_service.py')!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    options = ["--database", "sqlite:///v.sqlite3", "--header_timeout_s", "60"]
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(service_process(tmp_path, *options, script=str(script)))
+        client = stack.enter_context(httpx.Client(base_url=service.url, timeout=60))
+        assert client.get("/health/ready").status_code == 200
+        idle = [stack.enter_context(connect(service)) for _ in range(MOST_FILES)]
+        assert idle[-1].recv(1000).startswith(b"HTTP/1.1 503 ")
+        answer = client.post("/v1/speakers", data={"name": "Ann"}, files=files(speech(1)))
+        assert answer.status_code == 201, answer.text
+        assert service.log.count("connections refused") == 1
+        for connection in idle:
+            connection.close()
+        assert httpx.get(f"{service.url}/health/ready").status_code == 200
 
 
 # How it ends.
