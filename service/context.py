@@ -93,11 +93,14 @@ class Service:
     folder: VoiceFolder | None
     auth_required: bool
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def __post_init__(self) -> None:
         """Joins the questions that wait at the same time."""
-        self._inquiries = Joiner(self._answer, self._start, lambda: self.pool.is_pressed)
+        self._inquiries = Joiner(
+            self._answer, self._start, self._start_later, lambda: self.pool.is_pressed
+        )
         self.pool.after_job = self._inquiries.release
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
@@ -115,6 +118,11 @@ class Service:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
             return self._executor.submit(function)
+
+    def _start_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Makes a call in the thread of the event loop."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)
 
     def close(self) -> None:
         """Finishes the calls of the database that have begun; later ones start new threads."""
@@ -157,6 +165,7 @@ class Service:
             AudioError: If the recording cannot be used.
             Problem: 503 if too many recordings are waiting.
         """
+        self._loop = asyncio.get_running_loop()
         actor = request.state.actor
         answer: Future[Identified] = Future()
 

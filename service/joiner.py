@@ -17,17 +17,18 @@ MAX_JOINED = 4
 """Items of one run: one pass over the speakers compares four voices in the time of one."""
 
 
-class Joiner(Generic[Item, Result]):
-    """Collects items while more of them are on their way, and handles them together.
+MAX_WAIT_S = 0.1
+"""Seconds for which an item is held back at most, if what is on its way takes that long."""
 
-    An item never waits for one that has not been accepted yet: `is_pressed` must tell of work that
-    is certain to end with another call of `release`.
-    """
+
+class Joiner(Generic[Item, Result]):
+    """Collects items while more of them are on their way, and handles them together."""
 
     def __init__(
         self,
         handle: Callable[[list[Item]], list[Result]],
         start: Callable[[Callable[[], None]], object],
+        start_later: Callable[[float, Callable[[], None]], object],
         is_pressed: Callable[[], bool],
     ) -> None:
         """Takes what is needed.
@@ -35,13 +36,17 @@ class Joiner(Generic[Item, Result]):
         Args:
             handle: Returns a result for each item; all or none are handled.
             start: Begins a call in another thread.
+            start_later: Makes a short call after so many seconds.
             is_pressed: Tells whether so much work waits that a later call of `release` is soon.
         """
         self._handle = handle
         self._start = start
+        self._start_later = start_later
         self._is_pressed = is_pressed
         self._lock = threading.Lock()
         self._items: list[tuple[Item, Future[Result]]] = []
+        self._num_runs = 0
+        self._timed_run = -1
 
     def add(self, item: Item, future: "Future[Result]") -> None:
         """Takes an item; who adds it calls `release` afterwards, and `future` gets the result."""
@@ -51,8 +56,24 @@ class Joiner(Generic[Item, Result]):
     def release(self) -> None:
         """Handles what was collected, unless more is about to come."""
         with self._lock:
-            if not self._items or (len(self._items) < MAX_JOINED and self._is_pressed()):
+            if not self._items:
                 return
+            run = self._num_runs
+            is_held = len(self._items) < MAX_JOINED and self._is_pressed()
+            if is_held and self._timed_run == run:
+                return
+            self._timed_run = run
+        if is_held:
+            self._start_later(MAX_WAIT_S, lambda: self._begin(run))
+        else:
+            self._begin(run)
+
+    def _begin(self, run: int) -> None:
+        """Handles what is collected, unless that run has begun already."""
+        with self._lock:
+            if self._num_runs != run:
+                return
+            self._num_runs += 1
             items, self._items = self._items, []
         self._start(lambda: self._run(items))
 

@@ -1,12 +1,21 @@
 """What comes at the same time is handled together, and nothing that was taken is left lying."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from service.joiner import MAX_JOINED, Joiner
+from service.joiner import MAX_JOINED, MAX_WAIT_S, Joiner
 from service.pool import EncodingPool
+
+
+def at_once(run: Callable[[], None]) -> None:
+    run()
+
+
+def never(seconds: float, run: Callable[[], None]) -> None:
+    """Stands for a clock whose time has not come."""
 
 
 def test_items_are_joined_while_more_is_to_come() -> None:
@@ -17,7 +26,7 @@ def test_items_are_joined_while_more_is_to_come() -> None:
         runs.append(items)
         return [10 * item for item in items]
 
-    joiner = Joiner(handle, lambda run: run(), lambda: is_pressed[0])
+    joiner = Joiner(handle, at_once, never, lambda: is_pressed[0])
     futures: list[Future[int]] = [Future() for _ in range(MAX_JOINED + 2)]
     for item, future in enumerate(futures[:MAX_JOINED]):
         assert runs == []
@@ -35,11 +44,35 @@ def test_items_are_joined_while_more_is_to_come() -> None:
     assert [future.result(0) for future in futures] == [0, 10, 20, 30, 80, 90]
 
 
+def test_no_item_is_held_back_for_long() -> None:
+    later: list[tuple[float, Callable[[], None]]] = []
+    joiner: Joiner[int, int] = Joiner(
+        lambda items: items, at_once, lambda *call: later.append(call), lambda: True
+    )
+    futures: list[Future[int]] = [Future() for _ in range(MAX_JOINED + 2)]
+    for item in range(2):
+        joiner.add(item, futures[item])
+        joiner.release()
+    assert [seconds for seconds, _ in later] == [MAX_WAIT_S] and not futures[1].done()
+    later[0][1]()
+    assert futures[0].result(0) == 0 and futures[1].result(0) == 1
+    joiner.add(2, futures[2])
+    joiner.release()
+    later[0][1]()
+    # The time of the first two tells nothing of the third, which has its own.
+    assert not futures[2].done() and len(later) == 2
+    for item in range(3, MAX_JOINED + 2):
+        joiner.add(item, futures[item])
+        joiner.release()
+    assert futures[-1].done() and len(later) == 2
+    later[1][1]()
+
+
 def test_no_item_fails_for_another() -> None:
     def handle(items: list[int]) -> list[int]:
         return [12 // item for item in items]
 
-    joiner = Joiner(handle, lambda run: run(), lambda: False)
+    joiner = Joiner(handle, at_once, never, lambda: False)
     futures: list[Future[int]] = [Future() for _ in range(3)]
     for item, future in zip([3, 0, 4], futures, strict=True):
         joiner.add(item, future)
@@ -61,7 +94,7 @@ def test_nothing_is_left_whatever_happens_in_the_pool(num_threads: int) -> None:
         return items
 
     with ThreadPoolExecutor(2) as executor:
-        joiner = Joiner(handle, executor.submit, lambda: pool.is_pressed)
+        joiner = Joiner(handle, executor.submit, never, lambda: pool.is_pressed)
         pool.after_job = joiner.release
         futures: list[Future[int]] = [Future() for _ in range(300)]
         others = []

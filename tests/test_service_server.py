@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from service_client import check_problem, files, speech
+from service_client import check_problem, files, pack, speech
 from service_process import ROOT, ServiceProcess, service_process
+
+from utils.sql_database import SqlVoiceprintDatabase
 
 MOST_FILES = 260
 """Open files that a process gets in a test."""
@@ -199,6 +202,31 @@ def test_the_log_holds_no_names_keys_or_queries(service: ServiceProcess) -> None
     assert "route=/v1/speakers/{name} status=404" in log
     for secret in ["very-secret-key", "Jane", "?"]:
         assert secret not in log
+
+
+def test_simultaneous_questions_get_their_own_answers(tmp_path: Path) -> None:
+    options = ["--num_threads", "2", "--rate_limit", "0", "--database", "sqlite:///v.sqlite3"]
+    voices = {f"s{number}": speech(number) for number in range(6)}
+    with service_process(tmp_path, *options, FAKE_DELAY_S="0.02") as service:
+        for name, voice in voices.items():
+            sent = {"data": {"name": name}, "files": files(voice)}
+            assert httpx.post(f"{service.url}/v1/speakers", **sent).status_code == 201
+        names = [*voices, "silence"] * 6
+
+        def ask(name: str) -> str | int:
+            sent = files(voices.get(name, pack(np.zeros(32000))))
+            answer = httpx.post(f"{service.url}/v1/identify", files=sent, timeout=60)
+            return answer.status_code if answer.status_code != 200 else answer.json()["name"]
+
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+            answers = list(pool.map(ask, names))
+        assert answers == [422 if name == "silence" else name for name in names]
+    database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/v.sqlite3")
+    entries = [entry for entry in database.audit(200) if entry.action == "identify"]
+    database.close()
+    assert sorted(entry.speaker for entry in entries) == sorted(6 * list(voices))
+    # Lines of one transaction have one time.
+    assert len({entry.at for entry in entries}) < len(entries)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files")
