@@ -66,7 +66,9 @@ async def identify(
         raise Problem("bad-field", f"speaker_ids: {len(ids)} ids, expected at most {most}")
     spellings = _clean_ids(ids)
     threshold = service.encoder.strict_threshold
-    found = await service.identify(request, file, threshold, candidates=list(spellings))
+    found = await service.identifier.identify(
+        request.state.actor, file, threshold, candidates=list(spellings)
+    )
     score = found.matches[0][1] if found.matches else 0.0
     sent = {fold_name(name): text for name, text in reversed(spellings.items())}
     speaker_id = "" if found.name is None else sent[fold_name(found.name)]

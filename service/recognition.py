@@ -144,7 +144,9 @@ async def identify(
     """Tells whose voice a recording is, among all speakers or the candidates (1:N)."""
     names = None if candidates is None else await _check_candidates(service, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
-    found = await service.identify(request, file, threshold, candidates=names, top_k=top_k)
+    found = await service.identifier.identify(
+        request.state.actor, file, threshold, candidates=names, top_k=top_k
+    )
     matches = found.matches
     probability = service.encoder.probability
     document = {
