@@ -176,7 +176,7 @@ async def hear_recording(
     _require_recording(speaker, recording_id)
     content = await service.call(service.database.recording_audio, speaker.name, recording_id)
     if content is None and service.folder is not None:
-        content = await service.call(service.folder.read_recording, speaker.name, recording_id)
+        content = await service.call(service.folder.read_recording, recording_id)
     if content is None:
         raise Problem("no-audio-kept", "this recording's sound is not kept; see --keep_audio")
     wav = await service.call(_to_wav, content)
@@ -186,12 +186,7 @@ async def hear_recording(
 
 async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
     """Removes a speaker everywhere and says what went."""
-    files: list[str] = []
-    if service.folder is not None:
-        files = await service.call(service.folder.delete, name)
-    removal = await service.call(service.database.remove, name)
-    if service.folder is not None:
-        await service.call(service.folder.forget, name)
+    removal = await service.call((service.folder or service.database).remove, name)
     service.lockout.forget(name)
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {
@@ -199,7 +194,7 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
         "removed": {
             "embeddings": removal.num_embeddings,
             "recordings": removal.num_recordings,
-            "files": [*removal.files, *files],
+            "files": list(removal.files),
         },
     }
 
@@ -208,11 +203,7 @@ async def replace_speaker(
     service: Service, name: str, voices: list[Voice], *, must_exist: bool = False
 ) -> Speaker:
     """Enrols voices in the place of all that a speaker has; the files of the old ones go too."""
-    speaker = await _store(service, name, voices, "replace", must_exist=must_exist)
-    if service.folder is not None:
-        await service.call(service.folder.delete, name)
-        await service.call(service.folder.forget, name)
-    return speaker
+    return await _store(service, name, voices, "replace", must_exist=must_exist)
 
 
 async def _store(
@@ -225,7 +216,7 @@ async def _store(
 ) -> Speaker:
     """Enrols voices; with `must_exist`, whoever was deleted meanwhile does not come back."""
     return await service.call(
-        service.database.enrol,
+        (service.folder or service.database).enrol,
         name,
         [voice.to_recording() for voice in voices],
         if_exists=if_exists,

@@ -1,9 +1,11 @@
 """The folder of infer_recognition.py: taken over, kept in step, and really deleted."""
 
+import contextlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,15 @@ from fake_encoder import FakeEncoder
 from service_client import TestClient, check_problem, enrol, files, running, speech
 from voices import synthetic_speech, write_wav
 
-from service import voice_folder
-from service.voice_folder import RECORD_NAME, VoiceFolder
+from service import folder_record
+from service.folder_record import INTENT, RECORD_NAME
+from service.voice_folder import VoiceFolder
+from utils.audio import FloatArray
 from utils.database import VoiceprintDatabase
-from utils.embedding_cache import CACHE_NAME
-from utils.errors import DatabaseError, OnlyRecordingError
+from utils.embedding_cache import CACHE_NAME, EmbeddingCache
+from utils.errors import DatabaseError, OnlyRecordingError, UnknownSpeakerError
 from utils.sql_database import SqlVoiceprintDatabase
+from utils.sql_records import NewRecording
 
 
 @pytest.fixture
@@ -82,14 +87,6 @@ def test_deleting_deletes_the_files(folder: Path, url: str) -> None:
         assert names(client) == {"李雷": 1}
 
 
-def test_killed_between_files_and_database_a_deletion_is_finished(folder: Path, url: str) -> None:
-    with running(url, audio_db=folder) as client:
-        client.app.state.service.folder.delete("Ann")
-        assert names(client) == {"Ann": 2, "李雷": 1}
-    with running(url, audio_db=folder) as client:
-        assert names(client) == {"李雷": 1}
-
-
 def test_renaming_renames_the_files(folder: Path, url: str) -> None:
     with running(url, audio_db=folder) as client:
         assert client.patch("/v1/speakers/Ann", json={"name": "Anna"}).status_code == 200
@@ -125,20 +122,22 @@ def test_a_name_of_files_that_wait_is_taken(folder: Path, url: str) -> None:
         assert names(client) == {"Ann": 2, "李雷": 1}
 
 
-def test_no_embedding_stays_in_the_cache_of_the_scripts(folder: Path, url: str) -> None:
-    def cached() -> set[str]:
-        with np.load(folder / CACHE_NAME) as file:
-            return {entry[0] for entry in json.loads(str(file["index"]))["entries"]}
+def cached(folder: Path) -> set[str]:
+    """The files of a folder whose embeddings the scripts' cache has."""
+    with np.load(folder / CACHE_NAME) as file:
+        return {entry[0] for entry in json.loads(str(file["index"]))["entries"]}
 
+
+def test_no_embedding_stays_in_the_cache_of_the_scripts(folder: Path, url: str) -> None:
     VoiceprintDatabase(folder, FakeEncoder()).load()
     with running(url, audio_db=folder) as client:
-        assert cached() == {"Ann.wav", "Ann/2.wav", "李雷.wav"}
+        assert cached(folder) == {"Ann.wav", "Ann/2.wav", "李雷.wav"}
         recordings = client.get("/v1/speakers/Ann").json()["recordings"]
         client.delete(f"/v1/speakers/Ann/recordings/{recordings[1]['id']}")
-        assert cached() == {"Ann.wav", "李雷.wav"}
+        assert cached(folder) == {"Ann.wav", "李雷.wav"}
         client.patch("/v1/speakers/Ann", json={"name": "Anna"})
         client.delete("/v1/speakers/Anna")
-        assert cached() == {"李雷.wav"}
+        assert cached(folder) == {"李雷.wav"}
 
 
 def test_many_deletions_at_a_time_are_all_noted(folder: Path, url: str) -> None:
@@ -220,10 +219,11 @@ class Killer:
 
         def step(*arguments: object, **options: object) -> object:
             self.num_steps += 1
-            if self.num_steps == self.last_step and not self.is_after:
+            is_last = self.num_steps == self.last_step
+            if is_last and not self.is_after:
                 raise Killed
             result = function(*arguments, **options)
-            if self.num_steps == self.last_step:
+            if is_last:
                 raise Killed
             return result
 
@@ -250,7 +250,7 @@ def test_killed_at_any_step_a_take_over_is_finished_at_the_next_start(
         with monkeypatch.context() as patch:
             for name in ("enrol", "remove", "remove_recording"):
                 killer.watch(patch, database, name)
-            killer.watch(patch, voice_folder, "write_text_atomically")
+            killer.watch(patch, folder_record, "write_text_atomically")
             try:
                 VoiceFolder(copy, database, encoder).take_over()
                 has_ended = True
@@ -307,7 +307,7 @@ def test_killed_at_any_step_of_a_renaming_the_speaker_stays_one(
         with monkeypatch.context() as patch:
             killer.watch(patch, database, "rename")
             killer.watch(patch, Path, "rename")
-            killer.watch(patch, voice_folder, "write_text_atomically")
+            killer.watch(patch, folder_record, "write_text_atomically")
             try:
                 voices.rename("Ann", new_name)
                 has_ended = True
@@ -325,7 +325,7 @@ def test_killed_at_any_step_of_a_renaming_the_speaker_stays_one(
         assert set(record) == {name, "Anne", "李雷"}
         # The files are still those of their recordings, and nothing is left to do.
         assert VoiceFolder(copy, database, encoder).take_over() == []
-        voices.delete(name)
+        VoiceprintDatabase(copy).delete(name)
         VoiceFolder(copy, database, encoder).take_over()
         assert len(database.recordings(name)) == 1, last_step
         database.close()
@@ -333,6 +333,190 @@ def test_killed_at_any_step_of_a_renaming_the_speaker_stays_one(
             break
     assert last_step > 5 and {*found_names} <= {"Ann", new_name}
     assert found_names[0] == "Ann" and found_names[-1] == new_name, "both ways are gone"
+
+
+def act(voices: VoiceFolder, action: str, recording_id: str, new_voice: FloatArray) -> None:
+    """Does something to Ann."""
+    if action == "replace":
+        new = [NewRecording(new_voice, 2.0, None, 2.0)]
+        voices.enrol("Ann", new, if_exists="replace", must_exist=True)
+    elif action == "remove":
+        voices.remove("Ann")
+    else:
+        voices.remove_recording("Ann", recording_id)
+
+
+@pytest.mark.parametrize("action", ["replace", "remove", "remove_recording"])
+@pytest.mark.parametrize("is_after", [False, True])
+@pytest.mark.parametrize("is_start", [False, True])
+def test_killed_at_any_step_a_voice_is_whole_or_really_gone(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_start: bool,
+    is_after: bool,
+    action: str,
+) -> None:
+    """Killed during the operation, or during the start after a kill in its middle."""
+    (folder / "Ann" / ".2.part.wav").write_bytes(b"a writer was killed")
+    (folder / "Ann" / "sub").mkdir()
+    (folder / "Ann" / "sub" / "notes.txt").write_text("a stranger's file", encoding="utf-8")
+    encoder = FakeEncoder()
+    VoiceprintDatabase(folder, encoder).load()
+    old_voice, service_voice, new_voice = (
+        encoder.embed_waveform(synthetic_speech(*numbers)) for numbers in [(1, 0), (1, 2), (3, 0)]
+    )
+    all_files, all_cached = visible(folder), cached(folder)
+    outcomes: list[bool] = []
+    for last_step in range(1, 100):
+        copy = shutil.copytree(folder, tmp_path / f"{last_step}")
+        database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/{last_step}.sqlite3", encoder)
+        voices = VoiceFolder(copy, database, encoder)
+        voices.take_over()
+        # A recording that only the service has: no file tells of it.
+        database.enrol("Ann", [NewRecording(service_voice, 2.0, None, 2.0)], if_exists="add")
+        before = recordings_of_all(database)
+        score_before = database.score("Ann", old_voice)
+        record_before = (copy / RECORD_NAME).read_text(encoding="utf-8")
+        (chosen,) = (id_ for id_ in before["Ann"] if "Ann.wav" in voices._record.find(id_))
+        num_embedded = encoder.num_embedded
+        steps = [(database, name) for name in ("enrol", "remove", "remove_recording")]
+        if is_start:
+            with monkeypatch.context() as patch:
+                first = Killer(1, is_after=action == "replace")
+                for owner, name in steps:
+                    first.watch(patch, owner, name)
+                with pytest.raises(Killed):
+                    act(voices, action, chosen, new_voice)
+            voices = VoiceFolder(copy, database, encoder)
+        steps += [(Path, "unlink"), (Path, "rmdir"), (EmbeddingCache, "save")]
+        killer = Killer(last_step, is_after)
+        has_ended = False
+        with monkeypatch.context() as patch:
+            for owner, name in [*steps, (folder_record, "write_text_atomically")]:
+                killer.watch(patch, owner, name)
+            with contextlib.suppress(Killed):
+                if is_start:
+                    voices.take_over()
+                else:
+                    act(voices, action, chosen, new_voice)
+                has_ended = True
+        if not has_ended:
+            record = json.loads((copy / RECORD_NAME).read_text(encoding="utf-8"))
+            is_noted = INTENT.format(database.name) in record
+            is_stored = recordings_of_all(database) != before
+            voices = VoiceFolder(copy, database, encoder)
+            assert voices.take_over() == []
+        is_done = has_ended or is_stored or (is_noted and action != "replace")
+        outcomes.append(is_done)
+        after = recordings_of_all(database)
+        left = visible(copy)
+        others = {name: ids for name, ids in before.items() if name != "Ann"}
+        (record,) = json.loads((copy / RECORD_NAME).read_text(encoding="utf-8")).values()
+        if not is_done:
+            assert after == before and left == all_files, last_step
+            assert (copy / RECORD_NAME).read_text(encoding="utf-8") == record_before
+            assert database.score("Ann", old_voice) == score_before
+            assert cached(copy) == all_cached
+        elif action == "remove_recording":
+            assert after == others | {"Ann": before["Ann"] - {chosen}}, last_step
+            assert left == sorted({*all_files} - {"Ann.wav"}), last_step
+            assert set(record["Ann"]) == {"Ann/2.wav"}
+            assert cached(copy) == all_cached - {"Ann.wav"}
+        else:
+            assert left == ["李雷.wav"], last_step
+            assert set(record) == {"李雷"} and cached(copy) == {"李雷.wav"}
+            if action == "remove":
+                assert after == others, last_step
+                assert "Ann" not in dict(database.identify(old_voice, top_k=9))
+            else:
+                assert set(after) == set(before) and len(after["Ann"]) == 1, last_step
+                assert after["Ann"].isdisjoint(before["Ann"])
+                assert database.score("Ann", new_voice) == pytest.approx(1, abs=1e-5)
+                assert database.identify(new_voice)[0][0] == "Ann"
+        assert encoder.num_embedded == num_embedded
+        assert VoiceFolder(copy, database, encoder).take_over() == [], "nothing is left to do"
+        database.close()
+        if has_ended:
+            break
+    assert last_step > 8, "every step was the last one once"
+    # Up to the note of a deletion, and up to the transaction of a replacement, all stays as it was.
+    num_undone = 0 if is_start else (3 if action == "replace" else 1) - is_after
+    assert outcomes == [False] * num_undone + [True] * (last_step - num_undone)
+
+
+@pytest.mark.parametrize("action", ["replace", "remove"])
+def test_a_file_that_was_made_after_the_kill_is_not_lost(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    encoder = FakeEncoder()
+    database = SqlVoiceprintDatabase(url, encoder)
+    voices = VoiceFolder(folder, database, encoder)
+    voices.take_over()
+    new_voice = encoder.embed_waveform(synthetic_speech(3))
+    with monkeypatch.context() as patch:
+        killer = Killer(1, is_after=True)
+        for name in ("enrol", "remove"):
+            killer.watch(patch, database, name)
+        with pytest.raises(Killed):
+            act(voices, action, "", new_voice)
+    write_wav(folder / "Ann.wav", synthetic_speech(4, 0, 2.5))
+    assert VoiceFolder(folder, database, encoder).take_over() == ["Ann"]
+    assert visible(folder) == ["Ann.wav", "李雷.wav"]
+    assert len(database.recordings("Ann")) == (2 if action == "replace" else 1)
+    database.close()
+
+
+@pytest.mark.parametrize("action", ["replace", "remove", "remove_recording"])
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_what_the_database_refuses_is_not_done_to_the_files_either(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, action: str, is_stored: bool
+) -> None:
+    encoder = FakeEncoder()
+    database = SqlVoiceprintDatabase(url, encoder)
+    voices = VoiceFolder(folder, database, encoder)
+    voices.take_over()
+    before = visible(folder)
+    (chosen,) = (r.id for r in database.recordings("Ann") if "Ann.wav" in voices._record.find(r.id))
+    new_voice = encoder.embed_waveform(synthetic_speech(3))
+    with monkeypatch.context() as patch:
+        for name in ("enrol", "remove", "remove_recording"):
+            function = getattr(database, name)
+
+            def fail(*args: object, _function: Any = function, **options: object) -> None:
+                if is_stored:  # and only the answer was lost
+                    _function(*args, **options)
+                raise DatabaseError("the connection was lost")
+
+            patch.setattr(database, name, fail)
+        with pytest.raises(DatabaseError, match="connection was lost"):
+            act(voices, action, chosen, new_voice)
+    if not is_stored:
+        assert visible(folder) == before and len(database.recordings("Ann")) == 2
+        VoiceFolder(folder, database, encoder).take_over()
+        assert visible(folder) == before and len(database.recordings("Ann")) == 2
+        act(voices, action, chosen, new_voice)
+    left = {"remove_recording": ["Ann", "Ann/2.wav"]}.get(action, [])
+    assert visible(folder) == [*left, "李雷.wav"]
+    with contextlib.suppress(UnknownSpeakerError):
+        assert len(database.speaker("Ann").recordings) == 1
+    assert VoiceFolder(folder, database, encoder).take_over() == []
+    assert len(database.names()) == (1 if action == "remove" else 2)
+    database.close()
+
+
+def test_all_spellings_of_a_name_are_deleted_and_renamed(folder: Path, url: str) -> None:
+    write_wav(folder / "ann" / "3.wav", synthetic_speech(1, 3))
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Ann": 3, "李雷": 1}
+        assert client.patch("/v1/speakers/Ann", json={"name": "Eve"}).status_code in (200, 503)
+    with running(url, audio_db=folder) as client:
+        (name,) = names(client).keys() - {"李雷"}
+        assert names(client)[name] == 3
+        assert client.delete(f"/v1/speakers/{name}").status_code == 200
+        assert visible(folder) == ["李雷.wav"]
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"李雷": 1}
 
 
 def test_a_renaming_that_fails_in_the_middle_is_undone(

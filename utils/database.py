@@ -212,11 +212,14 @@ class VoiceprintDatabase:
         Raises:
             DatabaseError: If a file cannot be removed.
         """
+        # The cache goes first: no voiceprint outlives its owner's recordings.
+        self.forget_embeddings(recordings)
         self._remove(list(recordings))
-        for folder in {path.parent for path in recordings} - {self.folder}:
+        tops = {self.folder / path.relative_to(self.folder).parts[0] for path in recordings}
+        folders = [path for top in tops for path in (top, *top.rglob("*")) if path.is_dir()]
+        for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError):  # not empty: something else is in it
                 folder.rmdir()
-        self.forget_embeddings(recordings)
 
     def forget_embeddings(self, recordings: Sequence[Path]) -> None:
         """Removes the embeddings of these recordings from the cache; the files stay."""

@@ -1,0 +1,94 @@
+"""The hidden file of a voice folder: what was taken over from it, and what is being done to it."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from utils.errors import DatabaseError
+from utils.files import write_text_atomically
+from utils.speaker_names import fold_name
+
+RECORD_NAME = ".service.json"
+"""Hidden file of the folder that tells which of its files were taken over, as which recordings."""
+
+Taken = dict[str, dict[str, list[Any]]]
+"""Speaker -> file (relative to the folder) -> size, time of change in ns, id of the recording, and
+`PENDING` if it is not known whether it is enrolled."""
+
+PENDING = "pending"
+
+INTENT = "//intent in {}"
+"""Key of what is being done to files and a database; no address has this form."""
+
+
+class FolderRecord:
+    """What a folder's hidden file tells of one database; each write is on the disk, or absent.
+
+    Attributes:
+        recording_ids: Recordings of the database whose sound is in a file of the folder.
+    """
+
+    def __init__(self, folder: Path, database: str) -> None:
+        """Takes the folder and the database's address; nothing is read before it is asked for."""
+        self.recording_ids: set[str] = set()
+        self._folder = folder
+        self._database = database
+
+    def read(self) -> Taken:
+        """Returns what was taken over into this database."""
+        taken = self._read().get(self._database)
+        return taken if isinstance(taken, dict) else {}
+
+    def write(self, taken: Taken) -> None:
+        """Writes what was taken over into this database."""
+        taken = {name: files for name, files in taken.items() if files}
+        self.recording_ids = {entry[2] for files in taken.values() for entry in files.values()}
+        if self.read() != taken:
+            self._write(self._database, taken)
+
+    def find(self, recording_id: str) -> dict[str, list[int]]:
+        """Returns the file of a recording with its size and time of change, if it has one."""
+        entries = [entry for files in self.read().values() for entry in files.items()]
+        return {label: entry[:2] for label, entry in entries if entry[2] == recording_id}
+
+    def change(self, change: Callable[[Taken], None]) -> None:
+        """Changes what was taken over; for one thread at a time."""
+        taken = self.read()
+        change(taken)
+        self.write(taken)
+
+    def read_intent(self) -> dict[str, Any] | None:
+        """Returns what is being done, None if it is nothing."""
+        intent = self._read().get(INTENT.format(self._database))
+        return intent if isinstance(intent, dict) else None
+
+    def write_intent(self, intent: dict[str, Any] | None) -> None:
+        """Notes what is being done, or that nothing is."""
+        self._write(INTENT.format(self._database), intent)
+
+    def _read(self) -> dict[str, Any]:
+        """Reads the record of all databases; empty if there is no readable one."""
+        try:
+            record = json.loads((self._folder / RECORD_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _write(self, key: str, value: Any) -> None:
+        """Writes an entry of the record, or removes it if it is None."""
+        if not self._folder.is_dir():
+            return
+        path = self._folder / RECORD_NAME
+        record = {**self._read(), key: value}
+        if value is None:
+            del record[key]
+        try:
+            write_text_atomically(path, json.dumps(record, ensure_ascii=False))
+        except OSError as error:
+            raise DatabaseError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def spellings(names: Iterable[str], name: str) -> list[str]:
+    """Returns those of some names that are the same as a name."""
+    return [other for other in names if fold_name(other) == fold_name(name)]
