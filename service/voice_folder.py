@@ -73,6 +73,7 @@ class VoiceFolder:
             DatabaseError: If the folder or the database fails.
         """
         self.rejected = []
+        self._files.remove_leftovers()
         self._settle_intent(is_start=True)
         taken = {name: self._settle(name, files) for name, files in self._record.read().items()}
         present = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -563,6 +564,16 @@ def test_a_damaged_record_is_as_none(folder: Path, url: str) -> None:
     with running(url, audio_db=folder) as client:
         assert names(client)["李雷"] == 1
     assert list(json.loads((folder / ".service.json").read_text(encoding="utf-8")).values())
+
+
+def test_what_killed_writers_left_goes_at_the_start(folder: Path, url: str) -> None:
+    leftovers = [folder / "..embeddings.0a.tmp.npz", folder / "Ann" / ".3.0b.tmp.wav"]
+    for path in leftovers:
+        path.write_bytes(b"parts of voices")
+        os.utime(path, (0, 0))
+    with running(url, audio_db=folder) as client:
+        assert names(client) == {"Ann": 2, "李雷": 1}
+    assert not any(path.exists() for path in leftovers)
 
 
 def test_no_folder_is_no_trouble(tmp_path: Path, url: str) -> None:

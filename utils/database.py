@@ -131,7 +131,7 @@ class VoiceprintDatabase:
         """
         encoder = self._require_encoder()
         self.rejected = []
-        self._remove_leftovers()
+        self.remove_leftovers()
         speakers = self._scan()
         paths = [path for recordings in speakers.values() for path in recordings]
         self._cache.load()
@@ -246,6 +246,18 @@ class VoiceprintDatabase:
         self._cache.save()
         return self._remove(files)
 
+    def remove_leftovers(self) -> None:
+        """Removes the temporary files of processes that were killed, never those in use."""
+        oldest = time.time() - LEFTOVER_AGE_S
+        for pattern in (".*.tmp.*", "*/.*.tmp.*"):
+            for path in self.folder.glob(pattern):
+                try:
+                    if path.is_file() and path.stat().st_mtime < oldest:
+                        path.unlink()
+                except OSError:
+                    # Another process may have removed it; a read-only folder keeps it.
+                    continue
+
     def rank(self, embedding: FloatArray) -> list[tuple[str, float]]:
         """Compares an embedding with all speakers that `load` and `add` gave.
 
@@ -355,18 +367,6 @@ class VoiceprintDatabase:
                 f"{error.filename}: cannot be removed ({error.strerror})"
             ) from error
         return removed
-
-    def _remove_leftovers(self) -> None:
-        """Removes the temporary files of processes that were killed, never those in use."""
-        oldest = time.time() - LEFTOVER_AGE_S
-        for pattern in (".*.tmp.*", "*/.*.tmp.*"):
-            for path in self.folder.glob(pattern):
-                try:
-                    if path.is_file() and path.stat().st_mtime < oldest:
-                        path.unlink()
-                except OSError:
-                    # Another process may have removed it; a read-only folder keeps it.
-                    continue
 
     def _require(self, name: str) -> str:
         """Returns the enrolled name, or raises DatabaseError."""
