@@ -382,6 +382,17 @@ def test_a_reader_far_behind_catches_up(open_it: Opener, monkeypatch: pytest.Mon
     assert {name for name, _ in reader.rank(embedding(0))} == {"s6", "s7"}
 
 
+def test_load_reads_what_the_first_question_needs(
+    database: SqlVoiceprintDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.enrol("a", [new(1)])
+    database.load()
+    index = database._search._index
+    assert index is not None and len(index) == 1
+    monkeypatch.setattr(database._search, "_read_changes", lambda *args: 1 // 0)
+    assert database.identify(embedding(1))[0][0] == "a"
+
+
 def test_audit_log_is_append_only(database: SqlVoiceprintDatabase) -> None:
     database.append_audit(
         AuditLine("app", "enrol", "夜雨飘零", "ok"),

@@ -66,9 +66,9 @@ class SqlVoiceprintDatabase(SpeakerStore):
     """
 
     def load(self) -> list[str]:
-        """Embeds recordings of another model again, where their sound is kept.
+        """Embeds recordings of another model again, where their sound is kept, and reads all.
 
-        Those without are collected in `rejected`.
+        Those without sound are collected in `rejected`.
 
         Returns:
             Names of the speakers that a voice is compared with, in alphabetical order.

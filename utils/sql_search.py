@@ -74,6 +74,11 @@ class Search:
         self._builder: threading.Thread | None = None
         self.uses_vector_index = False
 
+    def prepare(self) -> None:
+        """Reads all speakers, if they are searched in memory: the first question need not wait."""
+        if not self.uses_vector_index:
+            self._refresh()
+
     def best_of_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
         """Answers questions, with what is in the database now; see `VectorIndex.best_of_each`."""
         if self.uses_vector_index and all(question.top_k is not None for question in questions):

@@ -26,7 +26,7 @@ from utils.speaker_names import clean_name, fold_name, is_storable
 from utils.sql_audio import to_playable
 from utils.sql_engine import Database
 from utils.sql_records import IfExists, NewRecording, Removal, Speaker
-from utils.sql_schema import info, keys, speakers
+from utils.sql_schema import info, keys, recordings, speakers
 from utils.sql_search import Search
 from utils.sql_voices import Voices, recordings_of
 
@@ -254,6 +254,13 @@ class SpeakerStore:
             recording = self._require_recording(connection, row, recording_id)
             content = self._voices.read_audio(connection, recording.id)
         return content, str(recording.file_name)
+
+    def recording_owners(self) -> dict[str, str]:
+        """Returns the speaker of each recording, by the recording's id."""
+        query = select(recordings.c.id, speakers.c.name)
+        query = query.join(speakers, speakers.c.id == recordings.c.speaker_id)
+        with self._database.read() as connection:
+            return {row.id: row.name for row in connection.execute(query)}
 
     def count(self) -> int:
         """Returns how many speakers are enrolled."""
