@@ -45,12 +45,55 @@ class FolderRecord:
         taken = {name: files for name, files in taken.items() if files}
         self.recording_ids = {entry[2] for files in taken.values() for entry in files.values()}
         if self.read() != taken:
-            self._write(self._database, taken)
+            self._write({self._database: taken})
 
     def find(self, recording_id: str) -> dict[str, list[int]]:
         """Returns the file of a recording with its size and time of change, if it has one."""
         entries = [entry for files in self.read().values() for entry in files.items()]
         return {label: entry[:2] for label, entry in entries if entry[2] == recording_id}
+
+    def adopt(self, owners: Callable[[], dict[str, str]]) -> None:
+        """Goes on with what is noted under another address, if that means the same database.
+
+        The recordings tell: entry and intent are taken over from the address that fits best, which
+        is its own if none fits better. The other entry stays: it may be that of a copy.
+
+        Args:
+            owners: Returns the speaker of each recording of the database by the recording's id.
+        """
+        record = self._read()
+        addresses = {key.removeprefix(INTENT.format("")) for key in record} - {self._database}
+        if not addresses:
+            return
+        speakers = owners()
+
+        def rank(address: str) -> tuple[int, ...]:
+            taken, intent = record.get(address) or {}, record.get(INTENT.format(address)) or {}
+            pairs = {(name, entry[2]) for name, files in taken.items() for entry in files.values()}
+            ids, to_change = {id_ for _, id_ in pairs}, set(intent.get("recordings", []))
+            # The deletion of the only one who had files leaves no recording to know it by.
+            is_last = intent.get("action") == "delete" and ids <= to_change
+            if (
+                address != self._database
+                and not is_last
+                and speakers.keys().isdisjoint(ids | to_change)
+            ):
+                return (-1,)
+            found = [(name, speakers[id_]) for name, id_ in pairs if id_ in speakers]
+            num_same = sum(fold_name(name) == fold_name(other) for name, other in found)
+            return len(found), num_same, bool(intent), address == self._database
+
+        best = max([self._database, *sorted(addresses)], key=rank)
+        if best == self._database:
+            return
+        taken = {
+            name: {label: entry for label, entry in files.items() if entry[2] in speakers}
+            for name, files in (record.get(best) or {}).items()
+        }
+        changes: dict[str, Any] = {self._database: taken}
+        if (intent := record.get(INTENT.format(best))) is not None:
+            changes |= {INTENT.format(self._database): intent, INTENT.format(best): None}
+        self._write(changes)
 
     def change(self, change: Callable[[Taken], None]) -> None:
         """Changes what was taken over; for one thread at a time."""
@@ -65,7 +108,7 @@ class FolderRecord:
 
     def write_intent(self, intent: dict[str, Any] | None) -> None:
         """Notes what is being done, or that nothing is."""
-        self._write(INTENT.format(self._database), intent)
+        self._write({INTENT.format(self._database): intent})
 
     def _read(self) -> dict[str, Any]:
         """Reads the record of all databases; empty if there is no readable one."""
@@ -75,14 +118,13 @@ class FolderRecord:
             return {}
         return record if isinstance(record, dict) else {}
 
-    def _write(self, key: str, value: Any) -> None:
-        """Writes an entry of the record, or removes it if it is None."""
+    def _write(self, changes: dict[str, Any]) -> None:
+        """Writes entries of the record at once; those that are None are removed."""
         if not self._folder.is_dir():
             return
         path = self._folder / RECORD_NAME
-        record = {**self._read(), key: value}
-        if value is None:
-            del record[key]
+        changed = {**self._read(), **changes}
+        record = {key: value for key, value in changed.items() if value is not None}
         try:
             write_text_atomically(path, json.dumps(record, ensure_ascii=False))
         except OSError as error:

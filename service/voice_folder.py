@@ -74,6 +74,7 @@ class VoiceFolder:
         """
         self.rejected = []
         self._files.remove_leftovers()
+        self._record.adopt(self._database.recording_owners)
         self._settle_intent(is_start=True)
         taken = {name: self._settle(name, files) for name, files in self._record.read().items()}
         present = {
