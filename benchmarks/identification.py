@@ -1,7 +1,7 @@
 r"""Measures recognition of one voice among 100,000 enrolled speakers, against a Python loop.
 
     python benchmarks/identification.py
-    python benchmarks/identification.py --speakers 1000000    # 12 GB of disk, an hour
+    python benchmarks/identification.py --speakers 1000000    # 12 GB of disk, half an hour
 
 The speakers are random directions in 192 dimensions; what is enrolled and what is asked for lie
 around them, with a cosine of about 0.7 to each other. The loop takes one dot product for each

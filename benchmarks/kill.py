@@ -61,6 +61,7 @@ async def enrol_until_killed(
             service.process.kill()
 
     await asyncio.gather(*(enrol(number) for number in range(num_clients)))
+    service.process.kill()
     service.process.wait()
     return enrolled
 

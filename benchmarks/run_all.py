@@ -56,6 +56,7 @@ PARTS = [
     Part("scoring", "scoring.py"),
     Part("scoring_full", "scoring.py", ("--only_large", "--large_clips=100000"), full=True),
     Part("identification", "identification.py"),
+    Part("identification_full", "identification.py", ("--speakers=1000000",), full=True),
     Part("training_step", "training_step.py"),
     Part("input_pipeline", "input_pipeline.py"),
     Part("create_data", "create_data.py"),

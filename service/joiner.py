@@ -14,7 +14,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_JOINED = 4
-"""Items of one run: one pass over the speakers compares four voices in the time of one."""
+"""Items that are not held back for more: one pass over the speakers compares four voices in the
+time of one."""
 
 
 MAX_WAIT_S = 0.1
@@ -63,10 +64,13 @@ class Joiner(Generic[Item, Result]):
             if is_held and self._timed_run == run:
                 return
             self._timed_run = run
-        if is_held:
-            self._start_later(MAX_WAIT_S, lambda: self._begin(run))
-        else:
-            self._begin(run)
+        try:
+            if is_held:
+                self._start_later(MAX_WAIT_S, lambda: self._begin(run))
+                return
+        except RuntimeError:  # The event loop has ended.
+            pass
+        self._begin(run)
 
     def _begin(self, run: int) -> None:
         """Handles what is collected, unless that run has begun already."""
@@ -75,19 +79,22 @@ class Joiner(Generic[Item, Result]):
                 return
             self._num_runs += 1
             items, self._items = self._items, []
-        self._start(lambda: self._run(items))
+        try:
+            self._start(lambda: self._run(items))
+        except RuntimeError as error:  # No thread can be started.
+            self._fail(items, error)
 
     def _run(self, items: "list[tuple[Item, Future[Result]]]") -> None:
         """Handles items, and tells their futures."""
         try:
             results = self._handle([item for item, _ in items])
         except Exception as error:
-            if len(items) == 1:
-                items[0][1].set_exception(error)
-                return
-            # One by one: no request fails for another's sake.
-            for pair in items:
-                self._run([pair])
+            self._fail(items, error)
             return
         for (_, future), result in zip(items, results, strict=True):
             future.set_result(result)
+
+    def _fail(self, items: "list[tuple[Item, Future[Result]]]", error: Exception) -> None:
+        """Tells the futures of items that cannot be handled."""
+        for _, future in items:
+            future.set_exception(error)

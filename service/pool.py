@@ -25,7 +25,7 @@ class EncodingPool:
     Attributes:
         num_threads: Jobs at a time.
         queue_size: Jobs that may wait.
-        after_job: Called when a job has left the pool, done or cancelled; set it before the first.
+        after_job: Called when a job has left the pool, done or cancelled; it must not raise.
     """
 
     def __init__(

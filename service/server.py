@@ -1,4 +1,4 @@
-"""The server: uvicorn with time limits for headers, its own signals, and one line at the end."""
+"""The server: uvicorn with limits on connections, its own signals, and one line at the end."""
 
 import asyncio
 import contextlib
@@ -8,13 +8,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import httptools
+import h11
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.logs import log_event
 from service.settings import ServiceError, Settings
@@ -33,20 +34,14 @@ FULL_ANSWER = (
 )
 
 MAX_OPEN_FILES = 10_240
-"""Open files that the process asks for, the most that macOS grants. Every connection is one: the
-usual limits of 256 or 1,024 are reached by clients that only connect and wait."""
+"""Open files that the process uses, the most that macOS grants. Every connection is one: the usual
+limits of 256 or 1,024 are reached by clients that only connect and wait."""
 
 RESERVED_FILES = 150
 """Open files beside the connections: those of the database, of libraries and of ffmpeg."""
 
 FULL_NOTE_S = 60.0
 """Seconds between two lines in the log about refused connections."""
-
-MAX_HEADER_BYTES = 65_536
-"""Bytes of a request before its body; browsers send a few thousand."""
-
-BACKLOG = 2048
-"""Connections that the system holds until the process takes them."""
 
 
 def bind_socket(settings: Settings) -> socket.socket:
@@ -85,15 +80,16 @@ def run_server(
     Returns:
         The signal that ended it, or 0.
     """
+    capacity = allow_connections()
     config = uvicorn.Config(
         app,
-        http=make_protocol(settings.header_timeout_s, allow_connections()),
+        http=make_protocol(settings.header_timeout_s, capacity.num_connections),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=BACKLOG,
+        backlog=capacity.backlog,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
     server = Server(config, on_ready)
@@ -170,26 +166,47 @@ class Corked:
         return getattr(self._transport, name)
 
 
-def allow_connections() -> int:
-    """Raises the limit of open files as far as it goes; returns how many may be connections."""
-    try:
+@dataclass(frozen=True)
+class Capacity:
+    """How many clients fit into the open files of the process.
+
+    Attributes:
+        num_connections: Connections at a time; one more is refused.
+        backlog: Connections that the system holds until the process takes them, all at once.
+    """
+
+    num_connections: int
+    backlog: int
+
+
+def allow_connections() -> Capacity:
+    """Raises the limit of open files as far as it goes, and shares the files out.
+
+    Connections are taken before they can be refused, so that there is room for two full backlogs
+    beside those that are allowed.
+    """
+    num_files = MAX_OPEN_FILES
+    with contextlib.suppress(ImportError):  # Windows has no such limit
         import resource
-    except ImportError:  # Windows, which has no such limit
-        return MAX_OPEN_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    num_files = most if soft == resource.RLIM_INFINITY else max(soft, most)
-    return max(num_files - RESERVED_FILES, num_files // 2)
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= soft < MAX_OPEN_FILES:
+            num_files = MAX_OPEN_FILES if hard < 0 else min(hard, MAX_OPEN_FILES)
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
+            except (OSError, ValueError):
+                num_files = soft
+    backlog = num_files // 8
+    num_left = num_files - 2 * backlog
+    return Capacity(max(num_left - RESERVED_FILES, num_left // 4), backlog)
 
 
-def make_protocol(header_timeout_s: float, max_connections: int) -> type[HttpToolsProtocol]:
-    """Returns uvicorn's HTTP protocol with limits on connections, and on the headers of each.
+def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Protocol]:
+    """Returns uvicorn's HTTP protocol with limits on connections and on the time of each.
 
-    uvicorn waits for ever for a client that has connected and sends nothing, or half a header, and
-    keeps whatever it sends: some thousands of those would leave no connection for anybody else, no
-    open file for the database, and one that sends fast enough no memory.
+    uvicorn waits for ever for a client that has connected and sends nothing, half a header, or less
+    than the whole body of a request that is answered already: some thousands of those would leave
+    no connection for anybody else, and no open file for the database.
     """
     noted_at = -FULL_NOTE_S
 
@@ -199,13 +216,10 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[HttpToo
             noted_at = time.monotonic()
             log_event("connections refused", level=logging.WARNING, limit=max_connections)
 
-    class PunctualProtocol(HttpToolsProtocol):
-        """Closes connections whose request does not begin in time, or has no end of headers."""
+    class PunctualProtocol(H11Protocol):
+        """Closes connections whose request does not begin, or does not end, in time."""
 
-        _header_timer: asyncio.TimerHandle | None = None
-        _awaits_headers = True
-        _header_bytes = 0
-        _num_messages = 0
+        _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(Corked(transport))  # type: ignore[arg-type]
@@ -213,82 +227,40 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[HttpToo
                 self.transport.write(FULL_ANSWER)
                 self.transport.close()
                 note_full()
-            self._expect_headers()
+            else:
+                self._set_timer()
 
         def data_received(self, data: bytes) -> None:
-            num_messages = self._num_messages
-            self._parse(data)
-            if not self._awaits_headers or self.transport.is_closing():
+            super().data_received(data)
+            if not self._client_owes() or self.transport.is_closing():
                 self._cancel()
-                return
-            if self._num_messages == num_messages:
-                self._header_bytes += len(data)
-                if self._header_bytes > MAX_HEADER_BYTES:
-                    self.send_400_response("The headers are too long.")
-            if self._is_idle() and self.timeout_keep_alive_task is None:
-                self._expect_headers()
-
-        def _parse(self, data: bytes) -> None:
-            """Takes a request apart; offers to change the protocol are passed over.
-
-            HttpClient of Java makes one with every first request, and the parser would stop there.
-            """
-            self._unset_keepalive_if_required()
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as stopped:
-                method = self.parser.get_method()
-                if method == b"CONNECT":
-                    self.send_400_response("There is nothing to connect to.")
-                    return
-                lines = [b"%b %b HTTP/%b" % (method, self.url, self._version())]
-                lines += [b"%b: %b" % pair for pair in self.headers if pair[0] != b"upgrade"]
-                self.parser = httptools.HttpRequestParser(self)
-                # As uvicorn sets its own: what follows "Connection: close" is dropped, no error.
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-                self._parse(b"\r\n".join(lines) + b"\r\n\r\n" + data[stopped.args[0] :])
-            except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
-
-        def _version(self) -> bytes:
-            version: str = self.parser.get_http_version()
-            return version.encode()
-
-        def on_headers_complete(self) -> None:
-            if self.parser.should_upgrade():
-                return
-            self._awaits_headers, self._header_bytes = False, 0
-            self._cancel()
-            super().on_headers_complete()
-
-        def on_message_complete(self) -> None:
-            if self.parser.should_upgrade():
-                return
-            self._awaits_headers = True
-            self._num_messages += 1
-            super().on_message_complete()
+            elif self.timeout_keep_alive_task is None:
+                self._set_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._cancel()
             super().connection_lost(exc)
 
-        def _is_idle(self) -> bool:
-            """Tells whether the client owes a request, and nobody owes it an answer."""
-            return self._awaits_headers and (self.cycle is None or self.cycle.response_complete)
+        def _client_owes(self) -> bool:
+            """Tells whether the next to come is a request, or the rest of one that is answered."""
+            is_answered = self.cycle is None or self.cycle.response_complete
+            state = self.conn.their_state
+            return state is h11.IDLE or (state is h11.SEND_BODY and is_answered)
 
-        def _expect_headers(self) -> None:
-            if self._header_timer is None:
-                self._header_timer = self.loop.call_later(header_timeout_s, self._give_up)
+        def _set_timer(self) -> None:
+            if self._timer is None:
+                self._timer = self.loop.call_later(header_timeout_s, self._give_up)
 
         def _cancel(self) -> None:
-            if self._header_timer is not None:
-                self._header_timer.cancel()
-                self._header_timer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
         def _give_up(self) -> None:
-            self._header_timer = None
-            if not self.transport.is_closing() and self._is_idle():
-                self.transport.write(SLOW_ANSWER)
+            self._timer = None
+            if self._client_owes() and not self.transport.is_closing():
+                if self.conn.their_state is h11.IDLE:
+                    self.transport.write(SLOW_ANSWER)
                 self.transport.close()
 
     return PunctualProtocol

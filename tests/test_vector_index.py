@@ -25,6 +25,7 @@ def test_ties_keep_the_order_of_enrolment() -> None:
     index = VectorIndex(8)
     index.update((name, name, embedding(0)) for name in "dbca")
     assert [name for name, _ in index.best(embedding(0), 4)] == list("dbca")
+    assert index.best(embedding(0), 0) == index.best(embedding(0), -1) == []
 
 
 def test_score_of_the_same_embedding_is_at_most_one() -> None:

@@ -141,9 +141,10 @@ class VectorIndex:
         answers = []
         for question, chosen in zip(questions, rows_of_each, strict=True):
             rows = np.flatnonzero(is_alive[:num_rows]) if chosen is None else chosen
-            scores = _cosines(matrix[rows], question.embedding)
+            some = matrix[:num_rows] if len(rows) == num_rows else matrix[rows]
+            scores = _cosines(some, question.embedding)
             top_k = len(rows) if question.top_k is None else min(question.top_k, len(rows))
-            order = _largest(scores, top_k)
+            order = _largest(scores, max(top_k, 0))
             # Rounding can carry a cosine of equal embeddings past 1.
             best = np.clip(scores[order], -1, 1).tolist()
             answers.append([(all_names[rows[i]], s) for i, s in zip(order, best, strict=True)])
@@ -236,7 +237,7 @@ class _Codes:
         packed = numkong.dots_pack(codes)
         products = np.asarray(numkong.dots_packed(self._codes[:num_rows], packed))
         # Exact: sums of 192 products of such small numbers are whole numbers of 24 bits at most.
-        scores_of_each = products.T.astype(np.float32)
+        scores_of_each = products.T.astype(np.float32, order="C")
         found = []
         for number, question in enumerate(questions):
             scores = scores_of_each[number]
