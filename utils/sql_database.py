@@ -96,6 +96,7 @@ class SqlVoiceprintDatabase(SpeakerStore):
                 for row, embedding in pairs:
                     self._voices.set_embedding(connection, row, embedding)
                 self._voices.set_speaker_embedding(connection, speaker_id, number, pass_over=True)
+        self._search.prepare()
         usable = speakers.c.model_id == self._voices.model_id
         with self._database.read() as connection:
             query = select(speakers.c.name).where(usable).order_by(speakers.c.name)
