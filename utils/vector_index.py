@@ -181,7 +181,8 @@ class VectorIndex:
         matrix = np.empty((capacity, self._matrix.shape[1]), np.float32)
         matrix[: len(rows)] = self._matrix[rows]
         self._matrix = matrix
-        self._codes = self._codes.resized(capacity, rows)
+        self._codes = _Codes(capacity, matrix.shape[1])
+        self._codes.put(0, matrix[: len(rows)])
         self._is_alive = np.arange(capacity) < len(rows)
         self._names = [self._names[row] for row in rows]
         self._rows = {key: new_row[row] for key, row in self._rows.items()}
@@ -207,12 +208,11 @@ class _Codes:
             self._length = max(self._length, float(lengths.max()))
             self._error = max(self._error, float(errors.max()))
 
-    def resized(self, capacity: int, rows: Sequence[int] | None = None) -> "_Codes":
-        """Returns a copy with other room; all rows or some, which move to the front."""
+    def resized(self, capacity: int) -> "_Codes":
+        """Returns a copy with more room."""
         copy = _Codes(capacity, self._codes.shape[1])
-        kept = slice(None) if rows is None else np.array(rows, np.intp)
-        codes, scales = self._codes[kept], self._scales[kept]
-        copy._codes[: len(codes)], copy._scales[: len(codes)] = codes, scales
+        copy._codes[: len(self._codes)] = self._codes
+        copy._scales[: len(self._scales)] = self._scales
         copy._length, copy._error = self._length, self._error
         return copy
 
