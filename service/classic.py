@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 
-from service.context import Context, checked_name, require_speaker
+from service.context import Context, checked_name
 from service.problems import Problem
 from service.schemas import ClassicAnswer, ClassicHealth, ClassicMatch
 from service.speakers import remove_speaker, replace_speaker
@@ -78,8 +78,7 @@ async def identify(
 @router.delete("/{speaker_id}", summary="Delete a speaker", response_model=ClassicAnswer)
 async def delete(request: Request, service: Context, speaker_id: str) -> dict[str, Any]:
     """Removes a speaker with all recordings."""
-    speaker = await require_speaker(service, speaker_id)
-    await remove_speaker(request, service, speaker.name)
+    await remove_speaker(request, service, speaker_id)
     return {"success": True, "msg": f"已删除: {speaker_id}"}
 
 

@@ -19,7 +19,7 @@ Taken = dict[str, dict[str, list[Any]]]
 PENDING = "pending"
 
 INTENT = "//intent in {}"
-"""Key of what is being done to files and a database; no address has this form."""
+"""Key of the list of what is being done to files and a database; no address has this form."""
 
 
 class FolderRecord:
@@ -55,7 +55,7 @@ class FolderRecord:
     def adopt(self, owners: Callable[[], dict[str, str]]) -> None:
         """Goes on with what is noted under another address, if that means the same database.
 
-        The recordings tell: entry and intent are taken over from the address that fits best, which
+        The recordings tell: entry and intents are taken over from the address that fits best, which
         is its own if none fits better. The other entry stays: it may be that of a copy.
 
         Args:
@@ -68,11 +68,12 @@ class FolderRecord:
         speakers = owners()
 
         def rank(address: str) -> tuple[int, ...]:
-            taken, intent = record.get(address) or {}, record.get(INTENT.format(address)) or {}
+            taken, intents = record.get(address) or {}, record.get(INTENT.format(address)) or []
             pairs = {(name, entry[2]) for name, files in taken.items() for entry in files.values()}
-            ids, to_change = {id_ for _, id_ in pairs}, set(intent.get("recordings", []))
+            ids = {id_ for _, id_ in pairs}
+            to_change = {id_ for intent in intents for id_ in intent["recordings"]}
             # The deletion of the only one who had files leaves no recording to know it by.
-            is_last = intent.get("action") == "delete" and ids <= to_change
+            is_last = any(intent["action"] == "delete" for intent in intents) and ids <= to_change
             if (
                 address != self._database
                 and not is_last
@@ -81,7 +82,7 @@ class FolderRecord:
                 return (-1,)
             found = [(name, speakers[id_]) for name, id_ in pairs if id_ in speakers]
             num_same = sum(fold_name(name) == fold_name(other) for name, other in found)
-            return len(found), num_same, bool(intent), address == self._database
+            return len(found), num_same, bool(intents), address == self._database
 
         best = max([self._database, *sorted(addresses)], key=rank)
         if best == self._database:
@@ -91,8 +92,8 @@ class FolderRecord:
             for name, files in (record.get(best) or {}).items()
         }
         changes: dict[str, Any] = {self._database: taken}
-        if (intent := record.get(INTENT.format(best))) is not None:
-            changes |= {INTENT.format(self._database): intent, INTENT.format(best): None}
+        if intents := record.get(INTENT.format(best)):
+            changes |= {INTENT.format(self._database): intents, INTENT.format(best): None}
         self._write(changes)
 
     def change(self, change: Callable[[Taken], None]) -> None:
@@ -101,14 +102,25 @@ class FolderRecord:
         change(taken)
         self.write(taken)
 
-    def read_intent(self) -> dict[str, Any] | None:
-        """Returns what is being done, None if it is nothing."""
-        intent = self._read().get(INTENT.format(self._database))
-        return intent if isinstance(intent, dict) else None
+    def read_intents(self) -> list[dict[str, Any]]:
+        """Returns what is being done, the oldest first."""
+        intents = self._read().get(INTENT.format(self._database))
+        return intents if isinstance(intents, list) else []
 
-    def write_intent(self, intent: dict[str, Any] | None) -> None:
-        """Notes what is being done, or that nothing is."""
-        self._write({INTENT.format(self._database): intent})
+    def add_intent(self, intent: dict[str, Any]) -> None:
+        """Notes what is to be done."""
+        self._write({INTENT.format(self._database): [*self.read_intents(), intent]})
+
+    def remove_intent(self, intent: dict[str, Any]) -> None:
+        """Notes that something is settled."""
+        others = [other for other in self.read_intents() if other != intent]
+        self._write({INTENT.format(self._database): others or None})
+
+    def left_of(self, name: str) -> list[str]:
+        """Returns the files that a removal of a speaker has left."""
+        intents = [each for each in self.read_intents() if each["action"] == "delete"]
+        theirs = [each for each in intents if spellings([each["name"]], name)]
+        return [label for intent in theirs for label in intent["files"]]
 
     def _read(self) -> dict[str, Any]:
         """Reads the record of all databases; empty if there is no readable one."""
@@ -134,3 +146,12 @@ class FolderRecord:
 def spellings(names: Iterable[str], name: str) -> list[str]:
     """Returns those of some names that are the same as a name."""
     return [other for other in names if fold_name(other) == fold_name(name)]
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Returns what changes when a file is written; nothing where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]

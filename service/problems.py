@@ -16,6 +16,7 @@ from utils.errors import (
     AudioError,
     DamagedVoiceError,
     DatabaseError,
+    FileBlockedError,
     OnlyRecordingError,
     SpeakerExistsError,
     TooManyRecordingsError,
@@ -53,6 +54,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "locked": (429, "Too many failed verifications"),
     "internal": (500, "The service has made a mistake"),
     "busy": (503, "The service is busy"),
+    "files": (503, "A file of the speaker cannot be changed"),
     "database": (503, "The database does not answer"),
     "not-ready": (503, "The service is not ready"),
 }
@@ -108,6 +110,9 @@ def describe_error(error: VoiceprintError) -> Problem:
         return Problem(
             "damaged", "what is stored of this voice cannot be read; enrol the voice again"
         )
+    if isinstance(error, FileBlockedError):
+        detail = "a file of this speaker cannot be removed or renamed; the service's log names it"
+        return retry_later("files", detail, 60)
     if isinstance(error, DatabaseError):
         # Its words name the server and are for the log.
         return retry_later("database", "the database does not answer or cannot be written", 5)

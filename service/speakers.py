@@ -18,6 +18,7 @@ from service.schemas import (
     quality_document,
 )
 from service.voices import Voice, name_fields
+from utils.errors import UnknownSpeakerError
 from utils.sql_records import IfExists, Speaker
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
@@ -98,8 +99,7 @@ async def rename_speaker(
 @router.delete("/{name}", summary="Delete a speaker", response_model=DeletedDocument)
 async def delete_speaker(request: Request, service: Context, name: str) -> dict[str, Any]:
     """Removes a speaker: embeddings, recordings, and their files in the folder of the scripts."""
-    speaker = await require_speaker(service, name)
-    return await remove_speaker(request, service, speaker.name)
+    return await remove_speaker(request, service, name)
 
 
 @router.post(
@@ -185,8 +185,14 @@ async def hear_recording(
 
 
 async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
-    """Removes a speaker everywhere and says what went."""
-    removal = await service.call((service.folder or service.database).remove, name)
+    """Removes a speaker everywhere, also what an earlier removal left, and says what went."""
+    name = checked_name(name)
+    found: str | None = await service.call(service.database.find, name)
+    name = found or name
+    try:
+        removal = await service.call((service.folder or service.database).remove, name)
+    except UnknownSpeakerError as error:
+        raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
     service.lockout.forget(name)
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {

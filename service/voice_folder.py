@@ -14,16 +14,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.folder_record import PENDING, FolderRecord, Taken, spellings
+from service.folder_record import PENDING, FolderRecord, Taken, spellings, stamp_of
 from utils.audio import SAMPLE_RATE, load_audio
 from utils.database import VoiceprintDatabase
 from utils.errors import (
     AudioError,
     DamagedVoiceError,
     DatabaseError,
+    FileBlockedError,
     SpeakerExistsError,
     UnknownSpeakerError,
 )
+from utils.speaker_names import fold_name
 from utils.speech import speech_seconds
 from utils.sql_database import SqlVoiceprintDatabase
 from utils.sql_records import IfExists, NewRecording, Removal, Speaker
@@ -75,19 +77,21 @@ class VoiceFolder:
         self.rejected = []
         self._files.remove_leftovers()
         self._record.adopt(self._database.recording_owners)
-        self._settle_intent(is_start=True)
+        stuck = self._settle_intents(is_start=True)
         taken = {name: self._settle(name, files) for name, files in self._record.read().items()}
         present = {
             name: {self._label(path): path for path in self._files.recordings(name)}
             for name in self._files.names()
+            if fold_name(name) not in stuck
         }
         fresh: dict[str, dict[str, Path]] = {}
-        stale = {name: list(taken[name].values()) for name in set(taken) - set(present)}
+        gone = [name for name in set(taken) - set(present) if fold_name(name) not in stuck]
+        stale = {name: list(taken[name].values()) for name in gone}
         for name, paths in present.items():
             known = taken.get(name, {})
             if self._database.find(name) is None:
                 known = {}
-            stamps = {label: _stamp(path) for label, path in paths.items()}
+            stamps = {label: stamp_of(path) for label, path in paths.items()}
             new = {k: p for k, p in paths.items() if known.get(k, [])[:2] != stamps[k]}
             old = {label: known[label] for label in known if label not in paths or label in new}
             if not new and not old:
@@ -122,7 +126,7 @@ class VoiceFolder:
         if if_exists != "replace":
             return self._database.enrol(name, recordings, if_exists=if_exists, **limits)
         new = [dataclasses.replace(each, id=uuid.uuid4().hex) for each in recordings]
-        with self._changing():
+        with self._changing(name):
             if files := self._contents(name):
                 self._intend("replace", name, [str(each.id) for each in new], files)
             return self._database.enrol(name, new, if_exists="replace", **limits)
@@ -130,19 +134,25 @@ class VoiceFolder:
     def remove(self, name: str) -> Removal:
         """Removes a speaker from the database, and the files, which the answer names too.
 
+        If an earlier removal has left files, these are what is removed.
+
         Raises:
             UnknownSpeakerError: If nobody has the name.
             DatabaseError: If a file cannot be removed.
         """
-        with self._changing():
-            files = self._contents(name)
-            if files:
-                ids = [recording.id for recording in self._database.recordings(name)]
-                self._intend("delete", name, ids, files)
-            removal = self._database.remove(name)
+        removed = self._record.left_of(name)
+        with self._changing(name):
+            if removed and self._database.find(name) is None:
+                removal = Removal(0, 0, ())
+            else:
+                ids = [recording.id for recording in self._database.speaker(name).recordings]
+                if files := self._contents(name):
+                    self._intend("delete", name, ids, files)
+                removed += files
+                removal = self._database.remove(name)
         # Where the folder is on this machine is no client's business.
-        removed = [f"{self.folder.name}/{label}" for label in sorted(files)]
-        return dataclasses.replace(removal, files=(*removal.files, *removed))
+        paths = [f"{self.folder.name}/{label}" for label in sorted(set(removed))]
+        return dataclasses.replace(removal, files=(*removal.files, *paths))
 
     def remove_recording(self, name: str, recording_id: str) -> Speaker:
         """Removes a recording, and its file, if it has one.
@@ -152,7 +162,7 @@ class VoiceFolder:
             OnlyRecordingError: If it is the only one by now; its file stays.
             DatabaseError: If the file cannot be removed.
         """
-        with self._changing():
+        with self._changing(name):
             files = self._record.find(recording_id)
             if files and len(self._database.recordings(name)) > 1:
                 self._intend("delete", name, [recording_id], files)
@@ -166,7 +176,7 @@ class VoiceFolder:
             SpeakerExistsError: If others have the new name already.
             DatabaseError: If a file cannot be renamed.
         """
-        with self._changing():
+        with self._changing(name, new_name):
             found = self._files.find(name)
             if found is not None and self._files.find(new_name) not in (None, found):
                 raise SpeakerExistsError(f"there are files of {new_name}; choose another name")
@@ -189,24 +199,24 @@ class VoiceFolder:
                     if old != new:
                         (self.folder / old).rename(self.folder / new)
             except OSError as error:
-                raise DatabaseError(f"{found}: cannot be renamed ({error.strerror})") from error
+                raise FileBlockedError(f"{found}: cannot be renamed ({error.strerror})") from error
             # If somebody else has got the name meanwhile, these files must not become theirs.
             return self._database.rename(name, new_name)
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _changing(self, *names: str) -> Iterator[None]:
         """Lets one thread at a time change files and database, and settles what it intended.
 
         An error leaves both as they were, or both changed.
         """
         with self._lock:
-            self._settle_intent()
+            self._settle_intents(*names)
             try:
                 yield
             except Exception:
-                self._settle_intent()
+                self._settle_intents(*names)
                 raise
-            self._settle_intent()
+            self._settle_intents(*names)
 
     def _intend(
         self, action: str, name: str, ids: list[str], files: dict[str, Any], new_name: str = ""
@@ -223,16 +233,32 @@ class VoiceFolder:
         """
         intent = {"action": action, "name": name, "recordings": ids, "files": files}
         intent["new_name"] = new_name or name
-        self._record.write_intent(intent)
+        self._record.add_intent(intent)
 
-    def _settle_intent(self, *, is_start: bool = False) -> None:
+    def _settle_intents(self, *names: str, is_start: bool = False) -> set[str]:
+        """Settles what is noted; what fails waits, and only for `names` it is an error.
+
+        Returns:
+            Folded names of those whose files or recordings cannot be changed now.
+        """
+        stuck: set[str] = set()
+        for intent in self._record.read_intents():
+            theirs = {fold_name(intent["name"]), fold_name(intent["new_name"])}
+            try:
+                self._settle_intent(intent, is_start)
+            except DatabaseError as error:
+                if not theirs.isdisjoint(map(fold_name, names)):
+                    raise
+                stuck |= theirs
+                if is_start:
+                    self.rejected.append((intent["name"], str(error)))
+        return stuck
+
+    def _settle_intent(self, intent: dict[str, Any], is_start: bool) -> None:
         """Finishes what the database has done, and undoes what it has not.
 
         A deletion that a killed process did not come to is finished at the start.
         """
-        intent = self._record.read_intent()
-        if intent is None:
-            return
         action, name, new_name = intent["action"], intent["name"], intent["new_name"]
         if action == "delete" and is_start:
             self._remove(name, intent["recordings"])
@@ -242,7 +268,7 @@ class VoiceFolder:
             self._settle_names(intent, is_done and self._database.find(new_name) == new_name)
         elif is_done:
             self._discard(intent["files"])
-        self._record.write_intent(None)
+        self._record.remove_intent(intent)
 
     def _settle_names(self, intent: dict[str, Any], is_done: bool) -> None:
         """Gives files the names that their speaker has; none is lost to one that is in the way."""
@@ -254,7 +280,7 @@ class VoiceFolder:
                 if source.exists() and (not target.exists() or source.samefile(target)):
                     source.rename(target)
         except OSError as error:
-            raise DatabaseError(
+            raise FileBlockedError(
                 f"{error.filename}: cannot be renamed ({error.strerror})"
             ) from error
 
@@ -271,7 +297,7 @@ class VoiceFolder:
     def _discard(self, files: dict[str, list[int]]) -> None:
         """Removes files, unless they are others by now."""
         paths = {self.folder / label: stamp for label, stamp in files.items()}
-        self._files.discard([p for p, stamp in paths.items() if _stamp(p) in ([], stamp)])
+        self._files.discard([p for p, stamp in paths.items() if stamp_of(p) in ([], stamp)])
 
         def drop(taken: Taken) -> None:
             for entries in taken.values():
@@ -290,7 +316,7 @@ class VoiceFolder:
         tops = {p if p.parent == self.folder else p.parent for p in self._recordings(name)}
         folders = {top for top in tops if top.is_dir() and not top.is_symlink()}
         paths = [*(tops - folders), *(path for top in folders for path in top.rglob("*"))]
-        return {self._label(p): _stamp(p) for p in paths if p.is_symlink() or not p.is_dir()}
+        return {self._label(p): stamp_of(p) for p in paths if p.is_symlink() or not p.is_dir()}
 
     def read_recording(self, recording_id: str) -> bytes | None:
         """Returns the sound of a recording that has a file, as FLAC."""
@@ -367,12 +393,3 @@ class VoiceFolder:
     def _label(self, path: Path) -> str:
         """Returns a path as the record holds it."""
         return path.relative_to(self.folder).as_posix()
-
-
-def _stamp(path: Path) -> list[int]:
-    """Returns what changes when a file is written; nothing where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]

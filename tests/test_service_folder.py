@@ -538,7 +538,7 @@ def test_a_renaming_that_fails_in_the_middle_is_undone(
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", refuse)
             answer = client.patch("/v1/speakers/Ann", json={"name": "Anna"})
-            check_problem(answer, 503, "database")
+            check_problem(answer, 503, "files")
         assert names(client) == {"Ann": 3, "李雷": 1} and visible(folder) == before
         assert client.patch("/v1/speakers/Ann", json={"name": "Anna"}).status_code == 200
         assert names(client) == {"Anna": 3, "李雷": 1}

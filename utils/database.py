@@ -20,7 +20,7 @@ import numpy as np
 
 from utils.audio import FloatArray, write_wav
 from utils.embedding_cache import CACHE_NAME, EmbeddingCache, file_stamp
-from utils.errors import AudioError, DatabaseError
+from utils.errors import AudioError, DatabaseError, FileBlockedError
 from utils.speaker_names import AUDIO_SUFFIXES, MAX_NAME_BYTES, clean_name, fold_name
 from utils.voiceprints import Encoder, Voiceprints
 
@@ -363,7 +363,7 @@ class VoiceprintDatabase:
                     entry.unlink(missing_ok=True)
                 removed.append(entry)
         except OSError as error:
-            raise DatabaseError(
+            raise FileBlockedError(
                 f"{error.filename}: cannot be removed ({error.strerror})"
             ) from error
         return removed

@@ -56,6 +56,10 @@ class TooManyRecordingsError(DatabaseError):
     """A speaker would have more recordings than are allowed."""
 
 
+class FileBlockedError(DatabaseError):
+    """A file of a speaker cannot be removed or renamed."""
+
+
 class MicrophoneError(VoiceprintError):
     """No recording can be made: PyAudio or an input device is absent or refuses."""
 
