@@ -102,13 +102,15 @@ class VoiceFolder:
             taken[name] |= {k: [*stamps[k], uuid.uuid4().hex, PENDING] for k in new}
         if stale:
             self._record.write(taken)
+        changed = {name for name in fresh if fresh[name]}
         for name, entries in stale.items():
             self._enrol(name, fresh.get(name, {}), taken[name], entries)
-            self._remove(name, [entry[2] for entry in entries])
+            if self._remove(name, [entry[2] for entry in entries]):
+                changed.add(name)
             for label in [label for label, entry in taken[name].items() if entry in entries]:
                 del taken[name][label]
         self._record.write(taken)
-        return sorted(stale)
+        return sorted(changed)
 
     def enrol(
         self,
@@ -380,8 +382,9 @@ class VoiceFolder:
                     self.rejected.append((str(files[label]), reason))
                     del entries[label]
 
-    def _remove(self, name: str, ids: list[str]) -> None:
-        """Removes recordings from the database, and with the last one the speaker."""
+    def _remove(self, name: str, ids: list[str]) -> bool:
+        """Removes recordings, with the last one the speaker; tells whether there were any."""
+        is_changed = False
         for recording_id in ids:
             with contextlib.suppress(UnknownSpeakerError):
                 speaker = self._database.speaker(name)
@@ -389,6 +392,8 @@ class VoiceFolder:
                     self._database.remove(name)
                 else:
                     self._database.remove_recording(name, recording_id)
+                is_changed = True
+        return is_changed
 
     def _label(self, path: Path) -> str:
         """Returns a path as the record holds it."""

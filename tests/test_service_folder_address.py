@@ -60,7 +60,7 @@ def test_relative_and_absolute_are_one_database_to_and_fro(root: Path) -> None:
     (root / "audio_db" / "Eve.wav").unlink()
     _, recordings = start(root / "v.sqlite3", encoder)
     assert set(recordings) == {"Anna", "Ben"}
-    assert start("v.sqlite3", encoder)[1] == recordings
+    assert start("v.sqlite3", encoder) == ([], recordings)
 
 
 def test_database_and_folder_are_moved_together(root: Path, tmp_path: Path) -> None:
