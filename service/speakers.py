@@ -18,7 +18,7 @@ from service.schemas import (
     quality_document,
 )
 from service.voices import Voice, name_fields
-from utils.errors import UnknownSpeakerError
+from utils.errors import FileBlockedError, UnknownSpeakerError
 from utils.sql_records import IfExists, Speaker
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
@@ -193,6 +193,11 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
         removal = await service.call((service.folder or service.database).remove, name)
     except UnknownSpeakerError as error:
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
+    except FileBlockedError:
+        if found is not None and await service.call(service.database.find, name) is None:
+            service.lockout.forget(name)
+            await service.note(request, "delete", name, "deleted; files wait")
+        raise
     service.lockout.forget(name)
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {

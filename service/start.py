@@ -112,6 +112,7 @@ def _serve(
 ) -> int:
     """Serves on a port that is taken."""
     from service.application import make_app
+    from service.folder_record import printable
     from service.logs import configure_logs
     from service.server import run_server
     from service.voice_folder import VoiceFolder
@@ -132,7 +133,7 @@ def _serve(
         for name in folder.take_over():
             print(f"Took {name} over from {args.audio_db}.", flush=True)
     for path, reason in [*database.rejected, *(folder.rejected if folder else [])]:
-        print(f"warning: {path} is left out: {reason}", flush=True)
+        print(printable(f"warning: {path} is left out: {reason}"), flush=True)
     app = make_app(settings, encoder, database, folder)
     num_speakers = database.count()
 

@@ -14,7 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.folder_record import PENDING, FolderRecord, Taken, spellings, stamp_of
+from service.folder_record import (
+    OLD_LABEL,
+    PENDING,
+    FolderRecord,
+    printable,
+    spellings,
+    stamp_of,
+)
 from utils.audio import SAMPLE_RATE, load_audio
 from utils.database import VoiceprintDatabase
 from utils.errors import (
@@ -29,9 +36,6 @@ from utils.speaker_names import fold_name
 from utils.speech import speech_seconds
 from utils.sql_database import SqlVoiceprintDatabase
 from utils.sql_records import IfExists, NewRecording, Removal, Speaker
-
-OLD_LABEL = "//{}"
-"""In the place of a file: a recording, by its id, whose file is gone or has changed since."""
 
 
 class VoiceFolder:
@@ -74,7 +78,7 @@ class VoiceFolder:
         Raises:
             DatabaseError: If the folder or the database fails.
         """
-        self.rejected = []
+        self.rejected = self._record.defects()
         self._files.remove_leftovers()
         self._record.adopt(self._database.recording_owners)
         stuck = self._settle_intents(is_start=True)
@@ -129,7 +133,9 @@ class VoiceFolder:
             return self._database.enrol(name, recordings, if_exists=if_exists, **limits)
         new = [dataclasses.replace(each, id=uuid.uuid4().hex) for each in recordings]
         with self._changing(name):
-            if files := self._contents(name):
+            # Files that only the scripts know so far wait for the next start.
+            is_known = self._database.find(name) is not None
+            if is_known and (files := self._contents(name)):
                 self._intend("replace", name, [str(each.id) for each in new], files)
             return self._database.enrol(name, new, if_exists="replace", **limits)
 
@@ -143,7 +149,7 @@ class VoiceFolder:
             DatabaseError: If a file cannot be removed.
         """
         removed = self._record.left_of(name)
-        with self._changing(name):
+        with self._changing(name, is_removal=True):
             if removed and self._database.find(name) is None:
                 removal = Removal(0, 0, ())
             else:
@@ -153,7 +159,7 @@ class VoiceFolder:
                 removed += files
                 removal = self._database.remove(name)
         # Where the folder is on this machine is no client's business.
-        paths = [f"{self.folder.name}/{label}" for label in sorted(set(removed))]
+        paths = [printable(f"{self.folder.name}/{label}") for label in sorted(set(removed))]
         return dataclasses.replace(removal, files=(*removal.files, *paths))
 
     def remove_recording(self, name: str, recording_id: str) -> Speaker:
@@ -206,13 +212,19 @@ class VoiceFolder:
             return self._database.rename(name, new_name)
 
     @contextlib.contextmanager
-    def _changing(self, *names: str) -> Iterator[None]:
+    def _changing(self, *names: str, is_removal: bool = False) -> Iterator[None]:
         """Lets one thread at a time change files and database, and settles what it intended.
 
-        An error leaves both as they were, or both changed.
+        An error leaves both as they were, or both changed. A removal does not wait for files of an
+        earlier one: the voice itself must go.
         """
         with self._lock:
-            self._settle_intents(*names)
+            try:
+                self._settle_intents(*names)
+            except FileBlockedError:
+                waiting = {intent["action"] for intent in self._record.read_intents()}
+                if not is_removal or "rename" in waiting:
+                    raise
             try:
                 yield
             except Exception:
@@ -286,27 +298,15 @@ class VoiceFolder:
                 f"{error.filename}: cannot be renamed ({error.strerror})"
             ) from error
 
-        def move(taken: Taken) -> None:
-            moved = [taken.pop(spelling) for spelling in spellings(taken, name)]
-            for label, entry in [item for entries in moved for item in entries.items()]:
-                top, slash, rest = label.partition("/")
-                top = moves.get(top, f"{new_name}{'' if slash else Path(label).suffix}")
-                taken.setdefault(new_name, {})[f"{top}{slash}{rest}"] = entry
-
         if is_done:
-            self._record.change(move)
+            self._record.rename(name, new_name, moves)
 
     def _discard(self, files: dict[str, list[int]]) -> None:
         """Removes files, unless they are others by now."""
         paths = {self.folder / label: stamp for label, stamp in files.items()}
-        self._files.discard([p for p, stamp in paths.items() if stamp_of(p) in ([], stamp)])
-
-        def drop(taken: Taken) -> None:
-            for entries in taken.values():
-                for label in entries.keys() & files.keys():
-                    del entries[label]
-
-        self._record.change(drop)
+        same = [path for path, stamp in paths.items() if stamp_of(path) in ([], stamp)]
+        self._files.discard([path for path in same if path.is_symlink() or not path.is_dir()])
+        self._record.drop(files)
 
     def _recordings(self, name: str) -> list[Path]:
         """Returns a speaker's recordings, those of other spellings of the name too."""

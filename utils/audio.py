@@ -183,7 +183,7 @@ def _open(path: str | Path) -> Any:
     if path.stat().st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes), expected audio; record it again")
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(_native(path))
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
         # TypeError: a file named .raw, whose rate and format soundfile wants to be told.
         if path.suffix.lower() in FFMPEG_SUFFIXES:
@@ -193,6 +193,15 @@ def _open(path: str | Path) -> Any:
             f"{path}: not audio that can be read ({_reason(error)}); expected wav, flac, mp3, "
             "ogg, opus or another format of libsndfile; convert it or check that it is complete"
         ) from error
+
+
+def _native(path: Path) -> str | bytes:
+    """Returns a name as soundfile takes it: as text if it is UTF-8, which names need not be."""
+    try:
+        str(path).encode()
+        return str(path)
+    except UnicodeEncodeError:
+        return os.fsencode(path)
 
 
 def _decode_with_ffmpeg(path: Path) -> Any:

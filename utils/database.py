@@ -212,10 +212,10 @@ class VoiceprintDatabase:
         Raises:
             DatabaseError: If a file cannot be removed.
         """
+        tops = {self.folder / path.relative_to(self.folder).parts[0] for path in recordings}
         # The cache goes first: no voiceprint outlives its owner's recordings.
         self.forget_embeddings(recordings)
         self._remove(list(recordings))
-        tops = {self.folder / path.relative_to(self.folder).parts[0] for path in recordings}
         folders = [path for top in tops for path in (top, *top.rglob("*")) if path.is_dir()]
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError):  # not empty: something else is in it
