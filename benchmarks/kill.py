@@ -80,7 +80,7 @@ def read_speakers(port: int) -> tuple[set[str], int]:
         num_broken += sum(len(speaker["recordings"]) != 1 for speaker in page)
     with urlopen(f"{address}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    # What cannot be read is counted at the first question, which `identify_all` has asked.
+    # What cannot be read was counted when the service read all speakers, at its start.
     damaged = next(line for line in lines if line.startswith("voiceprint_damaged_speakers "))
     return names, num_broken + round(float(damaged.split()[1]))
 

@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py
     python benchmarks/run_all.py --only comparison embedding --peers peers/bin/python
-    python benchmarks/run_all.py --full    # with 100,000 embeddings and 10,000 files: half an hour
+    python benchmarks/run_all.py --full    # with the long parts, a million speakers: an hour
 
 Each benchmark is a process of its own, one after the other. Its figures go between the comments
 `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` of docs/results.md, with date, machine, versions
