@@ -24,7 +24,8 @@ from utils.audio.spectrogram import (
 )
 from utils.errors import ModelError
 from utils.files import atomic_path
-from utils.model.archive import load_network, model_id, read_model_metadata
+from utils.model.archive import load_network
+from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 
 OPSET = 17
@@ -73,18 +74,22 @@ def write_onnx(
     import onnx
 
     network = load_network(model_path)
-    metadata = {
-        key: value for key, value in read_model_metadata(model_path).items() if key not in LEFT_OUT
-    }
+    header = read_header(model_path)
     graph = _Graph(half_precision)
     graph.add_network(network, str(model_path))
-    model = graph.to_model(int(metadata["embedding_size"]))
+    model = graph.to_model(header.embedding_size)
     entry = model.metadata_props.add()
     entry.key = METADATA_NAME
-    entry.value = json.dumps({**metadata, "model_id": model_id(model_path)}, ensure_ascii=False)
+    entry.value = json.dumps(exported_metadata(header), ensure_ascii=False)
     onnx.checker.check_model(model)
     with atomic_path(output_path) as temporary:
         temporary.write_bytes(model.SerializeToString())
+
+
+def exported_metadata(header: ModelHeader) -> dict[str, Any]:
+    """Returns what an exported file says of itself: its model's metadata and identity."""
+    kept = {key: value for key, value in header.metadata.items() if key not in LEFT_OUT}
+    return {**kept, "model_id": header.model_id}
 
 
 class _Graph:

@@ -16,9 +16,10 @@ import numpy as np
 
 from utils.audio.spectrogram import CROP_SAMPLES, EPSILON, HOP_LENGTH, N_FFT, padded_window
 from utils.errors import ModelError
-from utils.export.onnx import LEFT_OUT, OUTPUT_NAME
-from utils.model.archive import load_network, model_id, read_model_metadata
+from utils.export.onnx import OUTPUT_NAME, exported_metadata
+from utils.model.archive import load_network
 from utils.model.backend import stderr_closed
+from utils.model.header import read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 
 EXACT_WEIGHTS = {"CONV_2D": 2**14, "FULLY_CONNECTED": 2**16}
@@ -187,7 +188,5 @@ def _spectrogram(waveform: Any) -> Any:
 
 def _metadata(model_path: str | Path) -> str:
     """Returns what the exported file says of itself, as JSON."""
-    metadata = read_model_metadata(model_path)
-    kept = {key: value for key, value in metadata.items() if key not in LEFT_OUT}
-    text = {**kept, "model_id": model_id(model_path)}
-    return json.dumps(text, ensure_ascii=False, indent=1)
+    metadata = exported_metadata(read_header(model_path))
+    return json.dumps(metadata, ensure_ascii=False, indent=1)

@@ -8,7 +8,7 @@ from keras import ops
 from utils.crops.batches import INT16_SCALE, VIEW_MARGIN_FRAMES
 from utils.resnet import Spectrogram
 from utils.training.losses import CLASSIFICATION_LOSSES, teacher_contrast, teacher_distance
-from utils.training.options import LossSettings
+from utils.training.settings import LossSettings
 from utils.training.views import cut_views
 
 

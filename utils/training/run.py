@@ -18,15 +18,10 @@ from utils.corpus.lists import Utterance, check_labels, num_classes
 from utils.crops.batches import batch_arrays
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
-from utils.model.archive import (
-    CALIBRATION_KEYS,
-    load_network,
-    read_model_metadata,
-    read_training_state,
-    write_model,
-)
+from utils.model.archive import load_network, read_training_state, write_model
+from utils.model.header import CALIBRATION_KEYS, read_header
 from utils.reader import TrainingReader
-from utils.training.options import TrainingSettings
+from utils.training.settings import TrainingSettings
 from utils.training.validation import Validation
 
 CHUNK_STEPS = 200
@@ -186,7 +181,7 @@ class Training:
             variable.assign(value)
         for name, value in json.loads(str(state["progress"])).items():
             setattr(self.progress, name, value)
-        metadata = read_model_metadata(path)
+        metadata = read_header(path).metadata
         self._calibration = {key: metadata[key] for key in CALIBRATION_KEYS if key in metadata}
         self.last_checkpoint = Path(path)
 
@@ -389,5 +384,5 @@ def describe_checkpoint(path: str) -> str:
     Raises:
         ModelError: If it is no model of this toolkit.
     """
-    progress = read_model_metadata(path).get("progress", {})
+    progress = read_header(path).metadata.get("progress", {})
     return f"{path}: epoch {progress.get('epoch', 0)}, step {progress.get('step', 0)}"
