@@ -43,10 +43,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--trials_root needs --trials")
     if args.trials and args.include_self_pairs:
         parser.error("--include_self_pairs goes with the pairs of a list, not with --trials")
-    header = read_header(args.model_path)
-    args.model_path = header.path
-    print_arguments(args, ["trials" if args.trials else "list_path", "model_path"], parser)
-
     # Mistakes in the list are told before the model is loaded, which takes seconds.
     trials, labels = [], {}
     if args.trials:
@@ -57,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         paths = list(labels)
     if args.report_dir:
         evaluation.make_folder(args.report_dir)
+    header = read_header(args.model_path)
+    args.model_path = header.path
+    print_arguments(args, ["trials" if args.trials else "list_path", "model_path"], parser)
 
     from utils.model.encoder import SpeakerEncoder
 

@@ -1,6 +1,6 @@
-"""Fields of settings that options of a script fill: declared where the settings are, without argparse.
+"""Fields of settings that the options of a script fill, declared without argparse.
 
-`utils.training.options` makes the options of them.
+`utils.training.options` makes options of them.
 """
 
 from dataclasses import field
