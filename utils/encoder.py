@@ -21,8 +21,9 @@ from utils.model_file import (
     read_calibration,
     read_model_metadata,
 )
+from utils.networks.features import FEATURE_FUNCTIONS
 from utils.onnx_model import load_onnx_network
-from utils.spectrogram import CROP_SAMPLES, extend, spectrogram
+from utils.spectrogram import CROP_SAMPLES, extend
 from utils.speech import Activity, remove_silence
 
 __all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_calibration"]
@@ -231,18 +232,20 @@ def _load_network(model_path: str | Path, num_threads: int) -> Network:
     if is_onnx(model_path):
         network: Network = load_onnx_network(model_path, num_threads)
         return network
-    embed_spectrograms = _compile(load_network(model_path), num_threads)
+    loaded = load_network(model_path)
+    compute_features = FEATURE_FUNCTIONS[loaded.inputs[0].name]
+    embed_features = _compile(loaded, num_threads)
 
     def embed(window: FloatArray) -> FloatArray:
         # Less than a training crop is repeated to fill one; an .onnx file does so itself.
-        features = spectrogram(extend(window, max(len(window), CROP_SAMPLES)))
-        return np.asarray(embed_spectrograms(features[None, :, :, None])[0])
+        features = compute_features(extend(window, max(len(window), CROP_SAMPLES)))
+        return np.asarray(embed_features(features[None, :, :, None])[0])
 
     return embed
 
 
 def _compile(network: Any, num_threads: int) -> Any:
-    """Returns a function from spectrograms, `(batch, 257, num_frames, 1)`, to embeddings."""
+    """Returns a function from features, `(batch, num_bins, num_frames, 1)`, to embeddings."""
     import keras
 
     embedder = keras.Model(network.inputs, network.outputs[1])

@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.audio import SAMPLE_RATE
 from utils.calibration import Calibration
 from utils.devices import start_backend
 from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.onnx_model import METADATA_NAME, read_onnx_metadata
-from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
+from utils.networks.features import FEATURES, front_end_name
 
 STATE_NAME = "training_state.npz"
 WEIGHTS_NAME = "model.weights.h5"
@@ -47,14 +46,6 @@ NEW_KEYS: dict[str, Any] = {
     "renorm_momentum": 0.99,
 }
 """Settings of layers that Keras 3.12 doesn't know, with the values that change nothing."""
-
-FEATURES = {
-    "sample_rate": SAMPLE_RATE,
-    "n_fft": N_FFT,
-    "win_length": WIN_LENGTH,
-    "hop_length": HOP_LENGTH,
-    "epsilon": EPSILON,
-}
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError)
 """What reading a zip archive with wrong bytes may raise."""
@@ -81,10 +72,10 @@ def read_model_metadata(path: str | Path) -> dict[str, Any]:
             f"{path}: its {METADATA_NAME} lacks embedding_size, expected a model of this toolkit; "
             "use one that train.py wrote"
         )
-    if metadata.get("features") != FEATURES:
+    if front_end_name(metadata.get("features")) is None:
         raise ModelError(
-            f"{path}: made for the features {metadata.get('features')}, expected {FEATURES}; "
-            "train it again with this version"
+            f"{path}: made for the features {metadata.get('features')}, expected one of "
+            f"{list(FEATURES.values())}; train it again with this version"
         )
     return metadata
 
@@ -190,7 +181,7 @@ def load_network(path: str | Path) -> Any:
     start_backend()
     import keras
 
-    import utils.resnet  # noqa: F401  registers the layers
+    import utils.networks.catalogue  # noqa: F401  registers the layers
 
     try:
         return keras.saving.load_model(path, compile=False)
@@ -250,7 +241,8 @@ def write_model(
         if half_precision:
             _halve_weights(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(METADATA_NAME, _to_json(metadata))
+            features = FEATURES[network.inputs[0].name]
+            archive.writestr(METADATA_NAME, _to_json({**metadata, "features": features}))
             if state is not None:
                 buffer = io.BytesIO()
                 np.savez(buffer, allow_pickle=False, **dict(state))
@@ -269,14 +261,13 @@ def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
 
 
 def _to_json(metadata: Mapping[str, Any]) -> str:
-    """Returns the metadata as JSON text, with format, features and versions filled in."""
+    """Returns the metadata as JSON text, with format and versions filled in."""
     import keras
 
     filled = {
         "versions": {"keras": keras.__version__, "python": platform.python_version()},
         **metadata,
         "format": FORMAT,
-        "features": FEATURES,
     }
     return json.dumps(filled, ensure_ascii=False, indent=1)
 

@@ -19,6 +19,9 @@ from utils.batches import ReaderSettings
 DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2}
 """The losses of `utils.losses.CLASSIFICATION_LOSSES`, with their papers' margins."""
 
+NETWORK_NAMES = ("resnet34", "campplus")
+"""The networks of `utils.networks.catalogue.NETWORKS`."""
+
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 SEED_OPTIONS = (
@@ -61,6 +64,8 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     warmup_steps: int = 500
     precision: str = "float32"
+    network: str = "resnet34"
+    keep_statistics: bool = False
     widths: tuple[int, ...] = (32, 64, 128, 256)
     num_blocks: tuple[int, ...] = (3, 4, 6, 3)
     embedding_size: int = 192
@@ -129,9 +134,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
     network = parser.add_argument_group("the network")
-    network.add_argument("--widths", type=positive_int, nargs=4, default=[32, 64, 128, 256])
-    network.add_argument("--num_blocks", type=positive_int, nargs=4, default=[3, 4, 6, 3])
+    network.add_argument("--network", choices=NETWORK_NAMES, default="resnet34")
+    network.add_argument(
+        "--widths", type=positive_int, nargs=4, default=[32, 64, 128, 256], help="of resnet34"
+    )
+    network.add_argument(
+        "--num_blocks", type=positive_int, nargs=4, default=[3, 4, 6, 3], help="of resnet34"
+    )
     network.add_argument("--embedding_size", type=positive_int, default=192)
+    network.add_argument(
+        "--keep_statistics",
+        action="store_true",
+        help="batch normalisation keeps the means and variances of --init",
+    )
 
     losses = parser.add_argument_group("the losses")
     losses.add_argument("--loss", choices=sorted(DEFAULT_MARGINS), default="aam_softmax")
@@ -242,6 +257,8 @@ def to_settings(args: argparse.Namespace) -> TrainingSettings:
         weight_decay=args.weight_decay,
         warmup_steps=args.warmup_steps,
         precision=args.precision,
+        network=args.network,
+        keep_statistics=args.keep_statistics,
         widths=tuple(args.widths),
         num_blocks=tuple(args.num_blocks),
         embedding_size=args.embedding_size,

@@ -40,6 +40,27 @@ EMBEDDING_SIZE = 192
 
 
 @keras.saving.register_keras_serializable("voiceprint")
+class FrequenciesToChannels(layers.Layer):
+    """Makes channels of the frequencies, so that what follows goes over time alone.
+
+    Input shape: `(batch, frequencies, num_frames, channels)`.
+
+    Output shape: `(batch, 1, num_frames, frequencies * channels)`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        _, frequencies, _, channels = inputs.shape
+        frames = ops.transpose(inputs, [0, 2, 1, 3])
+        num_frames = ops.shape(inputs)[2]
+        return ops.reshape(frames, [-1, 1, num_frames, frequencies * channels])
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        batch, frequencies, num_frames, channels = input_shape
+        assert frequencies is not None and channels is not None
+        return (batch, 1, num_frames, frequencies * channels)
+
+
+@keras.saving.register_keras_serializable("voiceprint")
 class SegmentMeans(layers.Layer):
     """Context of each segment: its mean plus that of the whole utterance (equations 2 to 4).
 
@@ -176,9 +197,7 @@ def _front(x: Any, width: int) -> Any:
         x = _residual_block(x, width, 2, f"front{stage}_block1")
         x = _residual_block(x, width, 1, f"front{stage}_block2")
     x = layers.ReLU(name="front_last_relu")(_convolution(x, width, 3, 2, "front_last"))
-    _, bins, _, channels = x.shape
-    x = layers.Permute((2, 1, 3), name="front_permute")(x)
-    return layers.Reshape((1, -1, bins * channels), name="front_reshape")(x)
+    return FrequenciesToChannels(name="front_channels")(x)
 
 
 def _residual_block(x: Any, width: int, stride: int, name: str) -> Any:

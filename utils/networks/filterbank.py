@@ -1,18 +1,15 @@
-"""Kaldi's log mel filter bank as a front end: 80 bins, their mean over time subtracted.
+"""Kaldi's log mel filter bank: 80 bins, their mean over time subtracted.
 
-Everything before the power spectrum is linear in the samples of a frame, so one convolution does
-it: mean removed, pre-emphasis, Povey's window and the Fourier transform, in this order.
+Everything before the power spectrum is linear in the samples of a frame, so one matrix does it:
+mean removed, pre-emphasis, Povey's window and the Fourier transform, in this order.
 
 Source: Kaldi, feat/feature-window.cc, feat/feature-fbank.cc and feat/mel-computations.cc.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers, ops
 
 from utils.audio import SAMPLE_RATE, FloatArray
 
@@ -74,46 +71,32 @@ def mel_filters() -> FloatArray:
     return np.asarray(triangles, np.float32)
 
 
+def filterbank(waveform: FloatArray) -> FloatArray:
+    """Returns the network's input for a waveform of any length.
+
+    Args:
+        waveform: Shape `(num_samples,)`, 16 kHz, in [-1, 1].
+
+    Returns:
+        Natural logarithms of the energies less their mean over time, shape `(80, num_frames)`.
+
+    Raises:
+        ValueError: If `waveform` is not one-dimensional or shorter than a frame.
+    """
+    waveform = np.asarray(waveform, dtype=np.float32)
+    if waveform.ndim != 1 or len(waveform) < FRAME_LENGTH:
+        raise ValueError(
+            f"expected at least {FRAME_LENGTH} samples in one dimension, received shape "
+            f"{waveform.shape}"
+        )
+    frames = np.lib.stride_tricks.sliding_window_view(waveform, FRAME_LENGTH)[::FRAME_SHIFT]
+    square = np.square(frames @ frame_basis())
+    energies = (square[:, :NUM_FFT_BINS] + square[:, NUM_FFT_BINS:]) @ mel_filters()
+    levels = np.log(np.maximum(energies, LOG_FLOOR))
+    centred: FloatArray = (levels - levels.mean(axis=0)).T
+    return centred
+
+
 def _mel(hertz: Any) -> Any:
     """Returns the mel value of frequencies in Hz."""
     return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
-
-
-@keras.saving.register_keras_serializable("voiceprint")
-class FilterBank(layers.Layer):
-    """Log mel energies less their mean over time.
-
-    Call arguments:
-        waveforms: float32 in [-1, 1], 16 kHz, at least one frame of 400 samples.
-
-    Input shape: `(batch, num_samples)`.
-
-    Output shape: `(batch, 80, 1 + (num_samples - 400) // 160, 1)`, natural logarithm, float32.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "float32", **kwargs})
-
-    def call(self, waveforms: Any) -> Any:
-        return self.normalize(self.magnitude(waveforms))
-
-    def magnitude(self, waveforms: Any) -> Any:
-        """Returns the magnitude spectrum of each frame, shape `(batch, num_frames, 257)`."""
-        kernel = ops.convert_to_tensor(frame_basis()[:, None, :])
-        transform = ops.conv(
-            ops.expand_dims(waveforms, -1), kernel, FRAME_SHIFT, "valid", "channels_last"
-        )
-        square = ops.square(transform)
-        return ops.sqrt(square[..., :NUM_FFT_BINS] + square[..., NUM_FFT_BINS:])
-
-    def normalize(self, magnitudes: Any) -> Any:
-        """Returns the network's input `(batch, 80, num_frames, 1)` for such magnitudes."""
-        energies = ops.matmul(ops.square(magnitudes), ops.convert_to_tensor(mel_filters()))
-        levels = ops.log(ops.maximum(energies, LOG_FLOOR))
-        levels = levels - ops.mean(levels, axis=1, keepdims=True)
-        return ops.expand_dims(ops.transpose(levels, [0, 2, 1]), -1)
-
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        samples = input_shape[1]
-        frames = None if samples is None else num_filterbank_frames(samples)
-        return (input_shape[0], NUM_MEL_BINS, frames, 1)
