@@ -14,9 +14,10 @@ import numpy as np
 from utils.audio import FloatArray
 from utils.devices import stderr_closed
 from utils.model_file import load_network
+from utils.networks.features import FEATURE_FUNCTIONS
 from utils.onnx_graph import OUTPUT_NAME
 from utils.onnx_model import INPUT_NAME
-from utils.spectrogram import CROP_SAMPLES, extend, spectrogram
+from utils.spectrogram import CROP_SAMPLES, extend
 
 Embed = Callable[[FloatArray], FloatArray]
 
@@ -24,7 +25,7 @@ Embed = Callable[[FloatArray], FloatArray]
 def load_keras(path: str | Path, num_threads: int) -> Embed:
     """Returns the original, which the other formats are compared with.
 
-    Its features are those of `utils.spectrogram`, computed with NumPy outside of the network.
+    Its features are computed with NumPy outside of the network.
 
     Raises:
         ModelError: If the file is no model of this toolkit.
@@ -32,6 +33,7 @@ def load_keras(path: str | Path, num_threads: int) -> Embed:
     network = load_network(path)
     import keras
 
+    compute_features = FEATURE_FUNCTIONS[network.inputs[0].name]
     embedder = keras.Model(network.inputs, network.outputs[1])
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -45,7 +47,7 @@ def load_keras(path: str | Path, num_threads: int) -> Embed:
             return embedder([features], training=False)
 
     def embed(waveform: FloatArray) -> FloatArray:
-        features = spectrogram(extend(waveform, max(len(waveform), CROP_SAMPLES)))
+        features = compute_features(extend(waveform, max(len(waveform), CROP_SAMPLES)))
         (embedding,) = call(features[None, :, :, None])
         return np.asarray(keras.ops.convert_to_numpy(embedding))
 

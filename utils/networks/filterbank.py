@@ -40,6 +40,11 @@ def num_filterbank_frames(num_samples: int) -> int:
     return max(0, 1 + (num_samples - FRAME_LENGTH) // FRAME_SHIFT)
 
 
+def povey_window() -> FloatArray:
+    """Returns Kaldi's window, shape `(400,)`: a Hann window, raised to the power 0.85."""
+    return np.asarray(np.hanning(FRAME_LENGTH) ** 0.85, np.float32)
+
+
 @lru_cache(maxsize=1)
 def frame_basis() -> FloatArray:
     """Returns the linear map from a frame to its Fourier transform.
@@ -51,8 +56,8 @@ def frame_basis() -> FloatArray:
     frames = identity - 1.0 / FRAME_LENGTH  # the frame's mean is removed first
     # The first sample has no predecessor: Kaldi takes itself.
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    window = np.hanning(FRAME_LENGTH) ** 0.85  # Povey's
-    transform = np.fft.rfft((frames - PRE_EMPHASIS * before) * window, FFT_LENGTH)
+    windowed = (frames - PRE_EMPHASIS * before) * povey_window()
+    transform = np.fft.rfft(windowed, FFT_LENGTH)
     return np.concatenate([transform.real, transform.imag], axis=1).astype(np.float32)
 
 
