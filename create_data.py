@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from utils.arguments import make_parser, non_negative_float, positive_int, print_arguments
-from utils.datasets import Settings, Summary, create_lists, parse_dataset
+from utils.corpus.layouts import LAYOUTS
+from utils.corpus.listing import Settings, Summary, create_lists, parse_dataset
 from utils.errors import run_script
-from utils.layouts import LAYOUTS
 
 
 def speaker_level(text: str) -> int:

@@ -11,13 +11,13 @@ import argparse
 
 from tqdm import tqdm
 
-from utils import evaluation
 from utils.arguments import make_parser, positive_int, print_arguments
-from utils.data_list import read_data_list, read_trial_list
-from utils.embedding_store import EmbeddingStore
+from utils.corpus.lists import read_data_list, read_trial_list
 from utils.errors import run_script
-from utils.model_file import default_model_path
-from utils.scoring import SWEEP_STEPS, sweep_accuracy
+from utils.model.archive import default_model_path
+from utils.verification import evaluation
+from utils.verification.embedding_store import EmbeddingStore
+from utils.verification.scoring import SWEEP_STEPS, sweep_accuracy
 
 
 def make_options() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.report_dir:
         evaluation.make_folder(args.report_dir)
 
-    from utils.encoder import SpeakerEncoder
+    from utils.model.encoder import SpeakerEncoder
 
     encoder = SpeakerEncoder(args.model_path, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n")

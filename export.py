@@ -11,8 +11,7 @@ import argparse
 
 from utils.arguments import make_parser, positive_int, print_arguments
 from utils.errors import run_script
-from utils.evaluation import make_folder
-from utils.export_formats import (
+from utils.export.formats import (
     DEFAULT_FORMATS,
     FORMATS,
     Comparison,
@@ -20,6 +19,7 @@ from utils.export_formats import (
     describe,
     find_recordings,
 )
+from utils.verification.evaluation import make_folder
 
 
 def make_options() -> argparse.ArgumentParser:

@@ -12,13 +12,14 @@ import json
 import time
 
 from utils.arguments import make_parser, positive_int, print_arguments, score
-from utils.audio import FloatArray, load_audio
-from utils.calibration import describe_probability
-from utils.data_list import read_pair_list
-from utils.encoder import SpeakerEncoder, read_calibration
+from utils.arrays import FloatArray
+from utils.audio.activity import speech_seconds
+from utils.audio.decode import load_audio
+from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
-from utils.model_file import default_model_path
-from utils.speech import speech_seconds
+from utils.model.archive import default_model_path
+from utils.model.encoder import SpeakerEncoder, read_calibration
+from utils.verification.calibration import describe_probability
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -46,7 +47,7 @@ def infer(encoder: SpeakerEncoder, waveform: FloatArray, path: str) -> FloatArra
 
 def contrast_list(args: argparse.Namespace) -> int:
     """Compares the pairs of a list and writes their scores."""
-    from utils.contrast import contrast_pairs
+    from utils.verification.contrast import contrast_pairs
 
     print_arguments(args, ["trials", "model_path", "threshold", "scores"])
     pairs = read_pair_list(args.trials, args.trials_root)

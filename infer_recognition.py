@@ -9,13 +9,14 @@ python infer_recognition.py --list              --delete 夜雨飘零 removes a 
 import argparse
 from functools import partial
 
-from utils import menu
 from utils.arguments import make_parser, positive_int, print_arguments, score
-from utils.audio import FloatArray, load_audio
-from utils.database import Voiceprints, choose_target, clean_name, open_database
-from utils.encoder import SpeakerEncoder, read_calibration
+from utils.arrays import FloatArray
+from utils.audio.decode import load_audio
 from utils.errors import run_script
-from utils.model_file import default_model_path
+from utils.model.archive import default_model_path
+from utils.model.encoder import SpeakerEncoder, read_calibration
+from voices import menu
+from voices.folder import Voiceprints, choose_target, clean_name, open_database
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

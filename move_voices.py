@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.arguments import make_parser, positive_int
-from utils.database import DATABASE_VARIABLE, VoiceprintDatabase, open_database, public_name
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
-from utils.model_file import default_model_path
+from utils.model.archive import default_model_path
+from voices.folder import DATABASE_VARIABLE, VoiceprintDatabase, open_database, public_name
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -52,18 +52,18 @@ def main(argv: list[str] | None = None) -> int:
     move: Any
     if "://" in args.source:
         database: Any = open_database(args.source, create=False)
-        from utils.voice_move import move_out
+        from voices.move import move_out
 
         folder = VoiceprintDatabase(args.destination)
         move = move_out(database, folder, delete_source=args.delete_source)
     else:
         # Before a database is made for what isn't there.
         require_folder(args.source)
-        from utils.encoder import SpeakerEncoder
+        from utils.model.encoder import SpeakerEncoder
 
         encoder = SpeakerEncoder(args.model_path, args.num_threads)
         database = open_database(args.destination, encoder, keep_audio=True)
-        from utils.voice_move import move_in
+        from voices.move import move_in
 
         folder = VoiceprintDatabase(args.source)
         move = move_in(folder, database, encoder, delete_source=args.delete_source)

@@ -11,10 +11,10 @@ equal error rate (EER) of its speakers. Ctrl-C at any moment: go on with --resum
 import argparse
 import sys
 
-from utils import training_options
 from utils.arguments import make_parser, print_arguments
-from utils.data_list import read_data_list
+from utils.corpus.lists import read_data_list
 from utils.errors import run_script
+from utils.training import options as training_options
 
 
 def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     test = read_data_list(args.test_list_path) if args.test_list_path else []
     settings = training_options.to_settings(args)
 
-    from utils.devices import select_devices
-    from utils.training import Training, describe_checkpoint
+    from utils.training.devices import select_devices
+    from utils.training.run import Training, describe_checkpoint
 
     strategy = select_devices(args.gpu, args.precision)
     training = Training(train, test, settings, args.num_classes, args.resume, args.init, strategy)

@@ -24,8 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measuring import ROOT, Row, add_json_option, num_cores, table, write_results
 
-sys.path.append(str(ROOT / "tests"))
-
 CLIPS_A_SPEAKER = 20
 MIN_RATIO = 5.0
 
@@ -33,7 +31,8 @@ MIN_RATIO = 5.0
 def make_zhvoice(folder: Path, num_clips: int) -> list[Path]:
     """Writes mp3 clips of 2 to 6 s and the infodata.json that names them."""
     import soundfile
-    from voices import synthetic_speech
+
+    from tests.support.synthetic_voices import synthetic_speech
 
     paths, lines = [], []
     for number in range(num_clips):

@@ -5,10 +5,10 @@
 
 One: from a file of 3 s to its embedding, median, each model in a process that may use one core
 only. Many: files a second through `SpeakerEncoder.embed_files`, and as eval.py does it
-(`utils.evaluation.embed_clips`). The baseline is the seed's way, `librosa.load` and one
-`model.predict` a file (benchmarks/seed_way.py); Resemblyzer and CAM++ are measured where they are
-installed. Without --audio_dir the shipped recordings and synthetic voices are cut to 3 s; with it,
-the 3 s from the middle of each file.
+(`utils.verification.evaluation.embed_clips`). The baseline is the seed's way, `librosa.load` and
+one `model.predict` a file (benchmarks/seed_way.py); Resemblyzer and CAM++ are measured where they
+are installed. Without --audio_dir the shipped recordings and synthetic voices are cut to 3 s; with
+it, the 3 s from the middle of each file.
 """
 
 import argparse
@@ -84,10 +84,9 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
     Raises:
         AudioError: If there are too few recordings of 3 s.
     """
-    from utils.audio import SAMPLE_RATE, load_audio, write_wav
-
-    sys.path.append(str(ROOT / "tests"))
-    from voices import synthetic_speech
+    from tests.support.synthetic_voices import synthetic_speech
+    from utils.audio.decode import load_audio
+    from utils.audio.waveform import SAMPLE_RATE, write_wav
 
     size = round(CLIP_S * SAMPLE_RATE)
     folder.mkdir()
@@ -171,8 +170,8 @@ def measure_ours(args: argparse.Namespace) -> Any:
     """Runs one side in this process: seconds of each embedding, or files a second."""
     if args.side == "one":
         use_one_core()
-    from utils.encoder import SpeakerEncoder
-    from utils.evaluation import embed_clips
+    from utils.model.encoder import SpeakerEncoder
+    from utils.verification.evaluation import embed_clips
 
     options: dict[str, Any] = {"num_threads": 1} if args.side == "one" else {}
     if args.model_path:

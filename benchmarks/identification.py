@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import Row, add_json_option, median, num_cores, table, write_results
 from tests.postgres_server import NO_SERVER, running_server
-from utils import sql_search
 from utils.arguments import make_parser, positive_int
-from utils.embedding_cipher import KeyRing, seal
 from utils.speaker_names import fold_name
-from utils.sql_database import SqlVoiceprintDatabase
-from utils.sql_schema import info, keys, recordings, speakers, vectors
-from utils.sql_voices import to_bytes
-from utils.vector_index import VectorIndex
+from voices.sql import search as sql_search
+from voices.sql.cipher import KeyRing, seal
+from voices.sql.index import VectorIndex
+from voices.sql.rows import to_bytes
+from voices.sql.schema import info, keys, recordings, speakers, vectors
+from voices.sql.store import SqlVoiceprintDatabase
 
 SPREAD = 0.046
 """Standard deviation of each of 192 numbers around a speaker's unit vector: cosine about 0.7."""

@@ -103,11 +103,10 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
     import numpy as np
     import soundfile
 
-    from utils.audio import SAMPLE_RATE, load_audio
-    from utils.spectrogram import extend
-
-    sys.path.append(str(ROOT / "tests"))
-    from voices import synthetic_speech
+    from tests.support.synthetic_voices import synthetic_speech
+    from utils.audio.decode import load_audio
+    from utils.audio.spectrogram import extend
+    from utils.audio.waveform import SAMPLE_RATE
 
     size = round(CLIP_S * SAMPLE_RATE)
     found: list[Path] = []
@@ -135,9 +134,9 @@ def ours(args: argparse.Namespace, folder: Path, suffix: str, *options: str) -> 
 
 def measure_reader(args: argparse.Namespace) -> float:
     """Returns clips a second of `TrainingReader` in this process."""
-    from utils.augment import AugmentSettings
-    from utils.batches import ReaderSettings
-    from utils.data_list import Utterance
+    from utils.corpus.lists import Utterance
+    from utils.crops.augment import AugmentSettings
+    from utils.crops.batches import ReaderSettings
     from utils.reader import TrainingReader
 
     paths = sorted(Path(args.folder).glob(f"*.{args.suffix}"))
@@ -170,8 +169,8 @@ def measure_spectrogram(args: argparse.Namespace) -> float:
     import numpy as np
     import tensorflow as tf
 
+    from utils.audio.spectrogram import CROP_SAMPLES
     from utils.resnet import Spectrogram
-    from utils.spectrogram import CROP_SAMPLES
 
     layer = Spectrogram()
     function: Any = tf.function(lambda x: layer(tf.cast(x, tf.float32) / 32767.0))

@@ -84,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
 def write_long(path: Path, minutes: float) -> None:
     """Writes a recording of ten voices in turns, as 16-bit wav, without holding it in memory."""
     import soundfile
-    from voices import synthetic_speech
+
+    from tests.support.synthetic_voices import synthetic_speech
 
     minute = [synthetic_speech(speaker, 0, 6.0) for speaker in range(10)]
     with soundfile.SoundFile(path, "w", 16000, 1, "PCM_16") as file:
@@ -94,7 +95,7 @@ def write_long(path: Path, minutes: float) -> None:
 
 def write_many(folder: Path) -> None:
     """Writes a few different files of 1 s."""
-    from voices import synthetic_speech, write_wav
+    from tests.support.synthetic_voices import synthetic_speech, write_wav
 
     for number in range(NUM_DIFFERENT):
         write_wav(folder / f"many_{number:02d}.wav", synthetic_speech(number, 0, 1.0))
@@ -102,7 +103,7 @@ def write_many(folder: Path) -> None:
 
 def embed_long(args: argparse.Namespace) -> float:
     """Embeds one file in this process; returns seconds."""
-    from utils.encoder import SpeakerEncoder
+    from utils.model.encoder import SpeakerEncoder
 
     encoder = SpeakerEncoder(args.model_path)
     start = time.perf_counter()
@@ -112,7 +113,7 @@ def embed_long(args: argparse.Namespace) -> float:
 
 def embed_many(args: argparse.Namespace) -> tuple[float, float]:
     """Embeds many files in this process; returns resident MB after a tenth and at the end."""
-    from utils.encoder import SpeakerEncoder
+    from utils.model.encoder import SpeakerEncoder
 
     encoder = SpeakerEncoder(args.model_path)
     paths = sorted(Path(args.path).glob("many_*.wav"))
@@ -132,5 +133,4 @@ def resident_mb() -> float:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
     run_script(main)

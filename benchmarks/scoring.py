@@ -32,8 +32,8 @@ from benchmarks.measuring import (
     write_results,
 )
 from utils.arguments import make_parser, positive_int
-from utils.metrics import ErrorCurve
-from utils.scoring import score_all_pairs, sweep_accuracy
+from utils.verification.metrics import ErrorCurve
+from utils.verification.scoring import score_all_pairs, sweep_accuracy
 
 Figures = dict[str, float]
 
@@ -158,7 +158,7 @@ def compare(args: argparse.Namespace, argv: list[str]) -> tuple[list[Row], str] 
     ratio = f"{seconds / blocks['seconds']:.0f}"
     lines = [
         ["plain loops", f"{seconds:.1f}", in_mb(loops, factor)],
-        ["utils/scoring.py", f"{blocks['seconds']:.2f}", in_mb(blocks)],
+        ["utils/verification/scoring.py", f"{blocks['seconds']:.2f}", in_mb(blocks)],
     ]
     text = (
         f"{args.clips:,} clips x {args.dimensions}, {num_pairs(args.clips):,} pairs, the sweep of "

@@ -30,7 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.identification import Model, fill, unit
 from benchmarks.measuring import Row, add_json_option, median, num_cores, table, write_results
 from utils.arguments import make_parser, positive_float, positive_int
-from utils.audio import SAMPLE_RATE, FloatArray, load_audio
+from utils.arrays import FloatArray
+from utils.audio.decode import load_audio
+from utils.audio.waveform import SAMPLE_RATE
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ["a_1.wav", "a_2.wav", "b_1.wav", "b_2.wav"]
@@ -188,9 +190,9 @@ def enrol(database_url: str, encoder: object, num_speakers: int) -> None:
     """Puts random speakers of the encoder's model into a new database."""
     from sqlalchemy import update
 
-    from utils.sql_database import SqlVoiceprintDatabase
-    from utils.sql_schema import recordings as recordings_table
-    from utils.sql_schema import speakers
+    from voices.sql.schema import recordings as recordings_table
+    from voices.sql.schema import speakers
+    from voices.sql.store import SqlVoiceprintDatabase
 
     size, model_id = encoder.embedding_size, encoder.model_id  # type: ignore
     rng = np.random.default_rng(0)
@@ -208,7 +210,7 @@ def percentile(load: Load, percent: float) -> str:
 
 def measure(args: argparse.Namespace) -> tuple[list[list[str]], list[str]]:
     """Returns the lines of the table, and remarks."""
-    from utils.encoder import SpeakerEncoder
+    from utils.model.encoder import SpeakerEncoder
 
     encoder = SpeakerEncoder(args.model_path, num_threads=1)
     waveforms = recordings()

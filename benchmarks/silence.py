@@ -4,9 +4,9 @@ r"""Measures what cutting silence does for the model: EER and minDCF with and wi
 
 The list is a table with a header and tab-separated columns path and speaker. Each pair of different
 utterances is a trial. Treatments of a recording before the network: none, the energy detector of
-utils/speech.py that the scripts use, and detectors of others where they are installed: webrtcvad
-(package webrtcvad-wheels) and silero (packages silero-vad and onnxruntime). Theirs get the same
-100 ms around speech. Less than 0.4 s of speech is refused.
+utils/audio/activity.py that the scripts use, and detectors of others where they are installed:
+webrtcvad (package webrtcvad-wheels) and silero (packages silero-vad and onnxruntime). Theirs get
+the same 100 ms around speech. Less than 0.4 s of speech is refused.
 
 Conditions:
 - clean: the recordings as they are.
@@ -40,17 +40,18 @@ from benchmarks.speaker_models import (
     read_items,
 )
 from utils.arguments import make_parser, positive_int
-from utils.audio import SAMPLE_RATE, FloatArray
-from utils.encoder import MIN_SPEECH_S, WINDOW_S
+from utils.arrays import FloatArray
+from utils.audio.activity import BoolArray, remove_silence
+from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DataListError, ModelError, run_script
 from utils.files import write_text_atomically
-from utils.speech import BoolArray, remove_silence
+from utils.model.encoder import MIN_SPEECH_S, WINDOW_S
 
 PAUSE_S = 3.0
 ROOM_DBFS = -60.0
 SNR_DB = 15.0
 PADDING_S = 0.1
-"""Kept on each side of what the detectors of others mark, as in utils/speech.py."""
+"""Kept on each side of what the detectors of others mark, as in utils/audio/activity.py."""
 
 WEBRTC_FRAME = 480
 """30 ms, its longest frame."""
@@ -143,8 +144,8 @@ def load_embedder(model_path: str, num_threads: int) -> Callable[[FloatArray], F
     import keras
     import tensorflow as tf
 
-    from utils.model_file import load_network
-    from utils.spectrogram import CROP_SAMPLES, extend, spectrogram
+    from utils.audio.spectrogram import CROP_SAMPLES, extend, spectrogram
+    from utils.model.archive import load_network
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)

@@ -39,11 +39,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.speaker_systems import SYSTEMS, System
 from utils.arguments import make_parser
-from utils.audio import SAMPLE_RATE, FloatArray, load_audio
+from utils.arrays import FloatArray
+from utils.audio.activity import remove_silence
+from utils.audio.decode import load_audio
+from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DataListError, ModelError, run_script
 from utils.files import atomic_path, write_text_atomically
-from utils.metrics import equal_error_rate, min_dcf
-from utils.speech import remove_silence
+from utils.verification.metrics import equal_error_rate, min_dcf
 
 CROP_SAMPLES = 3 * SAMPLE_RATE
 NUM_BABBLERS = 5

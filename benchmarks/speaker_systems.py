@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from utils.audio import SAMPLE_RATE, FloatArray
+from utils.arrays import FloatArray
+from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import ModelError
 
 
@@ -122,7 +123,7 @@ class Ours(System):
 
     def __init__(self, args: argparse.Namespace) -> None:
         _require("keras")
-        from utils.encoder import SpeakerEncoder
+        from utils.model.encoder import SpeakerEncoder
 
         self._encoder = SpeakerEncoder(args.model_path, num_threads=1)
 
@@ -160,8 +161,8 @@ class BareKeras(System):
         """Embeds one waveform, as `System.embed` says."""
         import keras
 
-        from utils.spectrogram import spectrogram
-        from utils.speech import remove_silence
+        from utils.audio.activity import remove_silence
+        from utils.audio.spectrogram import spectrogram
 
         features = spectrogram(remove_silence(waveform))[np.newaxis, :, :, np.newaxis]
         outputs = self._model(features, training=False)

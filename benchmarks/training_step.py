@@ -67,7 +67,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from utils.devices import start_backend
+    from utils.model.backend import start_backend
 
     start_backend()
     rows, lines, curves, times = [], [], [], {}
@@ -129,8 +129,8 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
     import keras
 
     from utils import resnet
-    from utils.trainer import SpeakerTrainer
-    from utils.training_options import LossSettings
+    from utils.training.learner import SpeakerTrainer
+    from utils.training.options import LossSettings
 
     ours = resnet.FusedBatchNormalization
     try:
@@ -159,8 +159,7 @@ def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
 
 def make_voices() -> tuple[np.ndarray, np.ndarray]:
     """Returns waveforms `(clips, num_samples)` of synthetic voices, and whose they are."""
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-    from voices import synthetic_speech
+    from tests.support.synthetic_voices import synthetic_speech
 
     speakers = np.repeat(np.arange(NUM_SPEAKERS), CLIPS_A_SPEAKER)
     clips = [synthetic_speech(int(s), n % CLIPS_A_SPEAKER, CLIP_S) for n, s in enumerate(speakers)]
@@ -195,7 +194,7 @@ def seed_batch(
     inputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the same batch as the seed's network takes it: spectrograms and labels."""
-    from utils.spectrogram import spectrogram
+    from utils.audio.spectrogram import spectrogram
 
     features = [spectrogram(waveform / np.float32(32767)) for waveform in inputs["waveforms"]]
     return np.stack(features)[..., np.newaxis], targets["labels"]
@@ -245,8 +244,8 @@ def describe_limit(args: argparse.Namespace, times: dict[str, tuple[float, float
 
 def stages(args: argparse.Namespace) -> list[tuple[int, int, int, int]]:
     """Returns height, width, channels and number of the 3 x 3 convolutions of stride 1."""
+    from utils.audio.spectrogram import NUM_BINS
     from utils.resnet import STAGE_STRIDES
-    from utils.spectrogram import NUM_BINS
 
     height, width = -(-NUM_BINS // 4), -(-args.crop_frames // 4)
     shapes = []

@@ -10,21 +10,21 @@ from fastapi.security import HTTPBearer
 from starlette.formparsers import MultiPartParser
 from starlette.middleware.cors import CORSMiddleware
 
-from service import classic, health, recognition, speakers
+from service.answers.problems import CLASSIC_PREFIX, PROBLEMS, add_handlers
+from service.answers.schemas import ClassicError, ProblemDocument
 from service.context import Service
-from service.gate import Gate
-from service.limits import Lockout
+from service.edge.gate import Gate
+from service.edge.limits import Lockout
+from service.edge.observation import Observation
+from service.edge.pages import add_pages
+from service.edge.security import Tokens
+from service.encoding.pool import EncodingPool
+from service.encoding.uploads import Encoder, VoiceReader
 from service.metrics import Metrics
-from service.observation import Observation
-from service.pages import add_pages
-from service.pool import EncodingPool
-from service.problems import CLASSIC_PREFIX, PROBLEMS, add_handlers
-from service.schemas import ClassicError, ProblemDocument
-from service.security import Tokens
+from service.routes import classic, health, recognition, speakers
 from service.settings import VERSION, Settings
 from service.voice_folder import VoiceFolder
-from service.voices import Encoder, VoiceReader
-from utils.sql_database import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceprintDatabase
 
 DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
 (RFC 9457); the classic routes answer `{"detail": "..."}` instead. docs/service.md tells more."""

@@ -10,19 +10,19 @@ from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 
-from service.identification import NOBODY, Identifier
-from service.limits import Lockout
+from service.answers.problems import Problem
+from service.answers.schemas import speaker_document
+from service.edge.limits import Lockout
+from service.encoding.identification import NOBODY, Identifier
+from service.encoding.pool import EncodingPool
+from service.encoding.uploads import Encoder, VoiceReader
 from service.metrics import Metrics
-from service.pool import EncodingPool
-from service.problems import Problem
-from service.schemas import speaker_document
 from service.settings import Settings
 from service.voice_folder import VoiceFolder
-from service.voices import Encoder, VoiceReader
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import clean_name
-from utils.sql_database import SqlVoiceprintDatabase
-from utils.sql_records import AuditLine, Speaker
+from voices.sql.records import AuditLine, Speaker
+from voices.sql.store import SqlVoiceprintDatabase
 
 T = TypeVar("T")
 

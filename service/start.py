@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.security import Tokens, create_token
+from service.edge.security import Tokens, create_token
 from service.settings import (
     DEFAULT_DATABASE,
     DEFAULT_FOLDER,
@@ -37,7 +37,7 @@ def fill_in(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
     if args.audio_db is None and args.database == DEFAULT_DATABASE:
         args.audio_db = DEFAULT_FOLDER
     if args.model_path is None:
-        from utils.model_file import default_model_path
+        from utils.model.archive import default_model_path
 
         args.model_path = str(default_model_path())
 
@@ -96,8 +96,8 @@ def serve(args: argparse.Namespace, settings: Settings, environment: Mapping[str
     Raises:
         VoiceprintError: If the port, the model, the database or the folder cannot be used.
     """
-    from service.server import bind_socket
-    from utils.embedding_cipher import read_key
+    from service.edge.server import bind_socket
+    from voices.sql.cipher import read_key
 
     key = read_key(environment)
     bound = bind_socket(settings)
@@ -112,12 +112,12 @@ def _serve(
 ) -> int:
     """Serves on a port that is taken."""
     from service.application import make_app
+    from service.edge.server import run_server
     from service.folder_record import printable
     from service.logs import configure_logs
-    from service.server import run_server
     from service.voice_folder import VoiceFolder
-    from utils.encoder import SpeakerEncoder
-    from utils.sql_database import SqlVoiceprintDatabase
+    from utils.model.encoder import SpeakerEncoder
+    from voices.sql.store import SqlVoiceprintDatabase
 
     configure_logs(as_json=settings.json_logs)
     encoder = SpeakerEncoder(args.model_path, num_threads=1)

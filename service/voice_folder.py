@@ -22,8 +22,9 @@ from service.folder_record import (
     spellings,
     stamp_of,
 )
-from utils.audio import SAMPLE_RATE, load_audio
-from utils.database import VoiceprintDatabase
+from utils.audio.activity import speech_seconds
+from utils.audio.decode import load_audio
+from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import (
     AudioError,
     DamagedVoiceError,
@@ -33,9 +34,9 @@ from utils.errors import (
     UnknownSpeakerError,
 )
 from utils.speaker_names import fold_name
-from utils.speech import speech_seconds
-from utils.sql_database import SqlVoiceprintDatabase
-from utils.sql_records import IfExists, NewRecording, Removal, Speaker
+from voices.folder import VoiceprintDatabase
+from voices.sql.records import IfExists, NewRecording, Removal, Speaker
+from voices.sql.store import SqlVoiceprintDatabase
 
 
 class VoiceFolder:
@@ -322,7 +323,7 @@ class VoiceFolder:
 
     def read_recording(self, recording_id: str) -> bytes | None:
         """Returns the sound of a recording that has a file, as FLAC."""
-        from utils.sql_audio import encode_flac
+        from voices.sql.audio import encode_flac
 
         for label in self._record.find(recording_id):
             with contextlib.suppress(AudioError):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from postgres_server import NO_SERVER, PostgresServer, running_server
-from voices import write_speech_folder
+
+from tests.support.postgres_server import NO_SERVER, PostgresServer, running_server
+from tests.support.synthetic_voices import write_speech_folder
 
 # Before TensorFlow is imported by any test: quiet, and on the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

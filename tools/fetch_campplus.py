@@ -115,14 +115,14 @@ def convert(weights: bytes, output: Path) -> None:
     Raises:
         ModelError: If the weights are not those of CAM++.
     """
-    from utils.devices import start_backend
+    from utils.model.backend import start_backend
 
     start_backend()
 
-    from utils.model_file import write_model
+    from utils.model.archive import write_model
     from utils.networks.campplus_weights import campplus_from_tensors
     from utils.networks.torch_file import read_torch_file
-    from utils.onnx_graph import write_onnx
+    from utils.export.onnx import write_onnx
 
     network = campplus_from_tensors(read_torch_file(weights, WEIGHTS_MEMBER), WEIGHTS_MEMBER)
     metadata = {

@@ -23,15 +23,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.arguments import fraction, make_parser, non_negative_float, positive_int
-from utils.audio import SAMPLE_RATE, load_audio
-from utils.calibration import Calibration, fit_calibration
-from utils.data_list import Utterance, read_data_list
+from utils.audio.activity import remove_silence, speech_seconds
+from utils.audio.decode import load_audio
+from utils.audio.waveform import SAMPLE_RATE
+from utils.corpus.lists import Utterance, read_data_list
 from utils.errors import AudioError, DataListError, ModelError, run_script
 from utils.files import atomic_path
-from utils.metrics import ErrorCurve
-from utils.model_file import load_network, read_model_metadata, update_metadata, write_model
-from utils.scoring import score_all_pairs
-from utils.speech import remove_silence, speech_seconds
+from utils.model.archive import load_network, read_model_metadata, update_metadata, write_model
+from utils.verification.calibration import Calibration, fit_calibration
+from utils.verification.metrics import ErrorCurve
+from utils.verification.scoring import score_all_pairs
 
 MIN_SAMPLE_S = 1.5
 """Seconds of speech below which an embedding says too little to learn the whitening from."""
@@ -214,7 +215,7 @@ def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> l
     """
     from tqdm import tqdm
 
-    from utils.encoder import SpeakerEncoder
+    from utils.model.encoder import SpeakerEncoder
 
     num_of: dict[int, int] = {}
     embeddings: list[Any] = []
@@ -256,7 +257,7 @@ def score_list(model_path: str | Path, utterances: list[Utterance], seconds: flo
     """
     from tqdm import tqdm
 
-    from utils.encoder import SpeakerEncoder
+    from utils.model.encoder import SpeakerEncoder
 
     encoder = SpeakerEncoder(model_path)
     embeddings, labels = [], []

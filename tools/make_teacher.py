@@ -162,7 +162,7 @@ def decode_one(path: Path, speeds: Sequence[float], remove: bool) -> list[FloatA
     if sample_rate != SAMPLE_RATE:
         waveform = change_speed(waveform, sample_rate / SAMPLE_RATE)
     if remove:
-        from utils.speech import remove_silence
+        from utils.audio.activity import remove_silence
 
         waveform = remove_silence(waveform)
     if len(waveform) < SHORTEST_S * SAMPLE_RATE:

@@ -13,8 +13,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.arguments import make_parser
-from utils.audio import FloatArray, load_audio
-from utils.augment import (
+from utils.arrays import FloatArray
+from utils.audio.activity import remove_silence
+from utils.audio.decode import load_audio
+from utils.audio.spectrogram import CROP_SAMPLES, extend, magnitude
+from utils.crops.augment import (
     AUGMENTATIONS,
     AugmentContext,
     AugmentSettings,
@@ -22,8 +25,6 @@ from utils.augment import (
     spectrogram_mask,
 )
 from utils.files import atomic_path
-from utils.spectrogram import CROP_SAMPLES, extend, magnitude
-from utils.speech import remove_silence
 
 SEEDS = {
     "reverb": 4,

@@ -3,7 +3,7 @@
     python tools/take_screenshots.py
 
 Voices come from audio/ and audio_db/, played into the browser's microphone. Needs what the tests of
-the page need (tests/browser.py), and a font with Chinese (Debian: fonts-noto-cjk).
+the page need (tests/support/browser.py), and a font with Chinese (Debian: fonts-noto-cjk).
 """
 
 import argparse
@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from browser import ROOT, Browser, Service, missing
-
+from tests.support.browser import ROOT, Browser, Service, missing
 from utils.arguments import make_parser
 from utils.errors import VoiceprintError, run_script
 from utils.files import atomic_path

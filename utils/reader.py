@@ -2,7 +2,7 @@
 
 Workers decode and augment; the crops reach the trainer through shared memory as 16-bit samples, and
 the spectrogram is computed on the training device. What a batch holds never depends on how many
-workers there are (`utils.batches`).
+workers there are (`utils.crops.batches`).
 """
 
 import multiprocessing
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.batches import Batch, BatchMaker, ReaderSettings
-from utils.data_list import Utterance
+from utils.corpus.lists import Utterance
+from utils.crops.batches import Batch, BatchMaker, ReaderSettings
 from utils.errors import VoiceprintError
 
 SHARED_MEMORY = Path("/dev/shm")

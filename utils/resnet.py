@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, NUM_BINS, padded_window
+from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, NUM_BINS, padded_window
 
 NUM_BLOCKS = (3, 4, 6, 3)
 """Residual blocks of the four stages of a ResNet34."""
@@ -31,7 +31,7 @@ COMPRESSION_OFFSET = 1e-2
 
 @keras.saving.register_keras_serializable("voiceprint")
 class Spectrogram(layers.Layer):
-    """The features of `utils.spectrogram`, computed on the training device.
+    """The features of `utils.audio.spectrogram`, computed on the training device.
 
     Call arguments:
         waveforms: float32 in [-1, 1], 16 kHz.

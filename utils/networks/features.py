@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from utils.audio import SAMPLE_RATE, FloatArray
+from utils.arrays import FloatArray
+from utils.audio.waveform import SAMPLE_RATE
 from utils.networks import filterbank as kaldi
 from utils.networks.filterbank import filterbank
-from utils.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH, spectrogram
+from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH, spectrogram
 
 FEATURES: dict[str, dict[str, Any]] = {
     "spectrogram": {

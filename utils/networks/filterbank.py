@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.audio import SAMPLE_RATE, FloatArray
+from utils.arrays import FloatArray
+from utils.audio.waveform import SAMPLE_RATE
 
 FRAME_LENGTH = 400
 """Samples of a frame, 25 ms; frames lie wholly inside the waveform (Kaldi's `snip_edges`)."""

@@ -1,0 +1,231 @@
+"""The documents that the service answers."""
+
+from collections.abc import Container
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from utils.audio.quality import Quality
+from voices.sql.records import Speaker
+
+
+def rounded(value: float) -> float:
+    """Rounds a score or a probability: single precision has no more digits of meaning."""
+    return round(value, 6)
+
+
+Number = Annotated[float, AfterValidator(rounded)]
+"""A score or a probability."""
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class ClassicError(BaseModel):
+    """An error of the classic routes."""
+
+    detail: str
+
+
+class QualityDocument(BaseModel):
+    """How good a recording is; lengths in seconds, levels in dB relative to full scale."""
+
+    duration_s: float
+    speech_s: float
+    level_dbfs: float
+    peak_dbfs: float
+    clipped_fraction: float
+    noise_dbfs: float
+    snr_db: float
+    warnings: list[str] = Field(description='Any of "quiet", "clipped", "noisy", "short"')
+
+
+class CalibrationDocument(BaseModel):
+    """Log-odds of one speaker: slope * score + offset."""
+
+    slope: float
+    offset: float
+
+
+class InfoDocument(BaseModel):
+    """What the service is and allows. Without a valid token only auth_required and version."""
+
+    auth_required: bool
+    version: str
+    model_id: str | None = None
+    embedding_size: int | None = None
+    threshold: float | None = None
+    strict_threshold: float | None = None
+    calibration: CalibrationDocument | None = None
+    min_speech_s: float | None = None
+    max_duration_s: float | None = None
+    max_upload_bytes: int | None = None
+    max_recordings: int | None = None
+    keep_audio: bool | None = None
+    num_speakers: int | None = None
+
+
+class CompareDocument(BaseModel):
+    """Whether two recordings are of one speaker."""
+
+    score: Number
+    threshold: float
+    is_same_speaker: bool
+    probability: Number
+    quality: list[QualityDocument]
+
+
+class EmbedDocument(BaseModel):
+    """The voiceprint of a recording: unit length, comparable within one model_id."""
+
+    embedding: list[float]
+    model_id: str
+    quality: QualityDocument
+
+
+class RecordingDocument(BaseModel):
+    """A stored recording."""
+
+    id: str
+    created_at: str
+    speech_s: float
+    duration_s: float
+    has_audio: bool
+
+
+class SpeakerDocument(BaseModel):
+    """An enrolled speaker; times are UTC, ISO 8601."""
+
+    name: str
+    created_at: str
+    updated_at: str
+    recordings: list[RecordingDocument]
+
+
+class EnrolledDocument(SpeakerDocument):
+    """An enrolled speaker, with how alike and how good the sent recordings are."""
+
+    similarity: list[list[float]] = Field(description="Cosines between the sent recordings")
+    quality: list[QualityDocument]
+
+
+class SpeakersDocument(BaseModel):
+    """A page of speakers, ordered by name."""
+
+    speakers: list[SpeakerDocument]
+    total: int
+    offset: int
+    limit: int
+
+
+class RenameDocument(BaseModel):
+    """A new name."""
+
+    name: str
+
+
+class RemovedDocument(BaseModel):
+    """What a deletion removed."""
+
+    embeddings: int
+    recordings: int
+    files: list[str]
+
+
+class DeletedDocument(BaseModel):
+    """A deleted speaker."""
+
+    name: str
+    removed: RemovedDocument
+
+
+class VerifyDocument(BaseModel):
+    """Whether a recording is of the claimed speaker."""
+
+    name: str
+    score: Number
+    threshold: float
+    is_same_speaker: bool
+    probability: Number
+    quality: QualityDocument
+
+
+class MatchDocument(BaseModel):
+    """An enrolled speaker and how alike the voice is."""
+
+    name: str
+    score: Number
+    probability: Number
+
+
+class IdentifyDocument(BaseModel):
+    """Whose voice it is: null if nobody's score reaches the threshold."""
+
+    name: str | None
+    score: Number | None = Field(description="Of the best match; null if nobody is enrolled")
+    threshold: float
+    matches: list[MatchDocument]
+    quality: QualityDocument
+
+
+class HealthDocument(BaseModel):
+    """State of the service."""
+
+    status: str
+
+
+class ClassicHealth(BaseModel):
+    """State of the service, as classic clients read it."""
+
+    total_voiceprints: int
+    status: str
+
+
+class ClassicAnswer(BaseModel):
+    """Success of a classic registration or deletion."""
+
+    success: bool
+    msg: str
+
+
+class ClassicMatch(BaseModel):
+    """Whose voice it is, as classic clients read it: "" if nobody's reaches the threshold."""
+
+    speaker_id: str
+    score: Number
+
+
+def quality_document(quality: Quality) -> dict[str, Any]:
+    """Returns a quality, ready for JSON."""
+    return quality.to_dict()
+
+
+def speaker_document(speaker: Speaker, with_file: Container[str] = ()) -> dict[str, Any]:
+    """Returns a speaker, ready for JSON.
+
+    Args:
+        speaker: As the database tells it.
+        with_file: Ids of recordings whose sound is in a file of the folder.
+    """
+    return {
+        "name": speaker.name,
+        "created_at": speaker.created_at.isoformat(),
+        "updated_at": speaker.updated_at.isoformat(),
+        "recordings": [
+            {
+                "id": recording.id,
+                "created_at": recording.created_at.isoformat(),
+                "speech_s": recording.speech_s,
+                "duration_s": recording.duration_s,
+                "has_audio": recording.has_audio or recording.id in with_file,
+            }
+            for recording in speaker.recordings
+        ],
+    }

@@ -1,0 +1,1 @@
+"""What stands before the routes: server, limits, tokens, observation, pages."""

@@ -1,0 +1,234 @@
+"""The gate before all routes: origin, token, rate and body are checked before a route sees them.
+
+The body is read here, in memory and within its limits, so that an upload of nobody's is never
+read and no half request takes a place in the queue.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.answers.problems import Problem, problem_response, retry_later
+from service.edge.limits import FAILED_TOKENS_A_MINUTE, RateLimiter
+from service.edge.security import Tokens
+from service.settings import LOOPBACK, Settings
+
+PUBLIC_API = {"/v1/info", "/health/live", "/health/ready"}
+"""Paths of the interface that need no token; /v1/info tells less without one."""
+
+PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")
+HEALTH_PATH = "/voiceprint/health"
+"""The one path whose token comes in the query, as ?key=."""
+
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+DRAIN_S = 2.0
+"""Seconds for which the rest of a refused upload is read and dropped: a client that is still
+sending could not read the answer."""
+
+ALLOWED_HOSTS = LOOPBACK | {"[::1]"}
+
+
+class Gate:
+    """ASGI middleware that lets through what may pass, with its body and its actor."""
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, tokens: Tokens, check_room: Callable[[], None]
+    ) -> None:
+        """Wraps an application.
+
+        Args:
+            app: What is behind the gate.
+            settings: The limits.
+            tokens: Who may pass.
+            check_room: Raises Problem if no recording can be taken now.
+        """
+        self.app = app
+        self.settings = settings
+        self.tokens = tokens
+        self.check_room = check_room
+        self.rates = RateLimiter(settings.rate_limit)
+        self.failures = RateLimiter(FAILED_TOKENS_A_MINUTE)
+        self._num_held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Checks a request and passes it on, or answers a problem."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        held = 0
+        is_finished = "content-length" not in headers and "transfer-encoding" not in headers
+
+        async def receive_noted() -> Message:
+            nonlocal is_finished
+            message = await receive()
+            is_finished = not message.get("more_body", False)
+            return message
+
+        try:
+            try:
+                self._check_origin(scope["method"], headers)
+                self._admit(scope, headers)
+                if headers.get("content-type", "").lower().startswith("multipart/"):
+                    self.check_room()
+                chunks = deque() if is_finished else await self._read_body(headers, receive_noted)
+            except Problem as problem:
+                if not is_finished and "expect" not in headers:
+                    await _drain(receive)
+                await problem_response(problem, scope["path"])(scope, receive, send)
+                return
+            held = sum(map(len, chunks))
+            await self.app(scope, _replay(chunks, receive), send)
+        finally:
+            self._num_held -= held
+
+    def _check_origin(self, method: str, headers: Headers) -> None:
+        """Keeps other web pages in this machine's browser from using the service.
+
+        Without a token, the loopback address is the only guard: a page of any origin could send
+        forms here, or reach the service under a name of its own that resolves to 127.0.0.1.
+        """
+        host = headers.get("host", "")
+        if not self.tokens.are_required and _host_name(host) not in ALLOWED_HOSTS:
+            raise Problem(
+                "bad-host",
+                "without tokens the service answers only as localhost",
+                received=host[:200],
+                expected="localhost or 127.0.0.1",
+            )
+        origin = headers.get("origin")
+        if method in SAFE_METHODS or origin is None or origin == self.settings.cors_origin:
+            return
+        if origin.partition("://")[2] != host:
+            raise Problem(
+                "cross-origin",
+                "this page may not call the service; --cors_origin would allow it",
+                received=origin[:200],
+            )
+
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Finds out who asks, and whether so often.
+
+        The name of the token, or None, goes into the request's state as `actor`.
+        """
+        path: str = scope["path"]
+        address = scope["client"][0] if scope.get("client") else "unknown"
+        actor = self._find_actor(scope, headers, address)
+        scope.setdefault("state", {})["actor"] = actor
+        is_open = scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES)
+        # Nobody's uploads are read, wherever they are sent: they would take others' room.
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        needs_token = has_body or not (is_open or path in PUBLIC_API)
+        if self.tokens.are_required and actor is None and needs_token:
+            raise Problem(
+                "unauthorized",
+                "no valid token was sent; send Authorization: Bearer TOKEN",
+                headers={"WWW-Authenticate": 'Bearer realm="voiceprint"'},
+            )
+        if is_open:
+            return
+        self.rates.check(f"token {actor}" if actor else f"address {address}")
+
+    def _find_actor(self, scope: Scope, headers: Headers, address: str) -> str | None:
+        """Returns the name of the presented token, "local" if none is needed, else None."""
+        if not self.tokens.are_required:
+            return "local"
+        scheme, _, presented = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            presented = ""
+        if scope["path"] == HEALTH_PATH and not presented:
+            query = parse_qs(scope["query_string"].decode("latin-1"))
+            presented = query.get("key", [""])[0]
+        if not presented:
+            return None
+        actor = self.tokens.find_actor(presented.strip())
+        if actor is None:
+            # Only failures count: wrong tokens of an address keep nobody out who has a right one.
+            self.failures.check(address)
+        return actor
+
+    async def _read_body(self, headers: Headers, receive: Receive) -> deque[bytes]:
+        """Reads a whole body within the limits of size, sum and time."""
+        chunks: deque[bytes] = deque()
+        declared = headers.get("content-length", "")
+        limit = self.settings.max_upload_bytes
+        if declared.isdigit() and int(declared) > limit:
+            raise self._too_large(int(declared))
+        size = 0
+        try:
+            # One timer for all pieces: asyncio.wait_for would start a task for each.
+            with anyio.fail_after(self.settings.body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Problem("bad-request", "the client went away")
+                    chunk: bytes = message.get("body", b"")
+                    size += len(chunk)
+                    self._num_held += len(chunk)
+                    if size > limit:
+                        raise self._too_large(size)
+                    if self._num_held > self.settings.max_bodies_bytes:
+                        raise retry_later("busy", "too many uploads at a time", 2)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks
+        except BaseException as error:
+            self._num_held -= size
+            if isinstance(error, TimeoutError):
+                raise Problem(
+                    "slow-client",
+                    f"{size} bytes arrived in {self.settings.body_timeout_s:g} s",
+                    headers={"Connection": "close"},
+                ) from error
+            raise
+
+    def _too_large(self, size: int) -> Problem:
+        """Returns the problem that tells the limit."""
+        limit = self.settings.max_upload_bytes
+        return Problem(
+            "too-large",
+            f"the upload has more than {limit} bytes; send a shorter recording, or mp3 or ogg",
+            received=f"{size} bytes or more",
+            expected=f"at most {limit} bytes",
+        )
+
+
+def _host_name(host: str) -> str:
+    """Returns a Host header without its port."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return name.lower()
+
+
+def _replay(chunks: deque[bytes], receive: Receive) -> Receive:
+    """Returns a receive function that gives a body that was read, and forgets it."""
+
+    async def replay() -> Message:
+        if chunks:
+            chunk = chunks.popleft()
+            return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+        if not replay_state:
+            replay_state.append(True)
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return await receive()
+
+    replay_state = [True] if chunks else []
+    return replay
+
+
+async def _drain(receive: Receive) -> None:
+    """Reads what a refused client is still sending, for a short time, and drops it."""
+    deadline = time.monotonic() + DRAIN_S
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            message = await asyncio.wait_for(receive(), left)
+        except asyncio.TimeoutError:
+            return
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return

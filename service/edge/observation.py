@@ -1,0 +1,118 @@
+"""What every request leaves behind, its figures and its log line, and what every answer carries."""
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.answers.problems import Problem, problem_response
+from service.edge.security import security_headers
+from service.logs import log_event, log_failure
+from service.metrics import Metrics
+
+QUIET_ROUTES = {"/health/live", "/health/ready", "/metrics", "/static"}
+"""Routes that are asked every few seconds by machines; their successes are not logged."""
+
+API_PREFIXES = ("/v1/", "/voiceprint/", "/health/", "/metrics", "/problems/", "/openapi.json")
+
+
+class Observation:
+    """The outermost ASGI middleware: nothing leaves the service without passing here."""
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, templates: Callable[[], Iterable[str]]
+    ) -> None:
+        """Wraps an application.
+
+        Args:
+            app: What is observed.
+            metrics: Where it is counted.
+            templates: Returns the paths of the interface, such as /v1/speakers/{name}.
+        """
+        self.app = app
+        self.metrics = metrics
+        self._templates = templates
+        self._patterns: list[tuple[re.Pattern[str], str]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on; an unexpected error becomes a 500 without its particulars."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = uuid.uuid4().hex
+        status = 0
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name.lower() for name, _ in message.get("headers", ())}
+                added = [pair for pair in _headers(scope["path"]) if pair[0] not in present]
+                added.append((b"x-request-id", request_id.encode()))
+                message["headers"] = [*message.get("headers", ()), *added]
+            await send(message)
+
+        self.metrics.in_flight.inc()
+        try:
+            await self.app(scope, receive, send_observed)
+        except Exception as error:
+            log_failure("unexpected error", error, request_id=request_id, route=self._route(scope))
+            if status:
+                raise
+            problem = Problem("internal", f"see the service's log for request {request_id}")
+            await problem_response(problem, scope["path"])(scope, receive, send_observed)
+        finally:
+            self.metrics.in_flight.dec()
+            self._note(scope, status, time.perf_counter() - start, request_id)
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        """Counts and logs an answered request."""
+        route = self._route(scope)
+        self.metrics.observe_request(scope["method"], route, status, seconds)
+        if route in QUIET_ROUTES and status < 400:
+            return
+        log_event(
+            "request",
+            method=scope["method"][:20],
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 1),
+            actor=scope.get("state", {}).get("actor"),
+            client=scope["client"][0] if scope.get("client") else None,
+            request_id=request_id,
+        )
+
+    def _route(self, scope: Scope) -> str:
+        """Returns the template of the path: names of speakers stay out of logs and figures."""
+        path = getattr(scope.get("route"), "path", None)
+        if isinstance(path, str):
+            return path or "/"
+        if scope["path"].startswith("/static/"):
+            return "/static"
+        # The gate has refused it, so that nobody has looked which route it was for.
+        if self._patterns is None:
+            self._patterns = [
+                (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))), template)
+                for template in self._templates()
+            ]
+        found = (name for pattern, name in self._patterns if pattern.fullmatch(scope["path"]))
+        return next(found, "other")
+
+
+def _headers(path: str) -> list[tuple[bytes, bytes]]:
+    """Returns the headers that every answer of a path carries, as they are sent."""
+    if path.startswith(API_PREFIXES):
+        return API_HEADERS
+    return _encoded(security_headers(path, is_page=True))
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    """Returns headers as ASGI takes them."""
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+API_HEADERS = _encoded(security_headers("/v1/", is_page=False))
+"""Those of the interface are always the same."""

@@ -1,0 +1,1 @@
+"""From an upload to an embedding and to the enrolled voices it is compared with."""

@@ -1,0 +1,129 @@
+"""The encoding pool: a fixed number of threads, a bounded queue, and an answer at once.
+
+ONNX Runtime releases Python's lock, so threads that each encode one recording on one core use all
+cores.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from service.answers.problems import Problem, retry_later
+
+T = TypeVar("T")
+
+SMOOTHING = 0.1
+"""Weight of the newest job in the mean time of a job."""
+
+
+class EncodingPool:
+    """Runs jobs on a fixed number of threads and refuses what would wait too long.
+
+    Attributes:
+        num_threads: Jobs at a time.
+        queue_size: Jobs that may wait.
+        after_job: Called when a job has left the pool, done or cancelled; it must not raise.
+    """
+
+    def __init__(
+        self,
+        num_threads: int | None = None,
+        queue_size: int = 64,
+        on_job: Callable[[float], None] | None = None,
+    ) -> None:
+        """Prepares the pool; threads start when they are needed.
+
+        Args:
+            num_threads: Jobs at a time, None for one a core.
+            queue_size: Jobs that may wait.
+            on_job: Called with the seconds that a job took.
+        """
+        self.num_threads = num_threads or os.cpu_count() or 1
+        self.queue_size = queue_size
+        self._on_job = on_job
+        self.after_job: Callable[[], None] = lambda: None
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._num_pending = 0
+        self._num_running = 0
+        self._mean_s = 0.1
+
+    @property
+    def num_pending(self) -> int:
+        """Jobs that run or wait."""
+        return self._num_pending
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether there is another job for each thread, after those that run."""
+        return self._num_pending - self._num_running >= self.num_threads
+
+    def check_room(self) -> None:
+        """Tells early, before an upload is read, that there is no room for it.
+
+        Raises:
+            Problem: 503 with Retry-After, if the queue is full.
+        """
+        if self._num_pending >= self.num_threads + self.queue_size:
+            raise self._busy()
+
+    def submit(self, jobs: Sequence[Callable[[], T]]) -> "list[Future[T]]":
+        """Accepts all jobs or none.
+
+        Raises:
+            Problem: 503 with Retry-After, if the queue has no room for them.
+        """
+        with self._lock:
+            room = self.num_threads + self.queue_size - self._num_pending
+            # More recordings than the whole queue holds are accepted when there is nothing else.
+            if len(jobs) > room and self._num_pending:
+                raise self._busy()
+            self._num_pending += len(jobs)
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.num_threads, "encode")
+            futures = [self._executor.submit(self._run, job) for job in jobs]
+        for future in futures:
+            future.add_done_callback(self._note_cancelled)
+        return futures
+
+    def close(self) -> None:
+        """Finishes what was accepted, then ends the threads; they start again for a new job."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True)
+
+    def _busy(self) -> Problem:
+        """Returns the refusal, which tells how long the queue will take."""
+        return retry_later(
+            "busy",
+            f"{self._num_pending} recordings are being encoded or wait, which is all that may",
+            self._num_pending * self._mean_s / self.num_threads,
+        )
+
+    def _note_cancelled(self, future: "Future[Any]") -> None:
+        """Gives back the place of a job that was cancelled before it ran."""
+        if future.cancelled():
+            with self._lock:
+                self._num_pending -= 1
+            self.after_job()
+
+    def _run(self, job: Callable[[], Any]) -> Any:
+        """Runs a job and counts it."""
+        start = time.perf_counter()
+        with self._lock:
+            self._num_running += 1
+        try:
+            return job()
+        finally:
+            elapsed = time.perf_counter() - start
+            with self._lock:
+                self._num_running -= 1
+                self._num_pending -= 1
+                self._mean_s += SMOOTHING * (elapsed - self._mean_s)
+            if self._on_job is not None:
+                self._on_job(elapsed)
+            self.after_job()

@@ -1,0 +1,91 @@
+"""The classic routes: the contract that clients of voice assistants already speak.
+
+Requests and answers are those of the voiceprint service of xiaozhi-esp32-server, so that its
+clients work unchanged; errors are `{"detail": "..."}`, which they show.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+
+from service.answers.problems import Problem
+from service.answers.schemas import ClassicAnswer, ClassicHealth, ClassicMatch
+from service.context import Context, checked_name
+from service.routes.speakers import remove_speaker, replace_speaker
+from utils.errors import DatabaseError
+from utils.speaker_names import clean_name, fold_name
+
+router = APIRouter(prefix="/voiceprint", tags=["classic"])
+
+Wave = Annotated[UploadFile, File(description="A recording, wav or any other format of /v1")]
+
+
+@router.get("/health", summary="State", response_model=ClassicHealth)
+async def health(
+    service: Context,
+    key: Annotated[str | None, Query(description="The token, if the service has any")] = None,
+) -> dict[str, Any]:
+    """Tells that the service is healthy and how many speakers are enrolled."""
+    total = await service.call(service.database.count)
+    return {"total_voiceprints": total, "status": "healthy"}
+
+
+@router.post("/register", summary="Enrol, or enrol anew", response_model=ClassicAnswer)
+async def register(
+    request: Request, service: Context, speaker_id: Annotated[str, Form()], file: Wave
+) -> dict[str, Any]:
+    """Enrols a speaker from one recording; a known one's recordings are replaced by it."""
+    name = checked_name(speaker_id)
+    if "," in name:
+        raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
+    (voice,) = await service.reader.read([("file", file)], keep=True)
+    speaker = await replace_speaker(service, name, [voice])
+    await service.note(request, "enrol", speaker.name, "1 recording, classic")
+    return {"success": True, "msg": f"已登记: {speaker_id}"}
+
+
+@router.post("/identify", summary="Identify among candidates", response_model=ClassicMatch)
+async def identify(
+    request: Request,
+    service: Context,
+    speaker_ids: Annotated[str, Form(description="Candidates, separated by commas")],
+    file: Wave,
+) -> dict[str, Any]:
+    """Tells which of the candidates speaks; unknown ones are passed over.
+
+    The answer is the id as the client wrote it, or "" if no candidate's score reaches the strict
+    threshold of the model.
+    """
+    ids = [part.strip() for part in speaker_ids.split(",") if part.strip()]
+    most = service.settings.max_candidates
+    if not ids:
+        raise Problem("bad-field", "speaker_ids: no id in it, expected ids separated by commas")
+    if len(ids) > most:
+        raise Problem("bad-field", f"speaker_ids: {len(ids)} ids, expected at most {most}")
+    spellings = _clean_ids(ids)
+    threshold = service.encoder.strict_threshold
+    found = await service.identifier.identify(
+        request.state.actor, file, threshold, candidates=list(spellings)
+    )
+    score = found.matches[0][1] if found.matches else 0.0
+    sent = {fold_name(name): text for name, text in reversed(spellings.items())}
+    speaker_id = "" if found.name is None else sent[fold_name(found.name)]
+    return {"speaker_id": speaker_id, "score": round(score, 4)}
+
+
+@router.delete("/{speaker_id}", summary="Delete a speaker", response_model=ClassicAnswer)
+async def delete(request: Request, service: Context, speaker_id: str) -> dict[str, Any]:
+    """Removes a speaker with all recordings."""
+    await remove_speaker(request, service, speaker_id)
+    return {"success": True, "msg": f"已删除: {speaker_id}"}
+
+
+def _clean_ids(ids: Sequence[str]) -> dict[str, str]:
+    """Returns name -> id as it was sent; what cannot be a name is nobody's and left out."""
+    spellings: dict[str, str] = {}
+    for text in ids:
+        with contextlib.suppress(DatabaseError):
+            spellings.setdefault(clean_name(text), text)
+    return spellings

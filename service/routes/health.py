@@ -1,0 +1,53 @@
+"""Routes for machines that watch: life, readiness, figures, and what a problem's type means."""
+
+import logging
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+
+from service.answers.problems import PROBLEMS, Problem, retry_later
+from service.answers.schemas import HealthDocument
+from service.context import Context
+from service.logs import log_event
+from utils.errors import DatabaseError
+
+router = APIRouter(tags=["operation"])
+
+
+@router.head("/health/live", include_in_schema=False)
+@router.get("/health/live", summary="Is the process alive?", response_model=HealthDocument)
+async def live() -> dict[str, str]:
+    """Answers as long as the process does."""
+    return {"status": "alive"}
+
+
+@router.head("/health/ready", include_in_schema=False)
+@router.get("/health/ready", summary="Can it serve?", response_model=HealthDocument)
+async def ready(service: Context) -> dict[str, str]:
+    """Answers 200 if the model is loaded and the database answers, else 503."""
+    try:
+        await service.call(service.database.ping)
+    except DatabaseError as error:
+        log_event("not ready", level=logging.WARNING, reason=str(error))
+        raise retry_later("not-ready", "the database does not answer", 5) from error
+    return {"status": "ready"}
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus's text format"}},
+)
+async def show_metrics(service: Context) -> Response:
+    """Returns requests, latencies, queue, encodings and decisions."""
+    return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/problems/{code}", response_class=PlainTextResponse, include_in_schema=False)
+async def explain_problem(code: str) -> PlainTextResponse:
+    """Says what the type of a problem document means."""
+    if code not in PROBLEMS:
+        raise Problem("not-found", "no such problem")
+    status, title = PROBLEMS[code]
+    return PlainTextResponse(f"{status} {title}.\ndocs/service.md has a row for it.\n")

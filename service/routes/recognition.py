@@ -1,0 +1,224 @@
+"""Routes of /v1 that listen: quality, compare, embed, verify and identify."""
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi.responses import JSONResponse
+
+from service.answers.problems import Problem
+from service.answers.schemas import (
+    CompareDocument,
+    EmbedDocument,
+    IdentifyDocument,
+    InfoDocument,
+    QualityDocument,
+    VerifyDocument,
+    quality_document,
+    rounded,
+)
+from service.context import Context, Service, checked_name, require_speaker
+from service.logs import log_event
+from service.settings import VERSION
+from utils.arrays import FloatArray
+from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
+from utils.model.encoder import MIN_SPEECH_S
+
+router = APIRouter(prefix="/v1", tags=["recognition"])
+
+Upload = Annotated[UploadFile, File(description="A recording: wav, flac, mp3, ogg, opus, ...")]
+Threshold = Annotated[
+    float | None,
+    Form(ge=-1, le=1, allow_inf_nan=False, description="Least score, else the strict threshold"),
+]
+
+
+@router.head("/info", include_in_schema=False, response_model_exclude_unset=True)
+@router.get("/info", summary="Show limits and model", response_model_exclude_unset=True)
+async def show_info(request: Request, service: Context) -> InfoDocument:
+    """Tells what the service is and allows; without a valid token only whether it needs one."""
+    required = service.auth_required
+    if required and request.state.actor is None:
+        return InfoDocument(auth_required=required, version=VERSION)
+    encoder, settings = service.encoder, service.settings
+    return InfoDocument.model_validate(
+        {
+            "auth_required": required,
+            "version": VERSION,
+            "model_id": encoder.model_id,
+            "embedding_size": encoder.embedding_size,
+            "threshold": encoder.threshold,
+            "strict_threshold": encoder.strict_threshold,
+            "calibration": log_odds(encoder.probability),
+            "min_speech_s": MIN_SPEECH_S,
+            "max_duration_s": settings.max_duration_s,
+            "max_upload_bytes": settings.max_upload_bytes,
+            "max_recordings": settings.max_recordings,
+            "keep_audio": settings.keep_audio,
+            "num_speakers": await service.call(service.database.count),
+        }
+    )
+
+
+@router.post("/quality", summary="Judge a recording", response_model=QualityDocument)
+async def judge_quality(service: Context, file: Upload) -> dict[str, Any]:
+    """Measures length, speech, level, clipping and noise; silent recordings are measured too."""
+    (voice,) = await service.reader.read([("file", file)], embed=False)
+    return quality_document(voice.quality)
+
+
+@router.post("/compare", summary="Compare two recordings", response_model=CompareDocument)
+async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, Any]:
+    """Tells whether two recordings are of the same person."""
+    voices = await service.reader.read([("file1", file1), ("file2", file2)])
+    score = cosine(voices[0].vector, voices[1].vector)
+    threshold = service.encoder.threshold
+    is_same = score >= threshold
+    _count(service, "compare", is_same)
+    return {
+        "score": score,
+        "threshold": threshold,
+        "is_same_speaker": is_same,
+        "probability": service.encoder.probability(score),
+        "quality": [quality_document(voice.quality) for voice in voices],
+    }
+
+
+@router.post("/embed", summary="Embed a recording", response_model=EmbedDocument)
+async def embed(service: Context, file: Upload) -> dict[str, Any]:
+    """Returns the voiceprint itself, for databases of your own."""
+    (voice,) = await service.reader.read([("file", file)])
+    return {
+        "embedding": voice.vector.tolist(),
+        "model_id": service.encoder.model_id,
+        "quality": quality_document(voice.quality),
+    }
+
+
+@router.post(
+    "/speakers/{name}/verify", summary="Verify a claimed speaker", response_model=VerifyDocument
+)
+async def verify(
+    request: Request, service: Context, name: str, file: Upload, threshold: Threshold = None
+) -> dict[str, Any]:
+    """Tells whether a recording is of the speaker who it is said to be of (1:1)."""
+    speaker = (await require_speaker(service, name)).name
+    strict = service.encoder.strict_threshold
+    threshold = strict if threshold is None else threshold
+    mark = service.lockout.begin(speaker)
+    try:
+        (voice,) = await service.reader.read([("file", file)])
+        score = await _score(service, speaker, voice.vector)
+    except BaseException:
+        service.lockout.forget(speaker, mark)
+        raise
+    is_same = score >= threshold
+    # What only a lower threshold of the client's own accepts has failed: it could be any voice.
+    if is_same and score >= strict:
+        service.lockout.forget(speaker)
+    _count(service, "verify", is_same)
+    await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
+    return {
+        "name": speaker,
+        "score": score,
+        "threshold": threshold,
+        "is_same_speaker": is_same,
+        "probability": service.encoder.probability(score),
+        "quality": quality_document(voice.quality),
+    }
+
+
+@router.post("/identify", summary="Identify a speaker", response_model=IdentifyDocument)
+async def identify(
+    request: Request,
+    service: Context,
+    file: Upload,
+    top_k: Annotated[int, Form(ge=1, le=100, description="Matches to return")] = 5,
+    candidates: Annotated[
+        list[str] | None, Form(description="Compare with these speakers only")
+    ] = None,
+    threshold: Threshold = None,
+) -> JSONResponse:
+    """Tells whose voice a recording is, among all speakers or the candidates (1:N)."""
+    names = None if candidates is None else await _check_candidates(service, candidates)
+    threshold = service.encoder.strict_threshold if threshold is None else threshold
+    found = await service.identifier.identify(
+        request.state.actor, file, threshold, candidates=names, top_k=top_k
+    )
+    matches = found.matches
+    probability = service.encoder.probability
+    document = {
+        "name": found.name,
+        "score": rounded(matches[0][1]) if matches else None,
+        "threshold": threshold,
+        "matches": [
+            {
+                "name": other,
+                "score": rounded(value),
+                "probability": rounded(probability(value)),
+            }
+            for other, value in matches
+        ],
+        "quality": quality_document(found.voice.quality),
+    }
+    # As it is: what was built here needs no check of its types. A test compares it with the model.
+    return JSONResponse(document)
+
+
+def cosine(first: FloatArray, second: FloatArray) -> float:
+    """Returns the cosine of two unit embeddings, in [-1, 1]."""
+    return float(np.clip(first @ second, -1, 1))
+
+
+def log_odds(probability: Any) -> dict[str, float]:
+    """Reads slope and offset of a logistic calibration from two of its values."""
+    low, high = (float(np.log(p / (1 - p))) for p in (probability(0.0), probability(0.1)))
+    return {"slope": round(10 * (high - low), 4), "offset": round(low, 4)}
+
+
+async def _check_candidates(service: Service, candidates: Sequence[str]) -> list[str]:
+    """Returns the enrolled names among which to search, each once.
+
+    Raises:
+        Problem: 404 if some are unknown, 422 if one cannot be a name or there are too many.
+    """
+    most = service.settings.max_candidates
+    if len(candidates) > most:
+        raise Problem(
+            "bad-field",
+            "candidates: too many; leave them out to search among all",
+            received=len(candidates),
+            expected=f"at most {most}",
+        )
+    names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
+    found = await service.call(lambda: [service.database.find(name) for name in names])
+    unknown = [name for name, other in zip(names, found, strict=True) if other is None]
+    if unknown:
+        raise Problem(
+            "unknown-speaker",
+            f"{len(unknown)} of {len(names)} candidates are not enrolled",
+            unknown=unknown[:20],
+        )
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+async def _score(service: Service, name: str, embedding: FloatArray) -> float:
+    """Compares a voice with a speaker's."""
+    try:
+        return await service.call(service.database.score, name, embedding)
+    except UnknownSpeakerError:
+        raise
+    except OtherModelError as error:
+        raise Problem("other-model", str(error)) from error
+    except DatabaseError as error:
+        await service.call(service.database.ping)  # it answers: the speaker is the reason
+        log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))
+        detail = f"what is stored of {name} cannot be read; enrol the voice again"
+        raise Problem("damaged", detail) from error
+
+
+def _count(service: Service, kind: str, is_accepted: bool) -> None:
+    """Counts a decision."""
+    service.metrics.decisions.labels(kind, "accepted" if is_accepted else "rejected").inc()

@@ -1,0 +1,281 @@
+"""Routes of /v1/speakers: enrol, list, rename, delete, and the recordings of a speaker."""
+
+import io
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+
+from service.answers.problems import Problem
+from service.answers.schemas import (
+    DeletedDocument,
+    EnrolledDocument,
+    RenameDocument,
+    SpeakerDocument,
+    SpeakersDocument,
+    quality_document,
+)
+from service.context import Context, Service, checked_name, require_speaker
+from service.encoding.uploads import Voice, name_fields
+from utils.errors import FileBlockedError, UnknownSpeakerError
+from voices.sql.records import IfExists, Speaker
+
+router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
+
+Name = Annotated[str, Form(description="Any name that can be a file name, in any script")]
+Files = Annotated[list[UploadFile], File(alias="file", description="Recordings of the speaker")]
+
+CREATED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "headers": {
+            "Location": {"description": "Path of the speaker", "schema": {"type": "string"}}
+        }
+    }
+}
+"""What the answers to an enrolment carry besides."""
+
+MAX_OFFSET = 2**53
+"""Larger numbers are not whole in JavaScript, nor all of them in databases."""
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Enrol a speaker",
+    response_model=EnrolledDocument,
+    responses=CREATED,
+)
+async def enrol(
+    request: Request, response: Response, service: Context, name: Name, files: Files
+) -> dict[str, Any]:
+    """Enrols a speaker from one or several recordings; an enrolled name is refused."""
+    name = checked_name(name)
+    _check_number(service, files)
+    if await service.call(service.database.find, name) is not None:
+        raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
+    voices = await service.reader.read(name_fields(files), keep=True)
+    speaker = await _store(service, name, voices, "error")
+    await service.note(request, "enrol", speaker.name, f"{len(voices)} recordings")
+    response.headers["Location"] = _path_of(speaker)
+    return _enrolled_document(service, speaker, voices)
+
+
+@router.get("", summary="List speakers", response_model=SpeakersDocument)
+async def list_speakers(
+    service: Context,
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    query: Annotated[str, Query(description="Only names that contain this")] = "",
+) -> dict[str, Any]:
+    """Lists enrolled speakers in the order of their names, a page at a time."""
+    found, total = await service.call(service.database.speakers, offset, limit, query)
+    documents = [service.describe(speaker) for speaker in found]
+    return {"speakers": documents, "total": total, "offset": offset, "limit": limit}
+
+
+@router.get("/{name}", summary="Show a speaker", response_model=SpeakerDocument)
+async def show_speaker(service: Context, name: str) -> dict[str, Any]:
+    """Tells which recordings of a speaker are enrolled."""
+    return service.describe(await require_speaker(service, name))
+
+
+@router.patch("/{name}", summary="Rename a speaker", response_model=SpeakerDocument)
+async def rename_speaker(
+    request: Request, service: Context, name: str, document: RenameDocument
+) -> dict[str, Any]:
+    """Gives a speaker another name."""
+    new_name = checked_name(document.name)
+    old = await require_speaker(service, name)
+    found = await service.call(service.database.find, new_name)
+    if found not in (None, old.name):
+        raise Problem("speaker-exists", f"{found} is enrolled already; choose another name")
+    rename = (service.folder or service.database).rename
+    speaker = await service.call(rename, old.name, new_name)
+    await service.note(request, "rename", old.name, f"to {speaker.name}")
+    return service.describe(speaker)
+
+
+@router.delete("/{name}", summary="Delete a speaker", response_model=DeletedDocument)
+async def delete_speaker(request: Request, service: Context, name: str) -> dict[str, Any]:
+    """Removes a speaker: embeddings, recordings, and their files in the folder of the scripts."""
+    return await remove_speaker(request, service, name)
+
+
+@router.post(
+    "/{name}/recordings",
+    status_code=201,
+    summary="Add recordings",
+    response_model=EnrolledDocument,
+    responses=CREATED,
+)
+async def add_recordings(
+    request: Request, response: Response, service: Context, name: str, files: Files
+) -> dict[str, Any]:
+    """Adds recordings to a speaker: several, made on different days, recognise best."""
+    _check_number(service, files)
+    speaker = await require_speaker(service, name)
+    most = service.settings.max_recordings
+    if len(speaker.recordings) + len(files) > most:
+        raise Problem(
+            "too-many-recordings",
+            f"{speaker.name} has {len(speaker.recordings)} recordings; delete some first",
+            received=len(speaker.recordings) + len(files),
+            expected=f"at most {most}",
+        )
+    voices = await service.reader.read(name_fields(files), keep=True)
+    speaker = await _store(service, speaker.name, voices, "add", must_exist=True)
+    await service.note(request, "add", speaker.name, f"{len(voices)} recordings")
+    response.headers["Location"] = _path_of(speaker)
+    return _enrolled_document(service, speaker, voices)
+
+
+@router.put("/{name}/recordings", summary="Replace recordings", response_model=EnrolledDocument)
+async def replace_recordings(
+    request: Request, service: Context, name: str, files: Files
+) -> dict[str, Any]:
+    """Puts new recordings in the place of all that the speaker has."""
+    _check_number(service, files)
+    speaker = await require_speaker(service, name)
+    voices = await service.reader.read(name_fields(files), keep=True)
+    speaker = await replace_speaker(service, speaker.name, voices, must_exist=True)
+    await service.note(request, "replace", speaker.name, f"{len(voices)} recordings")
+    return _enrolled_document(service, speaker, voices)
+
+
+@router.delete(
+    "/{name}/recordings/{recording_id}",
+    summary="Delete a recording",
+    response_model=SpeakerDocument,
+)
+async def delete_recording(
+    request: Request, service: Context, name: str, recording_id: str
+) -> dict[str, Any]:
+    """Removes one recording of a speaker; the last one goes only with the speaker."""
+    speaker = await require_speaker(service, name)
+    _require_recording(speaker, recording_id)
+    if len(speaker.recordings) == 1:
+        raise Problem("only-recording", f"{speaker.name} has no other; delete the speaker")
+    remove = (service.folder or service.database).remove_recording
+    changed = await service.call(remove, speaker.name, recording_id)
+    await service.note(request, "delete recording", speaker.name, recording_id)
+    return service.describe(changed)
+
+
+@router.get(
+    "/{name}/recordings/{recording_id}/audio",
+    summary="Hear a recording",
+    response_class=Response,
+    responses={200: {"content": {"audio/wav": {}}, "description": "16 kHz mono, 16 bits"}},
+)
+async def hear_recording(
+    request: Request, service: Context, name: str, recording_id: str
+) -> Response:
+    """Returns the sound of a recording, if the service keeps it."""
+    speaker = await require_speaker(service, name)
+    _require_recording(speaker, recording_id)
+    content = await service.call(service.database.recording_audio, speaker.name, recording_id)
+    if content is None and service.folder is not None:
+        content = await service.call(service.folder.read_recording, recording_id)
+    if content is None:
+        raise Problem("no-audio-kept", "this recording's sound is not kept; see --keep_audio")
+    wav = await service.call(_to_wav, content)
+    await service.note(request, "hear", speaker.name, recording_id)
+    return Response(wav, media_type="audio/wav")
+
+
+async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
+    """Removes a speaker everywhere, also what an earlier removal left, and says what went."""
+    name = checked_name(name)
+    found: str | None = await service.call(service.database.find, name)
+    name = found or name
+    try:
+        removal = await service.call((service.folder or service.database).remove, name)
+    except UnknownSpeakerError as error:
+        raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
+    except FileBlockedError:
+        if found is not None and await service.call(service.database.find, name) is None:
+            service.lockout.forget(name)
+            await service.note(request, "delete", name, "deleted; files wait")
+        raise
+    service.lockout.forget(name)
+    await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
+    return {
+        "name": name,
+        "removed": {
+            "embeddings": removal.num_embeddings,
+            "recordings": removal.num_recordings,
+            "files": list(removal.files),
+        },
+    }
+
+
+async def replace_speaker(
+    service: Service, name: str, voices: list[Voice], *, must_exist: bool = False
+) -> Speaker:
+    """Enrols voices in the place of all that a speaker has; the files of the old ones go too."""
+    return await _store(service, name, voices, "replace", must_exist=must_exist)
+
+
+async def _store(
+    service: Service,
+    name: str,
+    voices: list[Voice],
+    if_exists: IfExists,
+    *,
+    must_exist: bool = False,
+) -> Speaker:
+    """Enrols voices; with `must_exist`, whoever was deleted meanwhile does not come back."""
+    return await service.call(
+        (service.folder or service.database).enrol,
+        name,
+        [voice.to_recording() for voice in voices],
+        if_exists=if_exists,
+        max_recordings=service.settings.max_recordings,
+        must_exist=must_exist,
+    )
+
+
+def _check_number(service: Service, files: list[UploadFile]) -> None:
+    """Raises Problem if there are more files than a speaker may have recordings."""
+    most = service.settings.max_recordings
+    if len(files) > most:
+        raise Problem(
+            "too-many-recordings",
+            f"{len(files)} recordings; send fewer",
+            received=len(files),
+            expected=f"at most {most}",
+        )
+
+
+def _require_recording(speaker: Speaker, recording_id: str) -> None:
+    """Raises Problem if the speaker has no such recording."""
+    if all(recording.id != recording_id for recording in speaker.recordings):
+        raise Problem("unknown-recording", f"{speaker.name} has no such recording; list them")
+
+
+def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) -> dict[str, Any]:
+    """Returns a speaker with what was found in the sent recordings."""
+    matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)
+    return {
+        **service.describe(speaker),
+        "similarity": np.clip(matrix @ matrix.T, -1, 1).round(6).tolist(),
+        "quality": [quality_document(voice.quality) for voice in voices],
+    }
+
+
+def _path_of(speaker: Speaker) -> str:
+    """Returns where a speaker is shown."""
+    return f"{router.prefix}/{quote(speaker.name, safe='')}"
+
+
+def _to_wav(content: bytes) -> bytes:
+    """Repacks FLAC as WAV, which every browser plays."""
+    import soundfile
+
+    if content[:4] == b"RIFF":
+        return content
+    samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,66 @@
+"""The same training on JAX, on a machine without TensorFlow, as on TensorFlow."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.synthetic_voices import write_speech_folder
+from tests.support.tiny_model import TRAIN_OPTIONS, write_tiny_model
+
+PROBE = """
+import sys
+if sys.argv.pop(1) == "jax":
+    sys.modules["tensorflow"] = None  # an import of it raises ImportError
+import keras
+import train
+status = train.main(sys.argv[1:])
+print("backend", keras.backend.backend())
+sys.exit(status)
+"""
+
+
+def run(backend: str, root: Path, *options: str) -> list[dict[str, float]]:
+    folder = f"models_{backend}"
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE, backend, *options, "--model_dir", folder],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root),
+             "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
+        timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(f"backend {backend}\n")
+    lines = Path(folder, "training_log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_jax_without_tensorflow_trains_the_same(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = write_speech_folder(Path("speech"))
+    lines = "".join(f"{path.as_posix()}\t{label}\n" for path, label in files)
+    Path("list.txt").write_text(lines)
+    model = write_tiny_model(tmp_path / "start.keras")
+    options = [
+        *TRAIN_OPTIONS, "--train_list_path=list.txt", "--test_list_path=list.txt",
+        f"--init={model}", "--num_epoch=2", "--steps_per_epoch=2", "--learning_rate=0.0001",
+    ]  # fmt: skip
+    ours, theirs = run("tensorflow", root, *options), run("jax", root, *options)
+    assert len(ours) == len(theirs) == 2
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+        assert one["eer"] == pytest.approx(other["eer"], abs=0.05)
+    # What one backend wrote, the other goes on with.
+    more = [option for option in options if not option.startswith("--init")]
+    checkpoint = "models_jax/resnet34-2.keras"
+    last = run("tensorflow", root, *more, f"--resume={checkpoint}", "--num_epoch=3")[-1]
+    assert last["epoch"] == 3

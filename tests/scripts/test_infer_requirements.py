@@ -1,0 +1,87 @@
+"""requirements-infer.txt alone is enough to compare, recognise and evaluate from files."""
+
+import os
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.support.synthetic_voices import synthetic_speech, write_wav
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """The interpreter of a fresh environment with requirements-infer.txt and nothing else."""
+    folder = tmp_path_factory.mktemp("infer")
+    venv.create(folder, with_pip=True)
+    path = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    command = [path, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r"]
+    result = subprocess.run(
+        [*command, root / "requirements-infer.txt"], capture_output=True, text=True
+    )
+    if result.returncode != 0 and "VOICEPRINT_CI" not in os.environ:
+        pytest.skip(f"the packages can't be downloaded here: {result.stderr.strip()[-200:]}")
+    assert result.returncode == 0, result.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A copy of what using a model takes."""
+    folder = tmp_path_factory.mktemp("project")
+    for script in ("infer_contrast.py", "infer_recognition.py", "eval.py"):
+        shutil.copy(root / script, folder)
+    for name in ("utils", "audio", "audio_db"):
+        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "models").mkdir()
+    shutil.copy(root / "models" / "resnet34.onnx", folder / "models")
+    return folder
+
+
+def run(python: Path, project: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        [python, *arguments],
+        cwd=project,
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": ""},
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout
+
+
+def test_there_is_no_framework(python: Path, project: Path) -> None:
+    code = "import importlib.util as u; print([n for n in NAMES if u.find_spec(n)])"
+    names = ["tensorflow", "keras", "jax", "torch", "librosa", "pyaudio", "matplotlib"]
+    assert run(python, project, "-c", code.replace("NAMES", repr(names))) == "[]\n"
+
+
+def test_compares(python: Path, project: Path) -> None:
+    shown = run(python, project, "infer_contrast.py")
+    assert "model_path: models/resnet34.onnx\n" in shown
+    assert "audio/a_1.wav 和 audio/b_2.wav 不是同一个人，相似度仅为：0.135" in shown
+    (project / "pairs.txt").write_text("audio/a_1.wav audio/a_2.wav\n")
+    assert "1 pairs, 0 of them left out" in run(
+        python, project, "infer_contrast.py", "--trials", "pairs.txt"
+    )
+
+
+def test_enrols_and_recognises(python: Path, project: Path) -> None:
+    script = "infer_recognition.py"
+    assert "已注册夜雨飘零" in run(
+        python, project, script, "--register", "夜雨飘零", "audio/b_1.wav"
+    )
+    assert "识别说话的为：夜雨飘零" in run(python, project, script, "--recognize", "audio/b_2.wav")
+    assert "夜雨飘零（1段录音）" in run(python, project, script, "--list")
+
+
+def test_evaluates(python: Path, project: Path) -> None:
+    lines = []
+    for number in range(4):
+        path = write_wav(project / f"{number}.wav", synthetic_speech(number // 2, number, 3.0))
+        lines.append(f"{path}\t{number // 2}\n")
+    (project / "list.txt").write_text("".join(lines))
+    assert "EER: " in run(python, project, "eval.py", "--list_path", "list.txt")

@@ -1,0 +1,86 @@
+"""The transcripts of docs/service.md are what a running service answers."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.service_client import TOKEN
+from tests.support.service_process import ROOT, ServiceProcess, service_process
+
+DOCUMENT = ROOT / "docs" / "service.md"
+ADDRESS = "127.0.0.1:8005"
+
+VOLATILE = [
+    (r"\b[0-9a-f]{32}\b", "ID"),
+    (r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", "TIME"),
+]
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def transcripts() -> list[tuple[str, str]]:
+    """`(command, output)` of all console blocks, in their order."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found: list[tuple[str, str]] = []
+    for line in "".join(blocks).splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+        else:
+            command, output = found[-1]
+            found[-1] = (command, f"{output}{line}\n")
+    return found
+
+
+def run(command: str, service: ServiceProcess, folder: Path) -> str:
+    result = subprocess.run(
+        ["bash", "-c", command.replace(ADDRESS, f"127.0.0.1:{service.port}")],
+        cwd=folder,
+        env={"TOKEN": TOKEN, "PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip() + "\n"
+
+
+def settled(text: str) -> tuple[str, list[float]]:
+    """A text without what differs each time, and its numbers."""
+    for pattern, word in VOLATILE:
+        text = re.sub(pattern, word, text)
+    return NUMBER.sub("NUMBER", text), [float(number) for number in NUMBER.findall(text)]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_every_transcript_is_what_the_service_answers(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "audio", tmp_path / "audio")
+    options = ["--database", "sqlite:///v.sqlite3"]
+    options += ["--model_path", str(ROOT / "models" / "resnet34.onnx")]
+    with service_process(tmp_path, *options, script="serve.py", VOICEPRINT_TOKEN=TOKEN) as service:
+        assert len(transcripts()) > 20
+        for command, output in transcripts():
+            received, numbers = settled(run(command, service, tmp_path))
+            shown, expected = settled(output)
+            assert received == shown, command
+            assert numbers == pytest.approx(expected, abs=0.02), command
+
+
+def test_every_path_of_the_interface_is_told() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    words = ["/v1/speakers", "/v1/identify", "/verify", "/v1/compare", "/v1/quality", "/v1/embed"]
+    words += ["/v1/info", "/metrics", "/health/ready", "/health/live", "/recordings/ID/audio"]
+    for word in words:
+        assert word in text
+
+
+def test_every_limit_is_told() -> None:
+    import serve
+
+    args, _ = serve.parse_args([])
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name in vars(args):
+        if name not in {"port", "model_path"}:
+            assert f"--{name}" in text, name

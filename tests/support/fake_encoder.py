@@ -1,0 +1,64 @@
+"""A stand-in for SpeakerEncoder: the long-term spectrum as embedding, without any network."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from utils.arrays import FloatArray
+from utils.audio.decode import load_audio
+from utils.audio.spectrogram import N_FFT
+from utils.audio.waveform import describe_defect
+from utils.errors import AudioError
+
+BANDS = np.linspace(-1, 1, 64)
+
+
+class FakeEncoder:
+    """Tells synthetic voices apart, in well under a millisecond; counts what it embeds."""
+
+    model_path = "fake.keras"
+    embedding_size = 64
+    is_calibrated = True
+    threshold = 0.5
+    strict_threshold = 0.8
+
+    def __init__(self, model_id: str = "fake") -> None:
+        self.model_id = model_id
+        self.num_embedded = 0
+
+    def probability(self, score: float) -> float:
+        return float(1 / (1 + np.exp(-10 * (score - self.threshold))))
+
+    def embed_waveform(
+        self, waveform: FloatArray, source: str = "recording", activity: Any = None
+    ) -> FloatArray:
+        defect = describe_defect(waveform)
+        if defect is not None:
+            raise AudioError(f"{source}: {defect}")
+        self.num_embedded += 1
+        frames = waveform[: len(waveform) // N_FFT * N_FFT].reshape(-1, N_FFT)
+        level = np.abs(np.fft.rfft(frames)).mean(axis=0)[: 4 * self.embedding_size]
+        bands = np.log(level.reshape(self.embedding_size, -1).mean(axis=1) + 1e-3)
+        # Less the slope that all voices have in common: what is left is the speaker's own.
+        bands -= np.polyval(np.polyfit(BANDS, bands, 4), BANDS)
+        return np.asarray(bands / np.linalg.norm(bands), np.float32)
+
+    def embed_file(self, path: str | Path) -> FloatArray:
+        return self.embed_waveform(load_audio(path), source=str(path))
+
+    def embed_files(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        num_workers: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
+        for index, path in enumerate(paths):
+            try:
+                yield index, self.embed_file(path)
+            except AudioError as error:
+                if on_error == "raise":
+                    raise
+                yield index, error

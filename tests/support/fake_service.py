@@ -1,0 +1,36 @@
+"""serve.py with the fake encoder: a real service that starts in a second. Run as a script.
+
+FAKE_DELAY_S in the environment is how long each encoding takes besides.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import utils.model.encoder  # noqa: E402
+from tests.support.fake_encoder import FakeEncoder  # noqa: E402
+
+
+class SlowEncoder(FakeEncoder):
+    """A fake encoder that takes its time."""
+
+    def __init__(self, model_path: str, num_threads: int | None = None) -> None:
+        super().__init__()
+
+    def embed_waveform(self, waveform: Any, source: str = "recording", activity: Any = None) -> Any:
+        time.sleep(float(os.environ.get("FAKE_DELAY_S", "0")))
+        return super().embed_waveform(waveform, source, activity)
+
+
+if __name__ == "__main__":
+    utils.model.encoder.SpeakerEncoder = SlowEncoder  # type: ignore
+    import serve
+    from utils.errors import run_script
+
+    sys.argv += ["--model_path", "fake"]
+    run_script(serve.main)

@@ -1,0 +1,49 @@
+"""The smallest network that has every part of the real one, for tests that need a model."""
+
+from pathlib import Path
+from typing import Any
+
+SHAPE: dict[str, Any] = {"widths": (4, 4, 8, 8), "num_blocks": (1, 1, 1, 1), "embedding_size": 16}
+
+TRAIN_OPTIONS = [
+    "--widths", "4", "4", "8", "8", "--num_blocks", "1", "1", "1", "1", "--embedding_size", "16",
+    "--batch_size", "4", "--crop_frames", "65", "--num_workers", "0",
+]  # fmt: skip
+"""Options of train.py for such a network and short crops, read in the process itself."""
+
+CALIBRATION = {
+    "threshold": 0.5,
+    "strict_threshold": 0.7,
+    "calibration": {"slope": 10.0, "offset": -5.0},
+}
+
+
+def build_tiny_network(num_classes: int = 3, **changes: Any) -> Any:
+    """Returns a network with seeded weights; residual branches count, unlike at the start."""
+    import keras
+    import numpy as np
+
+    from utils.resnet import build_resnet34
+
+    keras.utils.set_random_seed(0)
+    network = build_resnet34(num_classes, **{**SHAPE, **changes})
+    random = np.random.default_rng(0)
+    for weight in network.weights:
+        if "norm" in weight.path or "pooling/weight" in weight.path:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return network
+
+
+def write_tiny_model(
+    path: Path, calibrated: bool = True, build: dict[str, Any] | None = None, **changes: Any
+) -> Path:
+    """Writes such a network as a model file; `build` changes the network, others its metadata."""
+    from utils.model.archive import write_model
+
+    metadata = {"embedding_size": SHAPE["embedding_size"], "num_classes": 3}
+    write_model(
+        path,
+        build_tiny_network(**(build or {})),
+        {**metadata, **(CALIBRATION if calibrated else {}), **changes},
+    )
+    return path

@@ -1,0 +1,246 @@
+"""Checking and converting clips: every kind of bad audio, and nothing done twice."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.support.synthetic_voices import synthetic_speech, write_wav
+from utils.corpus import conversion
+from utils.corpus.conversion import Finding, Rules, Task, examine, examine_all, read_journal
+from utils.errors import VoiceprintError
+
+RULES = Rules(min_duration_s=1.3)
+
+
+def write_mp3(path: Path, speaker: int = 0, duration_s: float = 2.0, rate: int = 16000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    speech = synthetic_speech(speaker, duration_s=duration_s, sample_rate=rate)
+    soundfile.write(path, speech, rate, format="MP3")
+    return path
+
+
+def task_for(source: Path, wav: Path | None = None, declared_s: float | None = None) -> Task:
+    return Task(source.as_posix(), wav.as_posix() if wav else None, declared_s)
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    """Writes one file of each kind of damage; returns them by the expected reason."""
+    folder.mkdir(exist_ok=True)
+    speech = synthetic_speech(0, duration_s=3.0)
+    whole = write_wav(folder / "whole.wav", speech).read_bytes()
+    files = {
+        "no such file": folder / "missing.wav",
+        "the file is empty": folder / "zero.wav",
+        "not audio": folder / "text.wav",
+        "truncated": folder / "cut.wav",
+        "empty": write_wav(folder / "no_samples.wav", speech[:0]),
+        "silent": write_wav(folder / "silent.wav", np.zeros(32000)),
+        "non-finite": folder / "nan.wav",
+        "truncated: ": folder / "cut.ogg",
+    }
+    files["the file is empty"].write_bytes(b"")
+    files["not audio"].write_text("hello")
+    files["truncated"].write_bytes(whole[: len(whole) // 2])
+    with_nan = speech.copy()
+    with_nan[100] = np.nan
+    soundfile.write(files["non-finite"], with_nan, 16000, subtype="FLOAT")
+    soundfile.write(files["truncated: "], speech, 16000)
+    data = files["truncated: "].read_bytes()
+    files["truncated: "].write_bytes(data[: int(0.7 * len(data))])
+    return files
+
+
+def test_bad_audio_of_every_kind_is_told(tmp_path: Path) -> None:
+    for reason, path in bad_files(tmp_path).items():
+        finding = examine(task_for(path), None, RULES)
+        assert finding.defect is not None, path
+        assert finding.defect.startswith(reason), finding.defect
+        assert str(tmp_path) not in finding.defect
+
+
+def test_bad_audio_is_not_converted_and_its_source_kept(tmp_path: Path) -> None:
+    for path in bad_files(tmp_path / "in").values():
+        wav = tmp_path / "out" / f"{path.name}.wav"
+        finding = examine(task_for(path, wav), None, Rules(1.3, delete_source=True))
+        assert finding.defect is not None
+        assert not wav.exists()
+        assert path.exists() or path.name == "missing.wav"
+
+
+def test_declared_duration_exposes_a_stump(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", synthetic_speech(0, duration_s=1.5))
+    assert examine(task_for(path, None, 2.0), None, RULES).defect is None
+    defect = examine(task_for(path, None, 6.0), None, RULES).defect
+    assert defect == "truncated: 1.50 s of 6.00 s declared by the data set"
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_wav_is_16_khz_mono_16_bit(tmp_path: Path, rate: int) -> None:
+    source, wav = write_mp3(tmp_path / "a.mp3", rate=rate), tmp_path / "deep" / "a.wav"
+    finding = examine(task_for(source, wav), None, RULES)
+    info = soundfile.info(wav)
+    assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+    assert finding.defect is None
+    assert finding.duration_s == pytest.approx(2.0, abs=0.1)
+    assert list(wav.parent.iterdir()) == [wav]
+    assert source.exists()
+
+
+def test_loud_mp3_is_clipped_not_wrapped(tmp_path: Path) -> None:
+    square = np.sign(np.sin(np.arange(32000) * 0.05)).astype(np.float32)
+    soundfile.write(tmp_path / "a.mp3", square, 16000)
+    task = task_for(tmp_path / "a.mp3", tmp_path / "a.wav")
+    assert examine(task, None, RULES).defect is None
+    written, _ = soundfile.read(tmp_path / "a.wav")
+    assert np.corrcoef(square[: len(written)], written[: len(square)])[0, 1] > 0.9
+
+
+def test_too_short_is_measured_but_not_converted_until_allowed(tmp_path: Path) -> None:
+    task = task_for(write_mp3(tmp_path / "a.mp3", duration_s=0.8), tmp_path / "a.wav")
+    short = examine(task, None, RULES)
+    assert short.defect is None
+    assert short.duration_s < 1.0
+    assert not (tmp_path / "a.wav").exists()
+    assert examine(task, short, RULES) is short
+    assert examine(task, short, Rules(0.5)).listed_state != conversion.ABSENT
+    assert (tmp_path / "a.wav").exists()
+
+
+def test_finished_wav_is_kept_without_a_journal(tmp_path: Path) -> None:
+    task = task_for(write_mp3(tmp_path / "a.mp3"), tmp_path / "a.wav")
+    first = examine(task, None, RULES)
+    assert examine(task, None, RULES) == first  # the same size and time: not written again
+
+
+@pytest.mark.parametrize("damage", ["cut", "other format", "older", "other clip"])
+def test_unfinished_or_foreign_wav_is_made_again(tmp_path: Path, damage: str) -> None:
+    source, wav = write_mp3(tmp_path / "a.mp3"), tmp_path / "a.wav"
+    examine(task_for(source, wav), None, RULES)
+    good = wav.read_bytes()
+    if damage == "cut":
+        wav.write_bytes(good[:1000])
+    elif damage == "other format":
+        write_wav(wav, synthetic_speech(1, sample_rate=44100), 44100)
+    elif damage == "older":
+        write_wav(wav, synthetic_speech(1, duration_s=2.0))
+        os.utime(wav, (1, 1))
+    else:
+        write_wav(wav, synthetic_speech(1, duration_s=5.0))
+    examine(task_for(source, wav), None, RULES)
+    assert wav.read_bytes() == good
+
+
+def test_source_is_deleted_only_on_request(tmp_path: Path) -> None:
+    source, wav = write_mp3(tmp_path / "a.mp3"), tmp_path / "a.wav"
+    kept = examine(task_for(source, wav), None, RULES)
+    assert source.exists()
+    before = wav.stat().st_mtime_ns
+    deleted = examine(task_for(source, wav), kept, Rules(1.3, delete_source=True))
+    assert not source.exists()
+    assert wav.stat().st_mtime_ns == before  # was verified against the source, not written again
+    assert examine(task_for(source, wav), deleted, RULES) is deleted
+    assert examine(task_for(source, wav), None, RULES).defect is None
+
+
+def test_source_stays_if_the_wav_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, wav = write_mp3(tmp_path / "a.mp3"), tmp_path / "a.wav"
+    monkeypatch.setattr(conversion, "_holds", lambda *_: False)
+    with pytest.raises(VoiceprintError, match="differs from what was written, check the disk"):
+        examine(task_for(source, wav), None, Rules(1.3, delete_source=True))
+    assert source.exists()
+
+
+def test_one_file_under_two_names_is_never_overwritten(tmp_path: Path) -> None:
+    source = write_wav(tmp_path / "a.wav", synthetic_speech(0))
+    before = source.read_bytes()
+    task = Task(source.as_posix(), f"{tmp_path.as_posix()}/./a.wav")
+    finding = examine(task, None, Rules(1.3, delete_source=True))
+    assert "are one file" in str(finding.defect)
+    assert source.read_bytes() == before
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    source = write_mp3(tmp_path / "a.mp3")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(VoiceprintError, match=r"cannot write .*file/a\.wav"):
+        examine(task_for(source, tmp_path / "file" / "a.wav"), None, RULES)
+    with pytest.raises(VoiceprintError, match=r"cannot write .*checked\.tsv"):
+        list(examine_all([task_for(source)], RULES, tmp_path / "file" / "checked.tsv", 1))
+
+
+def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    decoded: list[Path] = []
+    load = conversion._load
+
+    def counting(path: Path) -> conversion.FloatArray:
+        decoded.append(path)
+        return load(path)
+
+    monkeypatch.setattr(conversion, "_load", counting)
+    return decoded
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_journal_saves_all_decoding_but_of_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convert: bool
+) -> None:
+    decoded = count_decodings(monkeypatch)
+    tasks = []
+    for number in range(4):
+        source = write_mp3(tmp_path / f"{number}.mp3", number)
+        tasks.append(task_for(source, tmp_path / f"{number}.wav" if convert else None))
+    (tmp_path / "3.mp3").write_bytes(b"damaged")
+    journal = tmp_path / "lists" / "checked.tsv"
+    first = list(examine_all(tasks, RULES, journal, 1))
+    assert len(decoded) == 4
+    assert first[3].defect is not None
+    decoded.clear()
+    assert list(examine_all(tasks, RULES, journal, 1)) == first
+    assert not decoded
+    write_mp3(tmp_path / "1.mp3", 9)
+    write_mp3(tmp_path / "3.mp3", 3)
+    again = list(examine_all(tasks, RULES, journal, 1))
+    assert {path.stem for path in decoded} == {"1", "3"}
+    assert [finding.defect for finding in again] == [None] * 4
+
+
+def test_damaged_lines_of_the_journal_are_ignored(tmp_path: Path) -> None:
+    journal = tmp_path / "checked.tsv"
+    source = write_mp3(tmp_path / "a.mp3")
+    (finding,) = examine_all([task_for(source)], RULES, journal, 1)
+    line = journal.read_bytes()
+    other = line.replace(b"a.mp3", b"b.mp3")
+    journal.write_bytes(b"\xff\n" + line + b"x\t1\t1\tlong\t\t.\n" + other[:-3])
+    assert read_journal(journal) == {finding.listed: finding}
+    list(examine_all([task_for(write_mp3(tmp_path / "c.mp3"))], RULES, journal, 1))
+    assert [Path(name).name for name in read_journal(journal)] == ["a.mp3", "c.mp3"]
+
+
+def test_missing_file_is_looked_for_again(tmp_path: Path) -> None:
+    journal = tmp_path / "checked.tsv"
+    task = task_for(tmp_path / "a.mp3", tmp_path / "a.wav")
+    (finding,) = examine_all([task], RULES, journal, 1)
+    assert str(finding.defect).startswith("no such file")
+    assert read_journal(journal) == {}
+    write_mp3(tmp_path / "a.mp3")
+    (finding,) = examine_all([task], RULES, journal, 1)
+    assert finding.defect is None
+
+
+def test_processes_find_the_same_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "MIN_PARALLEL_TASKS", 1)
+    bad = list(bad_files(tmp_path / "bad").values())
+    good = [write_mp3(tmp_path / f"{number}.mp3", number) for number in range(4)]
+    tasks = [task_for(path, tmp_path / "out" / f"{path.name}.wav") for path in good + bad]
+    parallel = list(examine_all(tasks, RULES, tmp_path / "a.tsv", 2))
+    assert list(examine_all(tasks, RULES, tmp_path / "b.tsv", 1)) == parallel
+
+
+def test_crash_of_a_decoder_is_a_defect(tmp_path: Path) -> None:
+    source = write_mp3(tmp_path / "a.mp3")
+    finding = conversion._crash_finding((task_for(source), None))
+    assert isinstance(finding, Finding)
+    assert finding.defect == "damaged audio: the decoder crashed"

@@ -1,0 +1,248 @@
+"""From data sets to lists: splits, labels, mixing, rejection, determinism."""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.synthetic_voices import synthetic_speech, write_speech_folder, write_wav
+from utils.corpus.listing import (
+    DatasetSpec,
+    Settings,
+    Summary,
+    choose_test_clips,
+    choose_test_speakers,
+    create_lists,
+    number_speakers,
+    parse_dataset,
+)
+from utils.corpus.lists import Utterance, num_classes, read_data_list
+from utils.errors import DataListError
+
+
+def run(tmp_path: Path, *datasets: str, **settings: object) -> tuple[Summary, dict[str, list]]:
+    """Creates lists in `tmp_path/lists`; returns the summary and both lists."""
+    lists = tmp_path / "lists"
+    specs = [parse_dataset(text) for text in datasets]
+    summary = create_lists(specs, Settings(list_dir=lists, **settings))  # type: ignore[arg-type]
+    read = {}
+    for name in ("train", "test"):
+        path = lists / f"{name}_list.txt"
+        read[name] = read_data_list(path) if path.stat().st_size else []
+    return summary, read
+
+
+def rejected(tmp_path: Path) -> dict[str, str]:
+    lines = (tmp_path / "lists" / "rejected.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "path\treason"
+    return {Path(path).name: reason for path, reason in (line.split("\t") for line in lines[1:])}
+
+
+def test_parse_dataset() -> None:
+    assert parse_dataset("folders:C:/data") == DatasetSpec("folders", Path("C:/data"))
+    assert str(parse_dataset("folders:./data/")) == "folders:data"
+
+
+@pytest.mark.parametrize("text", ["data", "folders:", ":data", "kaldi:data"])
+def test_parse_dataset_names_the_layouts(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="layout of zhvoice, folders, librispeech"):
+        parse_dataset(text)
+
+
+def test_lists_of_a_folder(tmp_path: Path, speech_folder: Path) -> None:
+    summary, lists = run(tmp_path, f"folders:{speech_folder.as_posix()}", test_every=5)
+    every = sorted(speech_folder.rglob("*.wav"))
+    assert [item.path for item in lists["test"]] == [every[n].as_posix() for n in (0, 5, 10)]
+    assert len(lists["train"]) == 9
+    for item in lists["train"] + lists["test"]:
+        assert item.label == int(Path(item.path).parent.name[-2:])
+    assert summary == Summary(
+        num_train=9,
+        num_test=3,
+        num_train_speakers=3,
+        num_test_speakers=3,
+        num_strangers=0,
+        hours=pytest.approx(24 / 3600),
+        num_classes=3,
+        reasons=Counter(),
+    )
+    speakers = (tmp_path / "lists" / "speakers.tsv").read_text(encoding="utf-8").splitlines()
+    assert speakers[1] == "0\t0\tspeaker_00\t3\t1"
+
+
+def test_lists_are_the_same_each_time(tmp_path: Path, speech_folder: Path) -> None:
+    for name in ("first", "second"):
+        run(tmp_path / name, f"folders:{speech_folder.as_posix()}", test_speakers=1)
+    for name in ("train_list.txt", "test_list.txt", "speakers.tsv", "rejected.tsv"):
+        files = [tmp_path / run_name / "lists" / name for run_name in ("first", "second")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_mixed_data_sets_continue_the_labels(tmp_path: Path) -> None:
+    write_speech_folder(tmp_path / "one", 2, 2)
+    write_speech_folder(tmp_path / "two", 3, 2)  # the same folder names, other people
+    one, two = (tmp_path / name for name in ("one", "two"))
+    summary, lists = run(tmp_path, f"folders:{one.as_posix()}", f"folders:{two.as_posix()}")
+    labels = {item.path: item.label for item in lists["train"] + lists["test"]}
+    assert {label for path, label in labels.items() if "/one/" in path} == {0, 1}
+    assert {label for path, label in labels.items() if "/two/" in path} == {2, 3, 4}
+    assert summary.num_classes == num_classes(lists["train"]) == 5
+
+
+def test_the_same_folder_twice_lists_each_clip_once(tmp_path: Path, speech_folder: Path) -> None:
+    name = f"folders:{speech_folder.as_posix()}"
+    summary, lists = run(tmp_path, name, name)
+    assert len(lists["train"]) + len(lists["test"]) == 12
+    assert summary.reasons == {"listed twice": 12}
+    assert summary.num_classes == 3
+
+
+def test_test_speakers_are_strangers_with_the_labels_behind(tmp_path: Path) -> None:
+    write_speech_folder(tmp_path / "data", 6, 2)
+    name = f"folders:{(tmp_path / 'data').as_posix()}"
+    summary, lists = run(tmp_path, name, test_speakers=2)
+    train, test = ({item.label for item in lists[key]} for key in ("train", "test"))
+    assert train == {0, 1, 2, 3}
+    assert test == {4, 5}
+    assert summary.num_classes == num_classes(lists["train"]) == 4
+    assert summary.num_strangers == summary.num_test_speakers == 2
+    people = [{Path(item.path).parent for item in lists[key]} for key in ("train", "test")]
+    assert not people[0] & people[1]
+    other_seeds = set()
+    for seed in range(5):
+        _, lists = run(tmp_path, name, test_speakers=2, seed=seed)
+        other_seeds.add(frozenset(Path(item.path).parent.name for item in lists["test"]))
+    assert len(other_seeds) > 1
+
+
+def test_share_of_speakers(tmp_path: Path) -> None:
+    write_speech_folder(tmp_path / "data", 6, 2)
+    summary, _ = run(tmp_path, f"folders:{(tmp_path / 'data').as_posix()}", test_speakers=0.34)
+    assert summary.num_strangers == 2
+
+
+@given(
+    st.lists(st.integers(0, 6).map(str), min_size=1, max_size=60),
+    st.integers(1, 20),
+)
+def test_utterance_split_leaves_no_gap_in_training(speakers: list[str], every: int) -> None:
+    is_test = choose_test_clips(speakers, every)
+    labels = number_speakers(speakers, is_test, test_last=False)
+    train = {labels[name] for name, test in zip(speakers, is_test, strict=True) if not test}
+    assert train == set(range(len(set(speakers))))
+    assert list(labels) == list(dict.fromkeys(speakers))
+    assert all(number % every == 0 for number, test in enumerate(is_test) if test)
+
+
+def test_every_200th_clip_as_the_seed() -> None:
+    is_test = choose_test_clips(["a"] * 300 + ["b"] * 300, 200)
+    assert [number for number, test in enumerate(is_test) if test] == [0, 200, 400]
+
+
+@given(
+    st.lists(st.integers(0, 12).map(str), min_size=12, max_size=80),
+    st.one_of(st.integers(1, 12), st.floats(0.01, 0.99)),
+    st.integers(0, 3),
+)
+def test_speaker_split(speakers: list[str], asked: int | float, seed: int) -> None:
+    try:
+        chosen = choose_test_speakers(speakers, asked, seed)
+    except DataListError as error:
+        assert "--test_speakers asks for" in str(error)
+        return
+    counts = Counter(speakers)
+    assert all(counts[name] >= 2 for name in chosen)
+    assert len(chosen) == (asked if isinstance(asked, int) else max(1, round(asked * len(counts))))
+    assert len(counts) - len(chosen) >= 2
+    assert choose_test_speakers(speakers[::-1], asked, seed) == chosen
+    is_test = [name in chosen for name in speakers]
+    labels = number_speakers(speakers, is_test, test_last=True)
+    assert {labels[name] for name in chosen} == set(range(len(counts) - len(chosen), len(counts)))
+
+
+def test_too_many_test_speakers(tmp_path: Path, speech_folder: Path) -> None:
+    with pytest.raises(DataListError, match=r"asks for 2 speakers, at most 1 can be kept.*3 speak"):
+        run(tmp_path, f"folders:{speech_folder.as_posix()}", test_speakers=2)
+
+
+def test_bad_clips_are_rejected_with_their_reasons(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_speech_folder(data, 2, 3)
+    write_wav(data / "speaker_00" / "silent.wav", np.zeros(48000))
+    write_wav(data / "speaker_00" / "short.wav", synthetic_speech(0, duration_s=0.5))
+    write_wav(data / "on_top.wav", synthetic_speech(0))
+    (data / "speaker_01" / "text.wav").write_text("hello")
+    write_wav(data / "alone" / "only.wav", synthetic_speech(5))
+    write_wav(data / "speaker_01" / "tab\tin.wav", synthetic_speech(0))
+    summary, lists = run(tmp_path, f"folders:{data.as_posix()}", min_utterances=2)
+    reasons = rejected(tmp_path)
+    assert reasons.pop("silent.wav").startswith("silent")
+    assert reasons.pop("short.wav") == "too short: 0.50 s, expected at least 1.30 s"
+    assert reasons.pop("on_top.wav").startswith("no speaker")
+    assert reasons.pop("text.wav").startswith("not audio that can be read")
+    assert reasons.pop("only.wav") == "rare speaker: 1 usable clips, expected at least 2"
+    (name, reason), *rest = reasons.items()
+    assert (name, reason, rest) == ("tab\\tin.wav'", "tab or line break in the path", [])
+    assert summary.num_rejected == 6
+    assert summary.reasons["too short"] == 1
+    assert {item.label for item in lists["train"]} == {0, 1}
+
+
+def test_nothing_usable_keeps_the_old_lists(tmp_path: Path, speech_folder: Path) -> None:
+    name = f"folders:{speech_folder.as_posix()}"
+    _, before = run(tmp_path, name)
+    with pytest.raises(DataListError, match=r"none of the 12 clips can be used.*rejected\.tsv"):
+        run(tmp_path, name, min_duration_s=60.0)
+    assert read_data_list(tmp_path / "lists" / "train_list.txt") == before["train"]
+    assert len(rejected(tmp_path)) == 4  # the same four names in each folder
+
+
+def test_wav_dir_mirrors_each_data_set(tmp_path: Path) -> None:
+    for parent in ("x", "y"):
+        write_speech_folder(tmp_path / parent / "data", 2, 2)
+    wavs = tmp_path / "wavs"
+    names = [f"folders:{(tmp_path / parent / 'data').as_posix()}" for parent in "xy"]
+    _, lists = run(tmp_path, *names, wav_dir=wavs)
+    paths = sorted(item.path for item in lists["train"] + lists["test"])
+    assert paths[0] == f"{wavs.as_posix()}/data/speaker_00/utterance_00.wav"
+    assert paths[-1] == f"{wavs.as_posix()}/data_2/speaker_01/utterance_01.wav"
+    assert all(Path(path).is_file() for path in paths)
+
+
+def test_two_sources_of_one_wav(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_speech_folder(data, 2, 2)
+    write_wav(data / "speaker_00" / "utterance_00.aiff", synthetic_speech(0))
+    summary, _ = run(tmp_path, f"folders:{data.as_posix()}", wav_dir=tmp_path / "wavs")
+    assert summary.reasons == {"listed twice": 1}
+
+
+def test_wav_dir_inside_the_data_set(tmp_path: Path, speech_folder: Path) -> None:
+    with pytest.raises(DataListError, match="lies inside the data set"):
+        run(tmp_path, f"folders:{speech_folder.as_posix()}", wav_dir=speech_folder / "wavs")
+
+
+def test_delete_source_without_conversion(tmp_path: Path, speech_folder: Path) -> None:
+    with pytest.raises(DataListError, match="--delete_source needs --wav_dir"):
+        run(tmp_path, f"folders:{speech_folder.as_posix()}", delete_source=True)
+    assert len(list(speech_folder.rglob("*.wav"))) == 12
+
+
+@pytest.mark.parametrize("index", ["../a.wav", "/a.wav", "x/../../a.wav", "", "."])
+def test_paths_cannot_leave_the_data_set(tmp_path: Path, index: str) -> None:
+    folder = tmp_path / "zhvoice"
+    (folder / "text").mkdir(parents=True)
+    good = {"index": "b.wav", "speaker": "b", "duration_ms": 2000}
+    lines = [json.dumps(entry) for entry in (good, {**good, "index": index})]
+    (folder / "text" / "infodata.json").write_text("\n".join(lines), encoding="utf-8")
+    write_wav(folder / "b.wav", synthetic_speech(0))
+    write_wav(tmp_path / "a.wav", synthetic_speech(0))
+    summary, lists = run(tmp_path, f"zhvoice:{folder.as_posix()}")
+    assert summary.reasons == {"path outside of the data set's folder": 1}
+    assert lists["train"] == [Utterance(f"{folder.as_posix()}/b.wav", 0)]
+    assert lists["test"] == []

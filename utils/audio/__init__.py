@@ -1,0 +1,1 @@
+"""Recordings: decoded, measured, searched for speech, turned into spectrograms, recorded."""

@@ -1,0 +1,62 @@
+"""What every waveform in the toolkit is: 16 kHz, mono, float32; its defects; written as wav."""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils.arrays import FloatArray
+from utils.files import atomic_path
+
+SAMPLE_RATE = 16000
+"""Hz. All waveforms inside the toolkit have this rate."""
+
+MIN_DURATION_S = 0.3
+"""Seconds. Shorter recordings hold less than one syllable and are refused everywhere."""
+
+SILENCE_PEAK_DB = -60.0
+"""dBFS. A recording whose peak stays under this (32 of 32768 steps) is called silent."""
+
+
+def write_wav(path: str | Path, waveform: FloatArray) -> None:
+    """Writes a waveform as 16 kHz mono 16-bit PCM, under a temporary name and then renamed.
+
+    Args:
+        path: Where to write; its folder is made.
+        waveform: Shape `(num_samples,)`, 16 kHz; values outside [-1, 1] are clipped.
+
+    Raises:
+        ValueError: If `waveform` is not one-dimensional or has samples that are not finite.
+    """
+    import soundfile
+
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or not np.isfinite(waveform).all():
+        raise ValueError(f"expected finite samples in one dimension, received {waveform.shape}")
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+
+
+def describe_defect(waveform: FloatArray, min_duration_s: float = MIN_DURATION_S) -> str | None:
+    """Says in a few words why a waveform cannot be used, or returns `None` if it can.
+
+    Args:
+        waveform: Shape `(num_samples,)`, 16 kHz.
+        min_duration_s: Shortest length that is accepted, in seconds.
+    """
+    if len(waveform) == 0:
+        return "empty"
+    if not np.isfinite(waveform).all():
+        return "non-finite samples"
+    duration = len(waveform) / SAMPLE_RATE
+    if duration < min_duration_s:
+        return f"too short: {duration:.2f} s, expected at least {min_duration_s:.2f} s"
+    level = peak_db(waveform)
+    if level < SILENCE_PEAK_DB:
+        return f"silent: peak {level:.0f} dBFS, expected at least {SILENCE_PEAK_DB:.0f} dBFS"
+    return None
+
+
+def peak_db(waveform: FloatArray) -> float:
+    """Returns the largest magnitude of a waveform in dB relative to full scale (floor -120)."""
+    peak = float(np.abs(waveform).max(initial=0.0))
+    return float(20 * np.log10(max(peak, 1e-6)))

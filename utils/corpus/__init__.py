@@ -1,0 +1,1 @@
+"""Lists of recordings: read, checked, made from the folders of data sets."""

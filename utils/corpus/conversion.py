@@ -1,0 +1,361 @@
+"""Checking clips and converting them to 16 kHz mono 16-bit wav, on all cores and restartable.
+
+Every clip is decoded once: the same pass checks it and, if wanted, writes the wav. A journal in
+the folder of the lists remembers what was found for which state (size and time) of which files,
+so that a second run does nothing again that was finished, however the first one ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from utils.arrays import FloatArray
+from utils.audio.decode import duration_seconds, load_audio
+from utils.audio.integrity import describe_truncation
+from utils.audio.waveform import SAMPLE_RATE, describe_defect
+from utils.errors import AudioError, VoiceprintError
+from utils.workers import map_in_processes
+
+MIN_PARALLEL_TASKS = 64
+"""Fewer clips than this are done sooner than worker processes have started (about 0.5 s)."""
+
+DURATION_TOLERANCE_S = 0.15
+"""Decoders of mp3 differ by the encoder's delay and padding, up to about 0.1 s at 16 kHz."""
+
+MIN_DECLARED_SHARE = 0.5
+"""A clip that holds less than this share of the duration its data set declares is truncated.
+Lenient, because some data sets declare the duration before silence was cut."""
+
+ABSENT = "-"
+"""State of a file that does not exist."""
+
+LINE_END = "."
+"""Last field of a journal line; a line without it was cut by a kill and is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A clip to check, and to convert if `wav` is given.
+
+    Attributes:
+        source: The file of the data set.
+        wav: Where its 16 kHz wav goes; None keeps the source in place.
+        declared_s: Its duration in seconds as the data set declares it, or None.
+    """
+
+    source: str
+    wav: str | None = None
+    declared_s: float | None = None
+
+    @property
+    def listed(self) -> str:
+        """The file that goes into the data list."""
+        return self.source if self.wav is None else self.wav
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found for one clip.
+
+    Attributes:
+        listed: The file that goes into the data list.
+        duration_s: Its duration in seconds, 0 if it could not be decoded.
+        defect: Why it cannot be used, or None. Being too short is judged by `duration_s`.
+        listed_state: Size and time of `listed` at that moment.
+        source_state: Size and time of the source at that moment.
+    """
+
+    listed: str
+    duration_s: float
+    defect: str | None
+    listed_state: str
+    source_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How clips are treated.
+
+    Attributes:
+        min_duration_s: Shorter clips are not converted, in seconds.
+        delete_source: Remove the source once its wav was read back and found equal.
+    """
+
+    min_duration_s: float
+    delete_source: bool = False
+
+
+def examine(task: Task, known: Finding | None, rules: Rules) -> Finding:
+    """Checks one clip and converts it if that was asked for.
+
+    Args:
+        task: The clip.
+        known: What the journal holds for it; returned as it is while the files are unchanged.
+        rules: How clips are treated.
+
+    Returns:
+        What was found; a clip that cannot be used has `defect` set and is no error.
+
+    Raises:
+        VoiceprintError: If the wav cannot be written (disk full, no permission).
+    """
+    if known is not None and _still_holds(task, known, rules):
+        return known
+    try:
+        duration_s, defect = (
+            _convert(task, Path(task.wav), rules) if task.wav else _check(Path(task.source), task)
+        )
+    except AudioError as error:
+        duration_s, defect = 0.0, _short_reason(task, error)
+    return Finding(task.listed, duration_s, defect, _state(task.listed), _state(task.source))
+
+
+def examine_all(
+    tasks: Sequence[Task], rules: Rules, journal_path: Path, num_workers: int
+) -> Iterator[Finding]:
+    """Examines clips on all cores, with a progress bar on stderr and a journal.
+
+    Args:
+        tasks: The clips.
+        rules: How clips are treated.
+        journal_path: Where findings are remembered from run to run.
+        num_workers: Number of processes.
+
+    Yields:
+        One finding a task, in the same order.
+
+    Raises:
+        VoiceprintError: If a wav or the journal cannot be written.
+    """
+    from tqdm import tqdm
+
+    known = read_journal(journal_path)
+    jobs = ((task, known.get(task.listed)) for task in tasks)
+    findings = map_in_processes(
+        functools.partial(_examine_job, rules=rules),
+        jobs,
+        num_workers if len(tasks) >= MIN_PARALLEL_TASKS else 1,
+        on_crash=_crash_finding,
+    )
+    with _open_journal(journal_path) as journal:
+        for finding in tqdm(findings, total=len(tasks), desc="checking", unit="clip"):
+            if _is_news(finding, known):
+                journal.write(_journal_line(finding))
+            yield finding
+
+
+def read_journal(path: Path) -> dict[str, Finding]:
+    """Reads the findings of earlier runs; the last one of a file counts, damaged lines do not."""
+    known: dict[str, Finding] = {}
+    if not path.is_file():
+        return known
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        for line in lines:
+            fields = line.rstrip("\n").split("\t")
+            if len(fields) != 6 or fields[5] != LINE_END:
+                continue
+            try:
+                duration_s = float(fields[3])
+            except ValueError:
+                continue
+            known[fields[0]] = Finding(
+                fields[0], duration_s, fields[4] or None, fields[1], fields[2]
+            )
+    return known
+
+
+def _examine_job(job: tuple[Task, Finding | None], rules: Rules) -> Finding:
+    return examine(job[0], job[1], rules)
+
+
+def _is_news(finding: Finding, known: dict[str, Finding]) -> bool:
+    exists = (finding.listed_state, finding.source_state) != (ABSENT, ABSENT)
+    return exists and finding != known.get(finding.listed)
+
+
+def _crash_finding(job: tuple[Task, Finding | None]) -> Finding:
+    task = job[0]
+    defect = "damaged audio: the decoder crashed"
+    return Finding(task.listed, 0.0, defect, _state(task.listed), _state(task.source))
+
+
+def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
+    """Tells whether a finding of an earlier run still describes the files."""
+    source_state = _state(task.source)
+    if task.wav is None:
+        return source_state != ABSENT and source_state == known.source_state
+    same_source = source_state != ABSENT and source_state == known.source_state
+    if known.defect is not None:
+        return same_source
+    if known.listed_state == ABSENT:  # was too short to be converted
+        return same_source and known.duration_s < rules.min_duration_s
+    same_wav = _state(task.wav) == known.listed_state
+    if rules.delete_source and source_state != ABSENT:
+        return False
+    return same_wav and (same_source or source_state == ABSENT)
+
+
+def _check(path: Path, task: Task) -> tuple[float, str | None]:
+    """Decodes a file that stays where it is."""
+    waveform = _load(path)
+    return _judge(waveform, task)
+
+
+def _convert(task: Task, wav: Path, rules: Rules) -> tuple[float, str | None]:
+    """Makes the wav of a task, unless a complete one is there."""
+    source = Path(task.source)
+    if not source.is_file() and wav.is_file():
+        return _check(wav, task)  # converted by an earlier run, its source was deleted
+    if not rules.delete_source and _is_finished(source, wav):
+        return _check(wav, task)
+    waveform = _load(source)
+    duration_s, defect = _judge(waveform, task)
+    if defect is not None or duration_s < rules.min_duration_s:
+        return duration_s, defect
+    if wav.is_file() and wav.samefile(source):
+        raise AudioError(f"{source}: source and wav are one file, choose another --wav_dir")
+    if not _holds(wav, waveform):
+        _write_wav(wav, waveform, is_durable=rules.delete_source)
+        if not _holds(wav, waveform):
+            raise VoiceprintError(f"{wav}: differs from what was written, check the disk")
+    if rules.delete_source:
+        source.unlink()
+    return duration_s, None
+
+
+def _is_finished(source: Path, wav: Path) -> bool:
+    """Tells whether `wav` is the complete conversion of `source`, made by an earlier run."""
+    try:
+        if wav.stat().st_mtime_ns < source.stat().st_mtime_ns or not _has_target_format(wav):
+            return False
+        difference_s = abs(duration_seconds(wav) - duration_seconds(source))
+        return describe_truncation(wav) is None and difference_s <= DURATION_TOLERANCE_S
+    except (OSError, AudioError):
+        return False
+
+
+def _holds(wav: Path, waveform: FloatArray) -> bool:
+    """Tells whether a wav holds a waveform, up to the rounding to 16 bits."""
+    try:
+        if not _has_target_format(wav) or describe_truncation(wav) is not None:
+            return False
+        written = load_audio(wav)
+    except (OSError, AudioError):
+        return False
+    expected = np.clip(waveform, -1.0, 1.0)
+    return len(written) == len(expected) and bool(np.abs(written - expected).max() < 2 / 2**15)
+
+
+def _has_target_format(wav: Path) -> bool:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(wav) as file:
+            return (file.samplerate, file.channels, file.format, file.subtype) == (
+                SAMPLE_RATE,
+                1,
+                "WAV",
+                "PCM_16",
+            )
+    except (soundfile.LibsndfileError, OSError, RuntimeError):
+        return False
+
+
+def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
+    """Writes a wav under a temporary name and renames it.
+
+    Unlike `utils.audio.waveform.write_wav` it waits for the disk only if `is_durable`: a wav that a
+    power cut spoils is made again, and a million waits for the disk would take hours.
+    """
+    import soundfile
+
+    memory = io.BytesIO()
+    soundfile.write(memory, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    # The same name in each run, so that what a killed run left is overwritten by the next one.
+    checksum = zlib.crc32(path.name.encode(errors="surrogateescape"))
+    temporary = path.with_name(f".{path.stem[:40]}.{checksum:08x}.tmp.wav")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(memory.getbuffer())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise VoiceprintError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> FloatArray:
+    """Decodes a whole file; AudioError if it is damaged or cut short."""
+    waveform = load_audio(path)
+    defect = describe_truncation(path)
+    if defect is not None:
+        raise AudioError(f"{path}: {defect}")
+    return waveform
+
+
+def _judge(waveform: FloatArray, task: Task) -> tuple[float, str | None]:
+    """Returns the duration in seconds and the defect of a waveform, shortness left out."""
+    duration_s = len(waveform) / SAMPLE_RATE
+    defect = describe_defect(waveform, 0.0)
+    declared_s = task.declared_s
+    if defect is None and declared_s and duration_s < MIN_DECLARED_SHARE * declared_s:
+        defect = f"truncated: {duration_s:.2f} s of {declared_s:.2f} s declared by the data set"
+    return duration_s, defect
+
+
+def _short_reason(task: Task, error: AudioError) -> str:
+    """Returns an error on one line, without the path: that stands beside it in rejected.tsv."""
+    text = " ".join(str(error).split())
+    for path in (str(Path(task.source)), str(Path(task.listed))):
+        text = text.removeprefix(f"{path}: ").replace(f"Error opening {path!r}: ", "")
+    return text
+
+
+def _state(path: str) -> str:
+    """Returns size and time of a file, which change whenever its content does."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ABSENT
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+@contextlib.contextmanager
+def _open_journal(path: Path) -> Iterator[TextIO]:
+    """Opens the journal for lines to be added, each written out at once."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", newline="\n", buffering=1) as journal:
+            if journal.tell():
+                journal.write("\n")  # ends a line that a kill has cut
+            yield journal
+    except OSError as error:
+        raise VoiceprintError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _journal_line(finding: Finding) -> str:
+    fields: Iterable[str] = (
+        finding.listed,
+        finding.listed_state,
+        finding.source_state,
+        repr(finding.duration_s) if math.isfinite(finding.duration_s) else "0.0",
+        finding.defect or "",
+        LINE_END,
+    )
+    return "\t".join(fields) + "\n"

@@ -1,0 +1,392 @@
+"""Training batches: random, augmented waveform crops of the listed utterances.
+
+A batch depends only on the seed, the epoch and its number, never on which came first: a resumed
+training sees the batches that an uninterrupted one would have seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.arrays import FloatArray
+from utils.audio.activity import remove_silence
+from utils.audio.decode import duration_seconds, load_audio
+from utils.audio.spectrogram import (
+    CROP_FRAMES,
+    HOP_LENGTH,
+    evaluation_waveform,
+    training_waveform,
+)
+from utils.audio.waveform import MIN_DURATION_S, describe_defect
+from utils.corpus.lists import Utterance
+from utils.crops.augment import (
+    AugmentContext,
+    AugmentSettings,
+    augment,
+    change_speed,
+    spectrogram_mask,
+)
+from utils.crops.teacher import TeacherTable
+from utils.errors import AudioError, DataListError
+
+MAX_READ_S = 12.0
+"""Seconds that are decoded of a longer clip, from a random place: bounds time and memory."""
+
+MAX_JOINED = 4
+"""Clips of one speaker that are joined at the most to fill a crop."""
+
+MAX_TRIES = 20
+"""Unreadable clips in a row after which the list is called unusable."""
+
+VIEW_MARGIN_FRAMES = 64
+"""Frames by which a waveform is longer than its views, where there are several."""
+
+INT16_SCALE = 32767.0
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """What a training batch is made of.
+
+    Attributes:
+        batch_size: Crops in a batch.
+        crop_frames: Frames of a crop; 257 are 2.57 s.
+        num_views: Crops cut out of each waveform on the training device (`utils.training.views`).
+        seed: Start of all random choices.
+        balance: Exponent for the share of a corpus and of a speaker in it: 1 takes every utterance
+            equally often, 0 every corpus and in it every speaker equally often.
+        remove_silence: Whether to cut out silence, as the encoder does.
+        join_clips: Whether short clips are filled up with others of the speaker.
+        speeds: Speeds to play at when there is no teacher file that lists its own. Then a changed
+            speed makes another speaker, with a class of its own.
+        speed_change: How often the speed is changed, where other speeds are known.
+        teacher: Path of a teacher file, or empty. Then crops of a changed speed are learnt from
+            the teacher alone and belong to no class.
+        teacher_centroid: Share of the speaker's mean teacher vector in the target; the rest is the
+            utterance's own. The mean holds less of what the utterance says.
+        augment: What is done to the crops.
+    """
+
+    batch_size: int = 64
+    crop_frames: int = CROP_FRAMES
+    num_views: int = 1
+    seed: int = 0
+    balance: float = 1.0
+    remove_silence: bool = True
+    join_clips: bool = True
+    speeds: tuple[float, ...] = (1.0,)
+    speed_change: float = 0.67
+    teacher: str = ""
+    teacher_centroid: float = 0.5
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+
+    @property
+    def crop_samples(self) -> int:
+        """Samples that are read for a crop, or for all views together."""
+        margin = VIEW_MARGIN_FRAMES if self.num_views > 1 else 0
+        return (self.crop_frames + margin - 1) * HOP_LENGTH
+
+
+@dataclass
+class Batch:
+    """One training batch, shapes with `b` samples.
+
+    Attributes:
+        waveforms: int16, `(b, crop_samples)`.
+        labels: Class of each crop, int32, `(b,)`.
+        has_class: 0 where the class must not be learnt from the crop, else 1, float32, `(b,)`.
+        teachers: float32, `(b, teacher_size)`, zeros where the teacher is silent.
+        has_teacher: float32, `(b,)`.
+        masks: SpecAugment ranges, int32, `(b, num_views, 4)`.
+        views: What `draw_views` drew; empty for a single view.
+        problems: One line for each clip that could not be used.
+    """
+
+    waveforms: npt.NDArray[np.int16]
+    labels: npt.NDArray[np.int32]
+    has_class: FloatArray
+    teachers: FloatArray
+    has_teacher: FloatArray
+    masks: npt.NDArray[np.int32]
+    views: dict[str, npt.NDArray[Any]]
+    problems: list[str]
+
+
+class BatchMaker:
+    """Makes any batch of a training from the list, the settings and the batch's number."""
+
+    def __init__(self, utterances: Sequence[Utterance], settings: ReaderSettings) -> None:
+        """Prepares the draw.
+
+        Args:
+            utterances: The training list.
+            settings: What the batches are made of.
+
+        Raises:
+            DataListError: If the list is empty or a folder or teacher file is unusable.
+        """
+        if not utterances:
+            raise DataListError("the training list is empty, expected lines of path<TAB>label")
+        self.utterances = utterances
+        self.settings = settings
+        self.teacher = TeacherTable(settings.teacher) if settings.teacher else None
+        self.speeds = tuple(self.teacher.speeds if self.teacher else settings.speeds)
+        self.context = AugmentContext.load(settings.augment)
+        self.weights = draw_weights(utterances, settings.balance)
+        self.num_speed_classes = 1 if self.teacher else len(self.speeds)
+        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._order_epoch = -1
+        self._centroids: dict[tuple[int, float], FloatArray] = {}
+        self.by_label: dict[int, list[int]] = {}
+        for index, utterance in enumerate(utterances):
+            self.by_label.setdefault(utterance.label, []).append(index)
+
+    @property
+    def teacher_size(self) -> int:
+        """Length of a teacher vector; 1 (filler) without a teacher."""
+        return self.teacher.size if self.teacher else 1
+
+    def batch(self, epoch: int, number: int) -> Batch:
+        """Returns batch `number` (from 0) of `epoch` (from 1).
+
+        Raises:
+            DataListError: If many clips in a row cannot be read.
+        """
+        settings = self.settings
+        rng = np.random.default_rng((settings.seed, epoch, number))
+        size = settings.batch_size
+        problems: list[str] = []
+        crops, speakers, labels, has_class, teachers, has_teacher = [], [], [], [], [], []
+        for index in self._draw(epoch, number, rng):
+            crop, speed, label, rows = self._crop(int(index), rng, problems)
+            crops.append(crop)
+            speakers.append(label)
+            labels.append(label * self.num_speed_classes + self._speed_class(speed))
+            has_class.append(float(speed == 1.0 or self.teacher is None))
+            teachers.append(self._target(label, speed, rows))
+            has_teacher.append(float(bool(rows)))
+        waveforms = np.empty((size, settings.crop_samples), dtype=np.int16)
+        masks = np.empty((size, settings.num_views, 4), dtype=np.int32)
+        for row, crop in enumerate(crops):
+            # Babble comes from the batch itself: speech of others at no cost of reading. A
+            # speaker at another speed is another class, but no other voice.
+            self.context.others = [c for c, speaker in zip(crops, speakers, strict=True)
+                                   if speaker != speakers[row]][:64]  # fmt: skip
+            crop = augment(crop, rng, self.context)
+            waveforms[row] = np.round(crop * INT16_SCALE)
+            for view in range(settings.num_views):
+                masks[row, view] = spectrogram_mask(
+                    rng, settings.augment.spec_mask, settings.crop_frames
+                )
+        return Batch(
+            waveforms,
+            np.array(labels, dtype=np.int32),
+            np.array(has_class, dtype=np.float32),
+            np.array(teachers, dtype=np.float32),
+            np.array(has_teacher, dtype=np.float32),
+            masks,
+            draw_views(rng, size, settings.num_views),
+            problems,
+        )
+
+    def _speed_class(self, speed: float) -> int:
+        """Returns 0 for the unchanged speed, else the place among the changed ones."""
+        if self.num_speed_classes == 1 or speed == 1.0:
+            return 0
+        return 1 + [value for value in self.speeds if value != 1.0].index(speed)
+
+    def _target(self, label: int, speed: float, rows: Sequence[int]) -> FloatArray:
+        """Returns the vector to learn, shape `(teacher_size,)`; zeros without rows."""
+        if self.teacher is None or not rows:
+            return np.zeros(self.teacher_size, dtype=np.float32)
+        own = _unit(np.sum([self.teacher.vector(row) for row in rows], axis=0))
+        share = self.settings.teacher_centroid
+        if share == 0 or len(self.by_label[label]) == 1:
+            return own
+        key = (label, speed)
+        if key not in self._centroids:
+            self._centroids[key] = _unit(np.sum(self._vectors(label, speed), axis=0))
+        return _unit((1 - share) * own + share * self._centroids[key])
+
+    def _vectors(self, label: int, speed: float) -> list[FloatArray]:
+        """Returns what the teacher says of a speaker's utterances at a speed."""
+        assert self.teacher is not None
+        known = [self.teacher.find(self.utterances[i].path) for i in self.by_label[label]]
+        return [self.teacher.vector(found[speed]) for found in known if speed in found]
+
+    def speaker_vectors(self) -> dict[int, FloatArray]:
+        """Returns the mean teacher vector of each label, unit length, where there is any."""
+        vectors = {label: self._vectors(label, 1.0) for label in self.by_label}
+        return {label: _unit(np.sum(v, axis=0)) for label, v in vectors.items() if v}
+
+    def _choose_speed(self, known: dict[float, int], rng: np.random.Generator) -> float:
+        """Returns the speed of a crop: the teacher's choices, or without a teacher our own."""
+        changed = [s for s in (known if self.teacher else self.speeds) if s != 1.0]
+        use, place = rng.random(), rng.random()
+        if not changed or use >= self.settings.speed_change:
+            return 1.0
+        return changed[int(place * len(changed))]
+
+    def _draw(self, epoch: int, number: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Returns the utterances of a batch, shape `(batch_size,)`."""
+        size = self.settings.batch_size
+        if self.settings.balance != 1.0:
+            return rng.choice(len(self.utterances), size=size, p=self.weights)
+        # Every utterance once before any comes again: one long order, shuffled for each epoch.
+        if self._order_epoch != epoch:
+            order_rng = np.random.default_rng((self.settings.seed, epoch))
+            self._order = order_rng.permutation(len(self.utterances))
+            self._order_epoch = epoch
+        order = self._order
+        return order[np.arange(number * size, (number + 1) * size) % len(order)]
+
+    def _crop(
+        self, index: int, rng: np.random.Generator, problems: list[str]
+    ) -> tuple[FloatArray, float, int, list[int]]:
+        """Returns crop, speed, label and teacher rows for an utterance or, if bad, another one."""
+        for _ in range(MAX_TRIES):
+            utterance = self.utterances[index]
+            try:
+                clip = self._read(utterance.path, rng)
+            except AudioError as error:
+                problems.append(str(error))
+                index = int(rng.choice(len(self.utterances), p=self.weights))
+                continue
+            known = self.teacher.find(utterance.path) if self.teacher else {}
+            speed = self._choose_speed(known, rng)
+            need = int(self.settings.crop_samples * speed) + 1
+            rows = [known[speed]] if speed in known else []
+            if self.settings.join_clips and len(clip) < need:
+                clip, rows = self._join(clip, rows, utterance, speed, need, rng)
+            crop = training_waveform(clip, rng, need, self.settings.augment.flip)
+            return self._fit(change_speed(crop, speed)), speed, utterance.label, rows
+        raise DataListError(
+            f"{MAX_TRIES} clips in a row cannot be used, the last: {problems[-1]}; "
+            "run create_data.py to check the list"
+        )
+
+    def _join(
+        self, clip: FloatArray, rows: list[int], utterance: Utterance, speed: float, need: int,
+        rng: np.random.Generator,
+    ) -> tuple[FloatArray, list[int]]:  # fmt: skip
+        """Appends other clips of the speaker until there is enough for a crop."""
+        candidates = self.by_label[utterance.label]
+        if len(candidates) < 2:
+            return clip, rows
+        picks = rng.permutation(len(candidates))[:MAX_JOINED]
+        for pick in picks:
+            other = self.utterances[candidates[int(pick)]].path
+            known = self.teacher.find(other) if self.teacher else {}
+            if other == utterance.path or (rows and speed not in known):
+                continue
+            try:
+                clip = np.concatenate([clip, self._read(other, rng)])
+            except AudioError:
+                continue  # It is reported when it is drawn itself.
+            if rows:
+                rows = [*rows, known[speed]]
+            if len(clip) >= need:
+                break
+        return clip, rows
+
+    def _fit(self, crop: FloatArray) -> FloatArray:
+        """Cuts the sample or two that a change of speed rounds up; repeats the last if it lacks."""
+        size = self.settings.crop_samples
+        return crop[:size] if len(crop) >= size else np.pad(crop, (0, size - len(crop)), "edge")
+
+    def _read(self, path: str, rng: np.random.Generator) -> FloatArray:
+        """Reads a clip, or a random part of a long one, without its silence."""
+        offset = rng.random()
+        spare = duration_seconds(path) - MAX_READ_S
+        if spare > 0:
+            clip = load_audio(path, offset_s=offset * spare, duration_s=MAX_READ_S)
+        else:
+            clip = load_audio(path)
+        if self.settings.remove_silence:
+            clip = remove_silence(clip)
+        defect = describe_defect(clip, MIN_DURATION_S)
+        if defect is not None:
+            raise AudioError(f"{path}: {defect}")
+        return clip
+
+
+def draw_weights(utterances: Sequence[Utterance], balance: float) -> npt.NDArray[np.float64]:
+    """Returns how likely each utterance is drawn, shape `(num_utterances,)`, sum 1.
+
+    A corpus is the folder above the speaker's folder. Its share is its number of utterances to
+    the power `balance`; so is a speaker's share within it; a speaker's utterances share alike.
+    """
+    corpora = [str(PurePosixPath(utterance.path).parent.parent) for utterance in utterances]
+    num_corpus: dict[str, int] = {}
+    num_speaker: dict[tuple[str, int], int] = {}
+    for corpus, utterance in zip(corpora, utterances, strict=True):
+        num_corpus[corpus] = num_corpus.get(corpus, 0) + 1
+        speaker = (corpus, utterance.label)
+        num_speaker[speaker] = num_speaker.get(speaker, 0) + 1
+    shares: dict[str, float] = {}
+    for (corpus, _), count in num_speaker.items():
+        shares[corpus] = shares.get(corpus, 0.0) + count**balance
+    weights = np.empty(len(utterances))
+    for index, (corpus, utterance) in enumerate(zip(corpora, utterances, strict=True)):
+        count = num_speaker[corpus, utterance.label]
+        weights[index] = num_corpus[corpus] ** balance * count ** (balance - 1) / shares[corpus]
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def draw_views(rng: np.random.Generator, size: int, num_views: int) -> dict[str, npt.NDArray[Any]]:
+    """Draws where to cut views, how to colour them and how loud to mix in another sample.
+
+    Half of the views are coloured, by up to 8 dB either way; a third have another voice in the
+    background, 3 to 20 dB below.
+
+    Args:
+        rng: Source of the random choices.
+        size: Samples in the batch.
+        num_views: Views of a sample; 1 means the whole waveform as it is.
+
+    Returns:
+        The arrays that `utils.training.views.cut_views` describes; nothing for a single view.
+    """
+    if num_views == 1:
+        return {}
+    shape = (size, num_views)
+    is_coloured = rng.random(shape) < 0.5
+    is_mixed = rng.random(shape) < 0.33
+    gains = rng.uniform(-8.0, 8.0, (*shape, 8)) * is_coloured[..., None]
+    return {
+        "starts": rng.integers(0, VIEW_MARGIN_FRAMES + 1, shape).astype(np.int32),
+        "gains_db": gains.astype(np.float32),
+        "mix_db": np.where(is_mixed, rng.uniform(-20.0, -3.0, shape), -200.0).astype(np.float32),
+    }
+
+
+def read_evaluation_crop(path: str, crop_frames: int = CROP_FRAMES) -> FloatArray:
+    """Returns the clean crop on which a training is validated, shape `(crop_samples,)`.
+
+    Raises:
+        AudioError: If the clip cannot be read or holds too little speech.
+    """
+    clip = remove_silence(load_audio(path, duration_s=MAX_READ_S))
+    defect = describe_defect(clip, MIN_DURATION_S)
+    if defect is not None:
+        raise AudioError(f"{path}: {defect}")
+    return evaluation_waveform(clip, (crop_frames - 1) * HOP_LENGTH)
+
+
+def batch_arrays(batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a batch as the trainer's inputs and targets."""
+    inputs = {"waveforms": batch.waveforms, "masks": batch.masks, **batch.views}
+    targets = {
+        "labels": batch.labels, "has_class": batch.has_class,
+        "teachers": batch.teachers, "has_teacher": batch.has_teacher,
+    }  # fmt: skip
+    return inputs, targets
+
+
+def _unit(vector: FloatArray) -> FloatArray:
+    """Scales a vector to length one."""
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), dtype=np.float32)

@@ -1,0 +1,94 @@
+"""Writes a network as ONNX with large convolutions in 8-bit integers: half the time, half the size.
+
+Weights get a scale for each channel, activations one for each layer, found on recordings of speech.
+The spectrogram, the stem, the first stages and the pooling stay in floating point: all errors pass
+through them, and they take little of the time.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from utils.arrays import FloatArray
+from utils.errors import ModelError
+from utils.export.onnx import write_onnx
+from utils.model.backend import stderr_closed
+from utils.model.onnx import INPUT_NAME
+
+MIN_CHANNELS = 64
+"""Convolutions with fewer input channels than this stay in floating point."""
+
+
+def write_quantized_onnx(
+    model_path: str | Path, output_path: str | Path, recordings: Iterable[FloatArray]
+) -> None:
+    """Writes the embedding part of a model file as ONNX with 8-bit convolutions.
+
+    Input, output and metadata as of `utils.export.onnx.write_onnx`.
+
+    Args:
+        model_path: A `.keras` file of this toolkit.
+        output_path: Where the ONNX file shall be.
+        recordings: Speech as the network will hear it, shape `(num_samples,)` each, 16 kHz, its
+            silence removed: the ranges of the activations are taken from it. 100 of different
+            speakers are enough.
+
+    Raises:
+        ModelError: As `write_onnx`, or if the network has no convolution that large.
+    """
+    import onnx
+    import onnxruntime
+    from onnxruntime import quantization
+
+    with tempfile.TemporaryDirectory() as folder, stderr_closed():
+        source, folded = Path(folder, "source.onnx"), Path(folder, "folded.onnx")
+        write_onnx(model_path, source, half_precision=False)
+        metadata = onnx.load(source).metadata_props
+        options = onnxruntime.SessionOptions()
+        # Joins what belongs together before it is quantised.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folded)
+        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        names = _large_convolutions(onnx.load(folded).graph)
+        if not names:
+            raise ModelError(
+                f"{model_path}: no convolution has {MIN_CHANNELS} input channels, expected a "
+                "larger network for 8 bits; use --formats onnx"
+            )
+        quantization.quantize_static(
+            folded,
+            output_path,
+            _reader(recordings),
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            nodes_to_quantize=names,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
+    model = onnx.load(output_path)
+    del model.metadata_props[:]
+    model.metadata_props.extend(metadata)
+    Path(output_path).write_bytes(model.SerializeToString())
+
+
+def _large_convolutions(graph: Any) -> list[str]:
+    """Returns the names of the convolutions of pictures with enough channels."""
+    shapes = {item.name: tuple(item.dims) for item in graph.initializer}
+    kernels = {node.name: shapes[node.input[1]] for node in graph.node if node.op_type == "Conv"}
+    return [name for name, shape in kernels.items() if len(shape) == 4 and shape[1] >= MIN_CHANNELS]
+
+
+def _reader(recordings: Iterable[FloatArray]) -> Any:
+    """Returns what ONNX Runtime takes recordings from."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.remaining = iter(recordings)
+
+        def get_next(self) -> dict[str, FloatArray] | None:
+            waveform = next(self.remaining, None)
+            return None if waveform is None else {INPUT_NAME: waveform[None]}
+
+    return Reader()

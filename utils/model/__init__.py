@@ -1,0 +1,1 @@
+"""Model files and the one way from a recording to an embedding."""

@@ -1,0 +1,328 @@
+"""The model file: a Keras archive that also carries everything needed to use the model.
+
+A `.keras` file is a zip archive. Beside what Keras writes, ours holds `voiceprint.json` (feature
+settings, embedding size, thresholds, calibration, versions) and, in checkpoints of a training,
+`training_state.npz`. Reading the metadata takes neither Keras nor TensorFlow.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import platform
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.errors import ModelError
+from utils.files import atomic_path
+from utils.model.backend import start_backend
+from utils.model.onnx import METADATA_NAME, read_onnx_metadata
+from utils.networks.features import FEATURES, front_end_name
+from utils.verification.calibration import Calibration
+
+STATE_NAME = "training_state.npz"
+WEIGHTS_NAME = "model.weights.h5"
+CONFIG_NAME = "config.json"
+FORMAT = 1
+
+DEFAULT_MODEL = "models/resnet34"
+"""The shipped model, without the suffix."""
+
+CALIBRATION_KEYS = ("threshold", "strict_threshold", "calibration")
+"""Metadata that `Calibration.to_dict` writes; a model without calibration has none of them."""
+
+NEW_KEYS: dict[str, Any] = {
+    "input_axes": None,
+    "output_axes": None,
+    "quantization_config": None,
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+}
+"""Settings of layers that Keras 3.12 doesn't know, with the values that change nothing."""
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError)
+"""What reading a zip archive with wrong bytes may raise."""
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def read_model_metadata(path: str | Path) -> dict[str, Any]:
+    """Returns what a model file says of itself, without loading the network.
+
+    Raises:
+        ModelError: If the file is missing, damaged, not a model of this toolkit, or made for
+            other features.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such model file, expected a .keras file of train.py or an .onnx file of "
+            f"export.py; check --model_path or use {default_model_path()}"
+        )
+    metadata = read_onnx_metadata(path) if is_onnx(path) else _read_archive(path)
+    if "embedding_size" not in metadata:
+        raise ModelError(
+            f"{path}: its {METADATA_NAME} lacks embedding_size, expected a model of this toolkit; "
+            "use one that train.py wrote"
+        )
+    if front_end_name(metadata.get("features")) is None:
+        raise ModelError(
+            f"{path}: made for the features {metadata.get('features')}, expected one of "
+            f"{list(FEATURES.values())}; train it again with this version"
+        )
+    return metadata
+
+
+def _read_keras_metadata(path: str | Path) -> dict[str, Any]:
+    """Returns the metadata of a `.keras` file; an `.onnx` file is a ModelError here."""
+    if is_onnx(path):
+        raise ModelError(
+            f"{path}: an .onnx file, which can only be run; expected the .keras file that it was "
+            "made from"
+        )
+    return read_model_metadata(path)
+
+
+def _read_archive(path: Path) -> dict[str, Any]:
+    """Returns the metadata in a `.keras` archive, or raises ModelError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata: dict[str, Any] = json.loads(archive.read(METADATA_NAME))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        kind = f"a {path.suffix} file" if path.suffix != ".keras" else "damaged or incomplete"
+        raise ModelError(
+            f"{path}: {kind}, expected a complete .keras file of train.py; copy it again"
+        ) from error
+    except (KeyError, ValueError, OSError) as error:
+        raise ModelError(
+            f"{path}: a Keras file without {METADATA_NAME}, expected a model of this toolkit; "
+            "use one that train.py wrote"
+        ) from error
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Returns the thresholds and the probability scale that a model file holds.
+
+    Raises:
+        ModelError: As `read_model_metadata`, or if the file holds none, as a checkpoint of a
+            training without a test list, or damaged ones.
+    """
+    metadata = read_model_metadata(path)
+    if not has_calibration(metadata):
+        raise ModelError(
+            f"{path}: holds no calibrated threshold, expected one; give --threshold, or calibrate "
+            "the model with tools/finish_model.py"
+        )
+    try:
+        return Calibration.from_dict(metadata)
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: {error}; calibrate the model with tools/finish_model.py"
+        ) from error
+
+
+def has_calibration(metadata: Mapping[str, Any]) -> bool:
+    """Returns whether a model file's metadata hold thresholds."""
+    return any(key in metadata for key in CALIBRATION_KEYS)
+
+
+def model_id(path: str | Path) -> str:
+    """Returns the SHA-256 of a model file: embeddings of different files cannot be compared.
+
+    An `.onnx` file has the identity of the `.keras` file that it was made from, since both give
+    the same embeddings.
+    """
+    if is_onnx(path):
+        return str(read_onnx_metadata(path).get("model_id", ""))
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Returns whether a file is to be run by ONNX Runtime, by its suffix."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def default_model_path() -> str:
+    """Returns the model that the scripts use unless told otherwise.
+
+    It is `models/resnet34.onnx`, which answers in a tenth of the time that Keras takes to start;
+    where that was made from another model than the `models/resnet34.keras` beside it, or is
+    missing, it is the latter.
+    """
+    keras_path, onnx_path = Path(f"{DEFAULT_MODEL}.keras"), Path(f"{DEFAULT_MODEL}.onnx")
+    if not onnx_path.is_file():
+        return keras_path.as_posix()
+    if keras_path.is_file():
+        with contextlib.suppress(ModelError):  # A damaged file is told when it is opened.
+            if model_id(onnx_path) != model_id(keras_path):
+                return keras_path.as_posix()
+    return onnx_path.as_posix()
+
+
+def load_network(path: str | Path) -> Any:
+    """Returns the Keras model of a model file.
+
+    Raises:
+        ModelError: As `read_model_metadata`, or if Keras cannot load the network.
+    """
+    _read_keras_metadata(path)
+    start_backend()
+    import keras
+
+    import utils.networks.catalogue  # noqa: F401  registers the layers
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, KeyError, *DAMAGED) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0][:160]
+        raise ModelError(
+            f"{path}: the network cannot be loaded ({reason}); expected a file of train.py "
+            "written by this version; copy it again or train anew"
+        ) from error
+
+
+def read_training_state(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays from which a training goes on.
+
+    Raises:
+        ModelError: If the file is damaged or no checkpoint of a training.
+    """
+    _read_keras_metadata(path)
+    with zipfile.ZipFile(path) as archive:
+        try:
+            data = archive.read(STATE_NAME)
+        except KeyError as error:
+            raise ModelError(
+                f"{path}: a finished model without training state, expected a checkpoint such as "
+                "models/resnet34-51.keras to resume; use --init to begin from its weights"
+            ) from error
+        except DAMAGED as error:
+            raise ModelError(
+                f"{path}: its training state is damaged ({error}), expected a complete "
+                "checkpoint; copy it again or resume from an earlier one"
+            ) from error
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def write_model(
+    path: str | Path,
+    network: Any,
+    metadata: Mapping[str, Any],
+    state: Arrays | None = None,
+    half_precision: bool = False,
+) -> None:
+    """Writes a model file in one step: a reader finds the old one or the new one.
+
+    Args:
+        path: Ends in `.keras`.
+        network: Keras model with the outputs classification and embedding.
+        metadata: What the file shall say of itself beside the features and versions.
+        state: Training state, for checkpoints.
+        half_precision: Whether to store weights in 16 bits: half the size; scores differ by less
+            than 1e-3.
+    """
+    with atomic_path(path) as temporary:
+        network.save(temporary)
+        _make_portable(temporary)
+        if half_precision:
+            _halve_weights(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            features = FEATURES[network.inputs[0].name]
+            archive.writestr(METADATA_NAME, _to_json({**metadata, "features": features}))
+            if state is not None:
+                buffer = io.BytesIO()
+                np.savez(buffer, allow_pickle=False, **dict(state))
+                archive.writestr(STATE_NAME, buffer.getvalue())
+
+
+def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
+    """Changes entries of a model file's metadata, such as its thresholds, in one step.
+
+    Raises:
+        ModelError: As `read_model_metadata`.
+    """
+    metadata = {**_read_keras_metadata(path), **changes}
+    with atomic_path(path) as temporary:
+        _copy_archive(Path(path), temporary, {METADATA_NAME: _to_json(metadata).encode()})
+
+
+def _to_json(metadata: Mapping[str, Any]) -> str:
+    """Returns the metadata as JSON text, with format and versions filled in."""
+    import keras
+
+    filled = {
+        "versions": {"keras": keras.__version__, "python": platform.python_version()},
+        **metadata,
+        "format": FORMAT,
+    }
+    return json.dumps(filled, ensure_ascii=False, indent=1)
+
+
+def _make_portable(path: Path) -> None:
+    """Takes out of an archive what only the newest Keras knows and what says nothing here.
+
+    A model written with Keras 3.15 must load with 3.12, the newest one for Python 3.10.
+    """
+
+    def without_new_keys(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: without_new_keys(item)
+                for key, item in value.items()
+                if not (key in NEW_KEYS and item == NEW_KEYS[key])
+            }
+        return [without_new_keys(item) for item in value] if isinstance(value, list) else value
+
+    with zipfile.ZipFile(path) as archive:
+        config = without_new_keys(json.loads(archive.read(CONFIG_NAME)))
+    with atomic_path(path) as temporary:
+        _copy_archive(path, temporary, {CONFIG_NAME: json.dumps(config).encode()})
+
+
+def _halve_weights(path: Path) -> None:
+    """Rewrites the weights in an archive as 16-bit floats."""
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        source = h5py.File(io.BytesIO(archive.read(WEIGHTS_NAME)), "r")
+    buffer = io.BytesIO()
+    with source, h5py.File(buffer, "w") as target:
+        target.attrs.update(source.attrs)
+
+        def copy(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                data = item[()]
+                if data.dtype == np.float32:
+                    data = data.astype(np.float16)
+                made: Any = target.create_dataset(name, data=data)
+            else:
+                made = target.require_group(name)
+            made.attrs.update(item.attrs)
+
+        source.visititems(copy)
+    with atomic_path(path) as temporary:
+        _copy_archive(path, temporary, {WEIGHTS_NAME: buffer.getvalue()})
+
+
+def _copy_archive(source: Path, target: Path, replaced: Mapping[str, bytes]) -> None:
+    """Copies a zip archive member by member, with some contents replaced."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for item in old.infolist():
+            if item.filename not in replaced:
+                new.writestr(item, old.read(item.filename))
+        for name, data in replaced.items():
+            new.writestr(name, data, compress_type=zipfile.ZIP_DEFLATED)

@@ -1,0 +1,264 @@
+"""From audio to embedding: the only path, used by all scripts."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.arrays import FloatArray
+from utils.audio.activity import Activity, remove_silence
+from utils.audio.decode import read_blocks
+from utils.audio.spectrogram import CROP_SAMPLES, extend, spectrogram
+from utils.audio.waveform import SAMPLE_RATE, describe_defect
+from utils.errors import AudioError
+from utils.model.archive import (
+    default_model_path,
+    has_calibration,
+    is_onnx,
+    load_network,
+    model_id,
+    read_calibration,
+    read_model_metadata,
+)
+from utils.model.onnx import load_onnx_network
+from utils.networks.features import FEATURE_FUNCTIONS
+from utils.verification.calibration import Calibration
+
+__all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_calibration"]
+
+Network = Callable[[FloatArray], FloatArray]
+"""From a stretch of speech, `(num_samples,)`, to its unit embedding, `(embedding_size,)`."""
+
+MIN_SPEECH_S = 0.4
+"""Seconds of speech that an embedding needs at least: about two syllables."""
+
+BLOCK_S = 30.0
+"""Seconds of a recording that are read at a time."""
+
+WINDOW_S = 10.0
+"""Seconds of speech that go through the network at once: bounds the memory to about 200 MB."""
+
+
+class SpeakerEncoder:
+    """Turns recordings into unit-length embeddings whose cosine tells whether the speaker is one.
+
+    Silence is cut out, what is left goes through the network in windows of about 10 s, and their
+    embeddings are averaged by the speech in them; an hour takes no more memory than a minute.
+
+    Attributes:
+        model_path: The model file.
+        model_id: SHA-256 of the file; embeddings of other files cannot be compared with these.
+        embedding_size: Length of an embedding.
+        metadata: What the model file says of itself.
+        is_calibrated: Whether it holds thresholds.
+    """
+
+    def __init__(
+        self, model_path: str | Path | None = None, num_threads: int | None = None
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            model_path: A `.keras` file of train.py or an `.onnx` file of export.py; `None` for
+                the shipped model. An `.onnx` file needs neither Keras nor TensorFlow.
+            num_threads: Processor threads to use, `None` for all cores.
+
+        Raises:
+            ModelError: If the file is missing, damaged, or not a model of this toolkit.
+        """
+        model_path = default_model_path() if model_path is None else model_path
+        self.model_path = str(model_path)
+        self.metadata = read_model_metadata(model_path)
+        self.model_id = model_id(model_path)
+        self.num_threads = num_threads or os.cpu_count() or 1
+        self.embedding_size = int(self.metadata["embedding_size"])
+        self.is_calibrated = has_calibration(self.metadata)
+        self._calibration = read_calibration(model_path) if self.is_calibrated else None
+        self._embed_window = _load_network(model_path, self.num_threads)
+
+    @property
+    def calibration(self) -> Calibration:
+        """Thresholds and probabilities stored with the model.
+
+        Raises:
+            ModelError: If there are none, as in a checkpoint of a training without a test list.
+        """
+        if self._calibration is None:
+            return read_calibration(self.model_path)  # It says what is missing.
+        return self._calibration
+
+    @property
+    def threshold(self) -> float:
+        """Score at which false accepts and misses were equally frequent on the development set."""
+        return self.calibration.threshold
+
+    @property
+    def strict_threshold(self) -> float:
+        """Score that at most one of a thousand strangers reached on the development set."""
+        return self.calibration.strict_threshold
+
+    def probability(self, score: float) -> float:
+        """Returns how probable it is that a score comes from one speaker, in [0, 1].
+
+        Same and different speakers are taken as equally probable beforehand.
+        """
+        return self.calibration.probability(score)
+
+    def embed_waveform(
+        self,
+        waveform: FloatArray,
+        source: str = "recording",
+        activity: Activity | None = None,
+    ) -> FloatArray:
+        """Embeds a waveform.
+
+        Args:
+            waveform: Shape `(num_samples,)`, 16 kHz mono.
+            source: What to call it in an error.
+            activity: What `find_activity` says of the whole waveform, if that is known.
+
+        Returns:
+            Unit length, shape `(embedding_size,)`.
+
+        Raises:
+            AudioError: If it is empty, silent, not finite, or holds too little speech.
+        """
+        defect = describe_defect(waveform)
+        if defect is not None:
+            raise AudioError(f"{source}: {defect}; record it again")
+        size = round(BLOCK_S * SAMPLE_RATE)
+        if len(waveform) <= size:
+            return self._embed_speech([remove_silence(waveform, activity)], source)
+        blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
+        return self._embed_speech(map(remove_silence, blocks), source)
+
+    def embed_file(self, path: str | Path) -> FloatArray:
+        """Embeds a recording of any length, in bounded memory.
+
+        Returns:
+            Unit length, shape `(embedding_size,)`.
+
+        Raises:
+            AudioError: If the file is missing, damaged, silent, or holds too little speech.
+        """
+        return self._embed_speech(map(remove_silence, read_blocks(path, BLOCK_S)), str(path))
+
+    def embed_files(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        num_workers: int | None = None,
+        on_error: str = "raise",
+    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
+        """Embeds many recordings on all cores, in order.
+
+        Args:
+            paths: The recordings.
+            num_workers: Recordings at a time; default: one for each thread.
+            on_error: "raise", or "skip" to yield the error of a recording in its place.
+
+        Yields:
+            `(index, embedding)`, or `(index, error)` for a recording that cannot be used.
+
+        Raises:
+            AudioError: As `embed_file`, with `on_error="raise"`.
+        """
+        workers = num_workers or self.num_threads
+
+        def embed(path: str | Path) -> FloatArray | AudioError:
+            try:
+                return self.embed_file(path)
+            except AudioError as error:
+                return error
+
+        with ThreadPoolExecutor(workers) as pool:
+            for index, result in enumerate(_map_ahead(pool, embed, paths, 2 * workers)):
+                if isinstance(result, AudioError) and on_error == "raise":
+                    raise result
+                yield index, result
+
+    def _embed_speech(self, stretches: Iterable[FloatArray], source: str) -> FloatArray:
+        """Embeds consecutive stretches of speech of one recording."""
+        total = np.zeros(self.embedding_size)
+        num_samples = 0
+        for window in _windows(stretches):
+            num_samples += len(window)
+            total += len(window) * self._embed_window(window)
+        seconds = num_samples / SAMPLE_RATE
+        if seconds < MIN_SPEECH_S:
+            raise AudioError(
+                f"{source}: {seconds:.2f} s of speech found, expected at least "
+                f"{MIN_SPEECH_S:.2f} s; speak longer or closer to the microphone"
+            )
+        return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
+
+
+def _windows(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
+    """Yields a stream of speech in stretches of 10 s; what remains, up to 20 s, in halves."""
+    size = round(WINDOW_S * SAMPLE_RATE)
+    pending = np.empty(0, dtype=np.float32)
+    for block in blocks:
+        pending = np.concatenate([pending, block])
+        while len(pending) >= 2 * size:
+            yield pending[:size]
+            pending = pending[size:]
+    if len(pending) > size:
+        half = len(pending) // 2
+        yield pending[:half]
+        pending = pending[half:]
+    if len(pending):
+        yield pending
+
+
+def _map_ahead(
+    pool: ThreadPoolExecutor, function: Any, items: Iterable[Any], num_ahead: int
+) -> Iterator[Any]:
+    """Yields `function(item)` in order with only a few results waiting at a time."""
+    from collections import deque
+
+    pending: deque[Any] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > num_ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _load_network(model_path: str | Path, num_threads: int) -> Network:
+    """Returns a function from a stretch of speech, `(num_samples,)`, to its unit embedding."""
+    if is_onnx(model_path):
+        network: Network = load_onnx_network(model_path, num_threads)
+        return network
+    loaded = load_network(model_path)
+    compute_features = FEATURE_FUNCTIONS[loaded.inputs[0].name]
+    embed_features = _compile(loaded, num_threads)
+
+    def embed(window: FloatArray) -> FloatArray:
+        # Less than a training crop is repeated to fill one; an .onnx file does so itself.
+        features = compute_features(extend(window, max(len(window), CROP_SAMPLES)))
+        return np.asarray(embed_features(features[None, :, :, None])[0])
+
+    return embed
+
+
+def _compile(network: Any, num_threads: int) -> Any:
+    """Returns a function from features, `(batch, num_bins, num_frames, 1)`, to embeddings."""
+    import keras
+
+    embedder = keras.Model(network.inputs, network.outputs[1])
+    if keras.backend.backend() != "tensorflow":
+        return lambda features: keras.ops.convert_to_numpy(embedder(features, training=False))
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):
+        # Raised if TensorFlow has started: its threads can no longer be changed.
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+    signature = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
+    function = tf.function(lambda x: embedder(x, training=False), input_signature=[signature])
+    return lambda features: function(features).numpy()

@@ -1,0 +1,137 @@
+"""The trained network as an ONNX file, run by ONNX Runtime without Keras and TensorFlow."""
+
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.arrays import FloatArray
+from utils.errors import ModelError
+
+METADATA_PROPS = 14
+"""Number of the field of `ModelProto` that holds pairs of texts (onnx.proto)."""
+
+METADATA_NAME = "voiceprint.json"
+"""Name of our metadata among these pairs, and in a `.keras` archive."""
+
+INPUT_NAME = "waveform"
+
+
+def read_onnx_metadata(path: str | Path) -> dict[str, Any]:
+    """Returns the metadata that export.py wrote into an ONNX file, without loading the network.
+
+    The file is a protocol buffer: fields follow each other, each with its number and its length,
+    so that the few bytes of metadata are found without the megabytes of weights before them.
+
+    Raises:
+        ModelError: If the file is damaged or was not written by export.py.
+    """
+    texts: dict[str, bytes] = {}
+    try:
+        # Mapped into memory, only the pages that are looked at are read.
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for number, start, end in _fields(data, 0, len(data)):
+                if number == METADATA_PROPS:
+                    pair = {key: data[a:b] for key, a, b in _fields(data, start, end)}
+                    texts[pair[1].decode()] = pair[2]
+    except (IndexError, KeyError, ValueError, OSError) as error:
+        raise ModelError(
+            f"{path}: damaged or no ONNX file, expected a complete .onnx file of export.py; "
+            "copy it again"
+        ) from error
+    try:
+        metadata = json.loads(texts[METADATA_NAME])
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            f"{path}: an ONNX file without {METADATA_NAME}, expected a model of this toolkit; "
+            "use one that export.py wrote"
+        ) from error
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def load_onnx_network(path: str | Path, num_threads: int) -> Any:
+    """Returns a function from a stretch of speech to its embedding.
+
+    Args:
+        path: A file of export.py.
+        num_threads: Threads that share one computation, the calling one among them.
+
+    Returns:
+        A function from samples, `(num_samples,)`, to the unit embedding, `(embedding_size,)`;
+        safe to call from several threads.
+
+    Raises:
+        ModelError: If ONNX Runtime is missing or cannot load the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: the package onnxruntime is missing, expected it for .onnx models; "
+            "pip install -r requirements-infer.txt, or use a .keras model"
+        ) from error
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    # One shape after the other, never the same: plans and pools for them only cost memory.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
+    # Threads that wait actively would take the cores from other callers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions have no base of their own
+        raise ModelError(
+            f"{path}: the network cannot be loaded ({str(error).splitlines()[0][:160]}); "
+            "write it again with export.py"
+        ) from error
+
+    def embed(waveform: FloatArray) -> FloatArray:
+        samples = np.ascontiguousarray(waveform, dtype=np.float32)[None]
+        (embedding,) = session.run(None, {INPUT_NAME: samples})
+        return np.asarray(embedding[0], dtype=np.float32)
+
+    return embed
+
+
+def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yields `(number, start, end)` of the fields of a message that have a length.
+
+    Source: Protocol Buffers, "Encoding": wire types 0 (varint), 1 and 5 (fixed), 2 (length).
+    """
+    while position < end:
+        tag, position = _varint(data, position)
+        number, kind = tag >> 3, tag & 7
+        if kind == 0:
+            _, position = _varint(data, position)
+            continue
+        if kind == 2:
+            size, position = _varint(data, position)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if position + size > end:
+            raise ValueError("the last field is cut off")
+        if kind == 2:
+            yield number, position, position + size
+        position += size
+
+
+def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    """Returns a number in base 128, lowest digits first, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")

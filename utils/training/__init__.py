@@ -1,0 +1,1 @@
+"""The training run, its options, losses and validation."""

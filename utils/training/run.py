@@ -1,0 +1,412 @@
+"""The training workflow: epochs, checkpoints, validation, resuming, logs."""
+
+import contextlib
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.corpus.lists import Utterance, check_labels, num_classes
+from utils.crops.batches import batch_arrays
+from utils.errors import ModelError, VoiceprintError
+from utils.interruption import Interruption
+from utils.model.archive import (
+    CALIBRATION_KEYS,
+    load_network,
+    read_model_metadata,
+    read_training_state,
+    write_model,
+)
+from utils.reader import TrainingReader
+from utils.training.options import TrainingSettings
+from utils.training.validation import Validation
+
+CHUNK_STEPS = 200
+"""Steps between two looks at the clock; a checkpoint inside an epoch falls on such a place."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        epoch: Epochs that are done.
+        step: Steps of the next epoch that are done.
+        best_epoch: The epoch with the best figure so far.
+        best_value: That figure: the EER, or the loss where there is no EER.
+        sums: Loss and other figures of those steps, added up.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best_value: float = math.inf
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class Training:
+    """One training run, new or resumed.
+
+    Attributes:
+        progress: Where it stands.
+        history: The figures of the epochs that were trained.
+        last_checkpoint: The newest file to resume from, if there is one.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Utterance],
+        test: Sequence[Utterance],
+        settings: TrainingSettings,
+        num_speakers: int | None = None,
+        resume: str = "",
+        init: str = "",
+        strategy: Any = None,
+    ) -> None:
+        """Builds the model and starts the reader.
+
+        Args:
+            train: Training list.
+            test: List on which each epoch is validated; may be empty.
+            settings: The run.
+            num_speakers: Number of classes, or `None` to read it from the list.
+            resume: Checkpoint to go on from, or empty.
+            init: Model file whose weights to begin with, or empty.
+            strategy: From `utils.training.devices.select_devices`.
+
+        Raises:
+            DataListError: If a label is out of range or the list unusable.
+            ModelError: If `resume` or `init` is no fitting model.
+        """
+        self.settings = settings
+        self.strategy = strategy
+        self.num_speakers = num_speakers or num_classes(train)
+        check_labels(train, self.num_speakers)
+        self.steps = settings.steps_per_epoch or max(1, len(train) // settings.reader.batch_size)
+        self.progress = Progress()
+        self.history: list[dict[str, float]] = []
+        self.last_checkpoint: Path | None = None
+        self.writer: Any = None
+        self._calibration: dict[str, Any] = {}
+        self._reported: set[str] = set()
+        state = read_training_state(resume) if resume else None
+        self.reader = TrainingReader(train, settings.reader, settings.num_workers)
+        try:
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                self._build()
+                if init:
+                    self._load_weights(load_network(init), init, matching_only=True)
+                    self._start_classifier()
+                if state is not None:
+                    self._load_weights(load_network(resume), resume, matching_only=False)
+                    self._load_state(state, resume)
+            speeds = self.reader.maker.num_speed_classes
+            self.validation = Validation(test, self.num_speakers, speeds)
+            self.writer = _summary_writer(Path(settings.model_dir) / "logs")
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
+        """Makes network, trainer and optimiser."""
+        import keras
+
+        from utils.networks.catalogue import NETWORKS
+        from utils.training.learner import SpeakerTrainer
+
+        settings = self.settings
+        keras.utils.set_random_seed(settings.reader.seed + 1)
+        shape: dict[str, Any] = {
+            "num_classes": self.num_speakers * self.reader.maker.num_speed_classes,
+            "embedding_size": settings.embedding_size,
+            "cosine_classifier": settings.losses.name != "softmax",
+        }
+        if settings.network == "resnet34":
+            shape |= {"widths": settings.widths, "num_blocks": settings.num_blocks}
+        build = NETWORKS[settings.network]
+        network = build(**shape)
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float32")
+        self.float_network = build(**shape) if policy.name != "float32" else network
+        keras.config.set_dtype_policy(policy)
+        self.network_shape = shape
+        self.trainer = SpeakerTrainer(
+            network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
+            settings.keep_statistics,
+        )  # fmt: skip
+        total = settings.num_epochs * self.steps
+        warmup = min(settings.warmup_steps, total // 10)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            settings.learning_rate / 100 if warmup else settings.learning_rate,
+            max(total - warmup, 1), alpha=1e-3, warmup_steps=warmup,
+            warmup_target=settings.learning_rate if warmup else None,
+        )  # fmt: skip
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        self.trainer.compile(optimizer=optimizer, jit_compile="auto")
+        frames = settings.reader.crop_samples
+        self.trainer.build({"waveforms": (None, frames), "masks": (None, 1, 4)})
+        # Not `optimizer`: with 16-bit floats the trainer wraps it into one that scales the loss.
+        self.trainer.optimizer.build(self.trainer.trainable_variables)
+
+    def _load_weights(self, source: Any, path: str, matching_only: bool) -> None:
+        """Copies weights by name; all must fit, or with `matching_only` all but the classifier."""
+        values = {weight.path: weight for weight in source.weights}
+        for weight in self.trainer.network.weights:
+            value = values.get(weight.path)
+            if value is not None and tuple(value.shape) == tuple(weight.shape):
+                weight.assign(np.asarray(value))
+            elif not (matching_only and weight.path.startswith("classification")):
+                found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
+                advice = (
+                    "give --widths, --num_blocks and --embedding_size as that model has them"
+                    if matching_only
+                    else "resume with the options and the list that the training began with"
+                )
+                raise ModelError(
+                    f"{path}: weight {weight.path} {found}, this training expects "
+                    f"{tuple(weight.shape)}; {advice}"
+                )
+
+    def _start_classifier(self) -> None:
+        """Begins each class at the mean of what the teacher says of its speaker, if there is one.
+
+        A class that begins anywhere would first pull the network towards that place.
+        """
+        maker = self.reader.maker
+        kernel = self.trainer.network.get_layer("classification").kernel
+        if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, self.num_speakers):
+            return
+        values = np.array(kernel)
+        for label, vector in maker.speaker_vectors().items():
+            values[:, label] = vector
+        kernel.assign(values)
+
+    def _load_state(self, state: dict[str, npt.NDArray[Any]], path: str) -> None:
+        """Brings back optimiser, bridge, progress and thresholds from a checkpoint."""
+        extra = self._extra_variables()
+        saved = [state[f"variable_{index}"] for index in range(int(state["num_variables"]))]
+        if [value.shape for value in saved] != [tuple(variable.shape) for variable in extra]:
+            raise ModelError(
+                f"{path}: its optimiser state does not fit this training; resume with the options "
+                "that the training began with"
+            )
+        for variable, value in zip(extra, saved, strict=True):
+            variable.assign(value)
+        for name, value in json.loads(str(state["progress"])).items():
+            setattr(self.progress, name, value)
+        metadata = read_model_metadata(path)
+        self._calibration = {key: metadata[key] for key in CALIBRATION_KEYS if key in metadata}
+        self.last_checkpoint = Path(path)
+
+    def _extra_variables(self) -> list[Any]:
+        """Returns what a training needs beside the network: optimiser and bridge."""
+        bridge = self.trainer.bridge.weights if self.trainer.bridge else []
+        return [*self.trainer.optimizer.variables, *bridge]
+
+    def run(self) -> None:
+        """Trains to the last epoch; each epoch ends with a checkpoint and its figures.
+
+        Ctrl-C ends it after the step in progress, with a checkpoint; pressed twice, at once.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed.
+            VoiceprintError: If the training diverges.
+            DataListError: If too many clips of the list cannot be read.
+        """
+        note = "stopping with a checkpoint; press Ctrl-C again to stop at once without one"
+        with Interruption(note) as interruption:
+            while self.progress.epoch < self.settings.num_epochs:
+                self._finish_epoch(self._train_epoch(interruption))
+                if interruption.is_requested:
+                    raise KeyboardInterrupt
+
+    def _train_epoch(self, interruption: Interruption) -> dict[str, float]:
+        """Trains what is left of an epoch; returns the means of its loss and other figures."""
+        from tqdm import tqdm
+
+        progress, settings = self.progress, self.settings
+        epoch, first = progress.epoch + 1, progress.step
+        started = last_checkpoint = time.monotonic()
+        batches = self.reader.epoch(epoch, self.steps, first)
+        title = f"epoch {epoch}/{settings.num_epochs}"
+        with tqdm(total=self.steps, initial=first, desc=title) as bar:
+            while progress.step < self.steps:
+                steps = min(CHUNK_STEPS, self.steps - progress.step)
+                logs, num_done = self._train_steps(batches, steps, bar, interruption)
+                progress.step += num_done
+                for name, value in logs.items():
+                    progress.sums[name] = progress.sums.get(name, 0.0) + value * num_done
+                # Before anything is written: a good checkpoint is not replaced by a ruined one.
+                self._check_finite(progress.sums["loss"])
+                bar.set_postfix({k: f"{v / progress.step:.4f}" for k, v in progress.sums.items()})
+                is_due = time.monotonic() - last_checkpoint > 60 * settings.checkpoint_minutes
+                if (is_due or interruption.is_requested) and progress.step < self.steps:
+                    self._checkpoint(f"{settings.network}-{epoch}-part")
+                    last_checkpoint = time.monotonic()
+                    if interruption.is_requested:
+                        raise KeyboardInterrupt
+        figures = {name: value / max(progress.step, 1) for name, value in progress.sums.items()}
+        num_samples = (self.steps - first) * settings.reader.batch_size * settings.reader.num_views
+        figures["samples_per_s"] = num_samples / max(time.monotonic() - started, 1e-6)
+        return figures
+
+    def _check_finite(self, loss: float) -> None:
+        """Raises VoiceprintError if the loss is NaN or infinite."""
+        if math.isfinite(loss):
+            return
+        from_where = (
+            f"go on with --resume {self.last_checkpoint}" if self.last_checkpoint else "begin anew"
+        )
+        raise VoiceprintError(
+            f"epoch {self.progress.epoch + 1}, step {self.progress.step}: the loss is not finite, "
+            f"the training has diverged; {from_where} and a lower --learning_rate"
+        )
+
+    def _train_steps(
+        self, batches: Any, num_steps: int, bar: Any, interruption: Interruption
+    ) -> tuple[dict[str, float], int]:
+        """Trains some steps, fewer if Ctrl-C is pressed; returns mean figures and their number."""
+        if self.strategy is None:
+            watch = _make_watch(bar, interruption)
+            history = self.trainer.fit(
+                self._feed(batches, num_steps),
+                steps_per_epoch=num_steps, epochs=1, shuffle=False, verbose=0, callbacks=[watch],
+            ).history  # fmt: skip
+            return {name: float(values[-1]) for name, values in history.items()}, len(watch.steps)
+        # Under a strategy `fit` reads batches ahead that it then drops: half of a short epoch.
+        sums: dict[str, float] = {}
+        num_done = 0
+        for arrays in self._feed(batches, num_steps):
+            for name, value in self.trainer.train_on_batch(*arrays, return_dict=True).items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            num_done += 1
+            bar.update(1)
+            if interruption.is_requested:
+                break
+        return {name: value / num_done for name, value in sums.items()}, num_done
+
+    def _feed(self, batches: Any, num_steps: int) -> Iterator[Any]:
+        """Yields inputs and targets of the next steps; tells each unusable clip once."""
+        for batch in itertools.islice(batches, num_steps):
+            for problem in batch.problems:
+                if problem not in self._reported:
+                    self._reported.add(problem)
+                    print(f"\nwarning: replaced a clip: {problem}", file=sys.stderr)
+            yield batch_arrays(batch)
+
+    def _finish_epoch(self, figures: dict[str, float]) -> None:
+        """Validates, writes the checkpoint, the log lines and the summary line of an epoch."""
+        progress = self.progress
+        result = self.validation.measure(self.trainer.predict_on_batch)
+        figures = {**figures, **result.figures}
+        self._calibration = result.calibration
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        value = figures.get("eer", figures["loss"])
+        if value <= progress.best_value:
+            progress.best_epoch, progress.best_value = progress.epoch, value
+        self._checkpoint(f"{self.settings.network}-{progress.epoch}")
+        self._remove_old_checkpoints()
+        self.history.append(figures)
+        folder = Path(self.settings.model_dir)
+        with open(folder / "training_log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps({"epoch": progress.epoch, **figures}) + "\n")
+        if self.writer is not None:
+            for name, number in figures.items():
+                self.writer.add_scalar(name, number, progress.epoch)
+            self.writer.flush()
+        text = ", ".join(f"{name} {number:.4f}" for name, number in figures.items())
+        print(f"epoch {progress.epoch}: {text}", flush=True)
+
+    def _checkpoint(self, name: str) -> None:
+        """Writes network and training state as one file."""
+        if self.float_network is not self.trainer.network:
+            self.float_network.set_weights(self.trainer.network.get_weights())
+        extra = self._extra_variables()
+        state: dict[str, npt.NDArray[Any]] = {
+            f"variable_{index}": np.asarray(variable) for index, variable in enumerate(extra)
+        }
+        state["num_variables"] = np.array(len(extra))
+        state["progress"] = np.array(json.dumps(asdict(self.progress)))
+        metadata = {
+            "architecture": self.settings.network,
+            "network": self.network_shape,
+            "embedding_size": self.settings.embedding_size,
+            "num_classes": self.num_speakers,
+            "num_speed_classes": self.reader.maker.num_speed_classes,
+            "training": asdict(self.settings),
+            "progress": asdict(self.progress),
+            **self._calibration,
+        }
+        path = Path(self.settings.model_dir) / f"{name}.keras"
+        write_model(path, self.float_network, metadata, state)
+        self.last_checkpoint = path
+
+    def _remove_old_checkpoints(self) -> None:
+        """Keeps the newest checkpoints and the best one of this training."""
+        folder, epoch = Path(self.settings.model_dir), self.progress.epoch
+        name = self.settings.network
+        for path in folder.glob(f"{name}-*.keras"):
+            number, _, part = path.stem.removeprefix(f"{name}-").partition("-")
+            if not number.isdigit() or int(number) > epoch:
+                continue
+            is_kept = int(number) > epoch - self.settings.keep_checkpoints
+            is_best = int(number) == self.progress.best_epoch
+            if part or not (is_kept or is_best):
+                path.unlink()
+
+    def close(self) -> None:
+        """Stops the reader's workers and the log."""
+        self.reader.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _make_watch(bar: Any, interruption: Interruption) -> Any:
+    """Returns a callback that moves a progress bar and ends `fit` when Ctrl-C was pressed."""
+    import keras
+
+    class Watch(keras.callbacks.Callback):
+        """Counts the steps, without waiting for the device."""
+
+        async_safe = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: list[int] = []
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.steps.append(batch)
+            bar.update(1)
+            if interruption.is_requested:
+                self.model.stop_training = True
+
+    return Watch()
+
+
+def _summary_writer(folder: Path) -> Any:
+    """Returns a TensorBoard writer, or `None` where TensorBoard is not installed."""
+    try:
+        from tensorboard.summary import Writer
+    except ImportError:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return Writer(str(folder))
+
+
+def describe_checkpoint(path: str) -> str:
+    """Returns one line on where a checkpoint stands.
+
+    Raises:
+        ModelError: If it is no model of this toolkit.
+    """
+    progress = read_model_metadata(path).get("progress", {})
+    return f"{path}: epoch {progress.get('epoch', 0)}, step {progress.get('step', 0)}"

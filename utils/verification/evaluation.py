@@ -1,0 +1,337 @@
+"""Evaluation: embeddings of the clips of a list, their trials, and the figures that come out.
+
+eval.py prints what is computed here. Nothing here needs a model of a certain kind: whatever has the
+attributes of `Encoder` can be evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from utils.arrays import FloatArray
+from utils.corpus.lists import Trial, Utterance
+from utils.errors import AudioError, DataListError, VoiceprintError
+from utils.files import write_text_atomically
+from utils.verification.calibration import STRICT_FALSE_ACCEPT_RATE, fit_calibration
+from utils.verification.embedding_store import EmbeddingStore
+from utils.verification.metrics import C_FALSE_ACCEPT, C_MISS, P_TARGET, ErrorCurve
+from utils.verification.plots import Mark, format_rate, plot_det, plot_scores
+from utils.verification.scoring import (
+    ScoreHistogram,
+    histogram_of,
+    score_all_pairs,
+    score_trials,
+)
+
+NUM_NAMED_DEFECTS = 5
+"""Clips left out that are named on stderr; all of them are in report.json."""
+
+
+class Encoder(Protocol):
+    """What the evaluation needs of `utils.model.encoder.SpeakerEncoder`."""
+
+    @property
+    def model_id(self) -> str:
+        """A text that differs for every model."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the model holds thresholds."""
+
+    @property
+    def threshold(self) -> float:
+        """The score from which the model's scripts answer "same person"."""
+
+    @property
+    def strict_threshold(self) -> float:
+        """The score from which the model's scripts let a voice in."""
+
+    def embed_files(
+        self, paths: Sequence[str | Path], *, on_error: Any = ...
+    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
+        """Yields position and embedding, or the reason why there is none, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """The clips of a list that could be used, and those that could not.
+
+    Attributes:
+        rows: Row of each usable clip's path in `embeddings`.
+        embeddings: Shape `(num_usable_clips, embedding_size)`.
+        defects: What is wrong with each unusable clip, by path.
+    """
+
+    rows: dict[str, int]
+    embeddings: FloatArray
+    defects: dict[str, str]
+
+
+def embed_clips(
+    encoder: Encoder,
+    paths: Sequence[str],
+    store: EmbeddingStore | None = None,
+    progress: Callable[[int], object] = lambda num_done: None,
+) -> Clips:
+    """Computes the embeddings of audio files, each once; what can't be used is left out.
+
+    Args:
+        encoder: The model.
+        paths: Audio files, all different.
+        store: Where embeddings are taken from if they are there, and put if they are not.
+        progress: Called with the number of clips done since the last call.
+
+    Returns:
+        The usable clips in the order of `paths`, and the defects of the others.
+
+    Raises:
+        AudioError: If not one clip can be used.
+    """
+    if store is not None and store.is_of_other_model:
+        print(f"{store.path} is of another model and is made anew", file=sys.stderr)
+    known = {} if store is None else {path: store.get(path) for path in paths}
+    embeddings = {path: embedding for path, embedding in known.items() if embedding is not None}
+    defects: dict[str, str] = {}
+    progress(len(embeddings))
+    todo = [path for path in paths if path not in embeddings]
+    try:
+        for position, result in encoder.embed_files(todo, on_error="skip") if todo else ():
+            path = todo[position]
+            if isinstance(result, AudioError):
+                defects[path] = str(result)
+            else:
+                embeddings[path] = result
+                if store is not None:
+                    store.put(path, result)
+            progress(1)
+    finally:
+        # Ctrl-C after an hour keeps the hour.
+        if store is not None:
+            store.save()
+    usable = [path for path in paths if path in embeddings]
+    if not usable:
+        first = next(iter(defects.values()), "the list is empty")
+        raise AudioError(f"none of the {len(paths)} clips can be used; the first: {first}")
+    rows = {path: row for row, path in enumerate(usable)}
+    matrix = np.empty((len(usable), len(embeddings[usable[0]])), np.float32)
+    for path, row in rows.items():
+        matrix[row] = embeddings.pop(path)
+    return Clips(rows, matrix, defects)
+
+
+def distinct_labels(utterances: Sequence[Utterance]) -> dict[str, int]:
+    """Returns the label of each path of a data list; a path that is listed twice counts once.
+
+    Raises:
+        DataListError: If a path is listed with two labels.
+    """
+    labels: dict[str, int] = {}
+    for utterance in utterances:
+        if labels.setdefault(utterance.path, utterance.label) != utterance.label:
+            raise DataListError(
+                f"{utterance.path} is listed with the labels {labels[utterance.path]} and "
+                f"{utterance.label}, expected one speaker a clip"
+            )
+    num_repeated = len(utterances) - len(labels)
+    if num_repeated:
+        print(f"{num_repeated} lines repeat a clip; each clip counts once", file=sys.stderr)
+    return labels
+
+
+def place_trials(trials: Sequence[Trial], root: str | Path | None) -> list[Trial]:
+    """Returns the trials with their paths below the folder `root`, if one is given."""
+    if root is None:
+        return list(trials)
+    return [
+        Trial(trial.is_target, _below(root, trial.path1), _below(root, trial.path2))
+        for trial in trials
+    ]
+
+
+def name_defects(clips: Clips) -> None:
+    """Says on stderr how many clips were left out, and names the first of them with the reason."""
+    if not clips.defects:
+        return
+    num_clips = len(clips.rows) + len(clips.defects)
+    print(f"left out {len(clips.defects)} of {num_clips} clips:", file=sys.stderr)
+    for path, reason in list(clips.defects.items())[:NUM_NAMED_DEFECTS]:
+        print(f"  {reason}" if path in reason else f"  {path}: {reason}", file=sys.stderr)
+    if len(clips.defects) > NUM_NAMED_DEFECTS:
+        print(f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more", file=sys.stderr)
+
+
+def score_pairs(
+    clips: Clips,
+    labels: Mapping[str, int],
+    include_self: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> ScoreHistogram:
+    """Scores each usable clip with every other, once (`utils.verification.scoring`).
+
+    Args:
+        clips: The clips.
+        labels: Label of each clip's path.
+        include_self: Whether each clip is paired with itself too.
+        progress: Called with the number of clips done since the last call.
+    """
+    speakers = [labels[path] for path in clips.rows]
+    return score_all_pairs(clips.embeddings, speakers, include_self, progress)
+
+
+def score_listed_trials(
+    clips: Clips, trials: Sequence[Trial], progress: Callable[[int], object] | None = None
+) -> ScoreHistogram:
+    """Scores the trials of a list; those with a clip that can't be used are left out.
+
+    Args:
+        clips: The clips of the trials.
+        trials: The trials.
+        progress: Called with the number of trials done since the last call.
+    """
+    usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
+    if len(usable) < len(trials):
+        print(f"left out {len(trials) - len(usable)} of {len(trials)} trials", file=sys.stderr)
+    scores = score_trials(
+        clips.embeddings,
+        [clips.rows[trial.path1] for trial in usable],
+        [clips.rows[trial.path2] for trial in usable],
+    )
+    if progress is not None:
+        progress(len(trials))
+    return histogram_of(scores, [trial.is_target for trial in usable])
+
+
+def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
+    """Computes the figures of the report that come from the scores.
+
+    Args:
+        histogram: The scores of the trials.
+        encoder: The model, for the thresholds that are stored in it.
+
+    Returns:
+        Figures by name, ready for JSON; rates are fractions.
+
+    Raises:
+        DataListError: If there are no target or no non-target trials.
+    """
+    num_target, num_nontarget = histogram.num_target_trials, histogram.num_nontarget_trials
+    if not num_target or not num_nontarget:
+        raise DataListError(
+            f"{num_target} target and {num_nontarget} non-target trials, expected some of both: "
+            "the list needs two speakers or more, one of them with two clips or more"
+        )
+    curve = ErrorCurve.from_histogram(histogram)
+    eer, eer_threshold = curve.equal_error_rate()
+    min_dcf, min_dcf_threshold = curve.min_dcf(P_TARGET, C_MISS, C_FALSE_ACCEPT)
+    calibration = fit_calibration(histogram)
+    report: dict[str, Any] = {
+        "eer": eer,
+        "eer_threshold": eer_threshold,
+        "min_dcf": min_dcf,
+        "min_dcf_threshold": min_dcf_threshold,
+        "p_target": P_TARGET,
+        "c_miss": C_MISS,
+        "c_fa": C_FALSE_ACCEPT,
+        "always_different_accuracy": num_nontarget / (num_target + num_nontarget),
+        "num_target_trials": num_target,
+        "num_nontarget_trials": num_nontarget,
+        # What this list would give a model as its own.
+        **calibration.to_dict(),
+    }
+    thresholds = {"strict_point": calibration.strict_threshold}
+    if encoder.is_calibrated:
+        thresholds["model_threshold"] = encoder.threshold
+        thresholds["model_strict_threshold"] = encoder.strict_threshold
+    for name, threshold in thresholds.items():
+        num_false_accepts, num_misses = histogram.errors_at(threshold)
+        report[name] = {
+            "threshold": threshold,
+            "false_accept_rate": num_false_accepts / num_nontarget,
+            "miss_rate": num_misses / num_target,
+        }
+    return report
+
+
+def describe(report: dict[str, Any]) -> list[str]:
+    """Returns the lines that eval.py prints after those of the seed."""
+    strict = report["strict_point"]
+    lines = [
+        f"EER: {100 * report['eer']:.3f} % at threshold {report['eer_threshold']:.4f}",
+        f"minDCF: {report['min_dcf']:.4f} at threshold {report['min_dcf_threshold']:.4f} "
+        f"(p_target {report['p_target']:g}, c_miss {report['c_miss']:g}, c_fa {report['c_fa']:g})",
+        f"Misses at {format_rate(STRICT_FALSE_ACCEPT_RATE)} false accepts: "
+        f"{format_rate(strict['miss_rate'])} at threshold {strict['threshold']:.4f}",
+        f'Accuracy of always answering "different": {report["always_different_accuracy"]:.6f}',
+        f"Speakers: {_or_unknown(report['num_speakers'])}, clips: {report['num_clips']:,}, "
+        f"target trials: {report['num_target_trials']:,}, "
+        f"non-target trials: {report['num_nontarget_trials']:,}",
+    ]
+    for mark in model_marks(report):
+        lines.append(
+            f"{mark.name} {mark.threshold:.4f}: {format_rate(mark.false_accept_rate)} false "
+            f"accepts, {format_rate(mark.miss_rate)} misses"
+        )
+    return lines
+
+
+def model_marks(report: dict[str, Any]) -> list[Mark]:
+    """Returns the thresholds stored with the model, if any, and what they lead to on this list."""
+    names = {
+        "model_threshold": "Model's threshold",
+        "model_strict_threshold": "Model's strict threshold",
+    }
+    return [Mark(name, **report[key]) for key, name in names.items() if key in report]
+
+
+def make_folder(folder: str | Path) -> None:
+    """Makes a folder for a report, so that a wrong name is told before the work, not after.
+
+    Raises:
+        VoiceprintError: If the folder can't be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VoiceprintError(f"{folder}: can't be made a folder ({error.strerror})") from error
+
+
+def write_report(
+    folder: str | Path, report: dict[str, Any], histogram: ScoreHistogram
+) -> list[Path]:
+    """Writes report.json, det.png and scores.png.
+
+    Args:
+        folder: Where to write; it is made if it is missing.
+        report: The figures.
+        histogram: The scores of the trials.
+
+    Returns:
+        The files written.
+    """
+    paths = [Path(folder) / name for name in ("report.json", "det.png", "scores.png")]
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    write_text_atomically(paths[0], text + "\n")
+    eer = report["eer"]
+    marks = [Mark("EER threshold", report["eer_threshold"], eer, eer), *model_marks(report)]
+    subject = f"{report['model']} on {report['list']}"
+    headline = f"EER {format_rate(eer)}, minDCF {report['min_dcf']:.3f}\n{subject}"
+    plot_det(ErrorCurve.from_histogram(histogram), paths[1], headline, marks)
+    plot_scores(histogram, paths[2], headline, marks)
+    return paths
+
+
+def _or_unknown(count: int | None) -> str:
+    """Writes a count; a list of trials doesn't say how many speakers there are."""
+    return "unknown" if count is None else f"{count:,}"
+
+
+def _below(root: str | Path, path: str) -> str:
+    """Joins a folder and a path with forward slashes."""
+    return (Path(root) / path).as_posix()

@@ -1,0 +1,234 @@
+"""Metrics of speaker verification: equal error rate, minimum detection cost, best accuracy.
+
+A trial is answered "same speaker" if its score is at or above the threshold. A miss is a target
+trial answered "different", a false accept a non-target trial answered "same".
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.arrays import RealArray
+from utils.verification.scoring import ScoreHistogram, bin_edges
+
+IntArray = npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
+
+P_TARGET = 0.01
+"""Prior probability of a target trial in the detection cost, as in VoxCeleb's and NIST's plans."""
+
+C_MISS = 1.0
+"""Cost of a miss."""
+
+C_FALSE_ACCEPT = 1.0
+"""Cost of a false accept."""
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCurve:
+    """The errors at every threshold that makes a difference, from "all same" to "all different".
+
+    A threshold can move between two neighbouring scores without any effect; such a gap is one
+    point of the curve and its threshold is the middle of the gap, the safest place for new scores.
+
+    Attributes:
+        thresholds: Ascending. Shape `(num_points,)`, at least 2.
+        misses: Target trials below the threshold, from 0 to all of them. Shape `(num_points,)`.
+        false_accepts: Non-target trials from the threshold up, from all to 0. Shape
+            `(num_points,)`.
+    """
+
+    thresholds: npt.NDArray[np.float64]
+    misses: npt.NDArray[np.int64]
+    false_accepts: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_scores(cls, scores: RealArray, labels: IntArray) -> "ErrorCurve":
+        """Builds the exact curve; equal scores share one point.
+
+        Args:
+            scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
+            labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
+
+        Raises:
+            ValueError: If the shapes differ, a score is not finite, a label is neither 0 nor 1,
+                or a class is absent.
+        """
+        values, targets = np.asarray(scores, np.float64), np.asarray(labels)
+        if values.ndim != 1 or values.shape != targets.shape:
+            raise ValueError(
+                f"scores have shape {values.shape} and labels {targets.shape}, "
+                "expected (num_trials,) of both"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError("a score is NaN or infinite, expected finite scores")
+        if not np.all((targets == 0) | (targets == 1)):
+            raise ValueError("labels hold other values than 0 (non-target) and 1 (target)")
+        _check_classes(int((targets == 1).sum()), int((targets == 0).sum()))
+        order = np.argsort(values, kind="stable")
+        values, is_target = values[order], targets[order] == 1
+        # First trial of each run of equal scores.
+        starts = np.flatnonzero(np.r_[True, values[1:] > values[:-1]])
+        distinct = values[starts]
+        middles = distinct[:-1] + (distinct[1:] - distinct[:-1]) / 2
+        # Between neighbouring floats there is no middle: take the upper, to leave the lower out.
+        middles = np.where(middles > distinct[:-1], middles, distinct[1:])
+        targets_below = np.r_[0, np.cumsum(is_target)][np.r_[starts, len(values)]]
+        nontargets_below = np.r_[starts, len(values)] - targets_below
+        return cls(
+            np.r_[distinct[0], middles, np.nextafter(distinct[-1], np.inf)],
+            targets_below,
+            nontargets_below[-1] - nontargets_below,
+        )
+
+    @classmethod
+    def from_histogram(cls, histogram: ScoreHistogram) -> "ErrorCurve":
+        """Builds the curve from binned scores; it is exact at the edges of the bins.
+
+        Raises:
+            ValueError: If a class is absent.
+        """
+        _check_classes(histogram.num_target_trials, histogram.num_nontarget_trials)
+        edges = bin_edges()
+        filled = np.flatnonzero(histogram.target_counts + histogram.nontarget_counts)
+        targets_below = np.r_[0, np.cumsum(histogram.target_counts[filled])]
+        nontargets_below = np.r_[0, np.cumsum(histogram.nontarget_counts[filled])]
+        # Empty bins between two filled ones are a gap: from the upper edge of one to the next.
+        middles = (edges[filled[:-1] + 1] + edges[filled[1:]]) / 2
+        return cls(
+            np.r_[edges[filled[0]], middles, edges[filled[-1] + 1]],
+            targets_below,
+            nontargets_below[-1] - nontargets_below,
+        )
+
+    @property
+    def miss_rates(self) -> npt.NDArray[np.float64]:
+        """Misses as fractions of the target trials, ascending from 0 to 1, `(num_points,)`."""
+        rates: npt.NDArray[np.float64] = self.misses / self.misses[-1]
+        return rates
+
+    @property
+    def false_accept_rates(self) -> npt.NDArray[np.float64]:
+        """False accepts as fractions of the non-target trials, from 1 to 0, `(num_points,)`."""
+        rates: npt.NDArray[np.float64] = self.false_accepts / self.false_accepts[0]
+        return rates
+
+    def equal_error_rate(self) -> tuple[float, float]:
+        """Returns `(eer, threshold)`; see the function of the same name."""
+        misses, accepts = self.miss_rates, self.false_accept_rates
+        excess = accepts - misses  # descends from 1 to -1
+        after = int(np.argmax(excess <= 0))
+        before = after - 1
+        weight = excess[before] / (excess[before] - excess[after])
+        eer = misses[before] + weight * (misses[after] - misses[before])
+        gap = self.thresholds[after] - self.thresholds[before]
+        return float(eer), float(self.thresholds[before] + weight * gap)
+
+    def min_dcf(
+        self, p_target: float = P_TARGET, c_miss: float = C_MISS, c_fa: float = C_FALSE_ACCEPT
+    ) -> tuple[float, float]:
+        """Returns `(min_dcf, threshold)`; see the function of the same name."""
+        if not 0 < p_target < 1:
+            raise ValueError(f"p_target is {p_target}, expected between 0 and 1")
+        if not (c_miss > 0 and c_fa > 0):
+            raise ValueError(f"c_miss is {c_miss} and c_fa {c_fa}, expected above 0")
+        miss_weight, accept_weight = c_miss * p_target, c_fa * (1 - p_target)
+        costs = miss_weight * self.miss_rates + accept_weight * self.false_accept_rates
+        best = int(np.argmin(costs))
+        return float(costs[best] / min(miss_weight, accept_weight)), float(self.thresholds[best])
+
+    def best_accuracy(self) -> tuple[float, float]:
+        """Returns `(accuracy, threshold)`; see the function of the same name."""
+        errors = self.misses + self.false_accepts
+        best = int(np.argmin(errors))
+        num_trials = int(self.misses[-1] + self.false_accepts[0])
+        return 1 - int(errors[best]) / num_trials, float(self.thresholds[best])
+
+    def threshold_at_false_accept_rate(self, rate: float) -> float:
+        """Returns the lowest threshold whose false accept rate is at most `rate`.
+
+        Raises:
+            ValueError: If `rate` is not in [0, 1].
+        """
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate is {rate}, expected a fraction from 0 to 1")
+        return float(self.thresholds[int(np.argmax(self.false_accept_rates <= rate))])
+
+
+def equal_error_rate(scores: RealArray, labels: IntArray) -> tuple[float, float]:
+    """Returns the equal error rate and the threshold where it is reached.
+
+    Misses and false accepts are interpolated linearly between thresholds.
+
+    Args:
+        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
+        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
+
+    Returns:
+        `(eer, threshold)`: a fraction in [0, 1], and a value on the scale of `scores`.
+
+    Raises:
+        ValueError: If the shapes differ, a score is not finite, a label is neither 0 nor 1, or a
+            class is absent.
+
+    Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3.
+    """
+    return ErrorCurve.from_scores(scores, labels).equal_error_rate()
+
+
+def min_dcf(
+    scores: RealArray,
+    labels: IntArray,
+    p_target: float = P_TARGET,
+    c_miss: float = C_MISS,
+    c_fa: float = C_FALSE_ACCEPT,
+) -> tuple[float, float]:
+    """Returns the minimum of the normalised detection cost and the threshold where it is reached.
+
+    The cost `c_miss * p_target * miss_rate + c_fa * (1 - p_target) * false_accept_rate` is divided
+    by that of the better constant answer, `min(c_miss * p_target, c_fa * (1 - p_target))`: 1 means
+    no better than not listening.
+
+    Args:
+        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
+        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
+        p_target: Prior probability of a target trial, between 0 and 1.
+        c_miss: Cost of a miss, above 0.
+        c_fa: Cost of a false accept, above 0.
+
+    Returns:
+        `(min_dcf, threshold)`: a cost in [0, 1], and a value on the scale of `scores`.
+
+    Raises:
+        ValueError: As `equal_error_rate`, or if a cost or the prior is out of its range.
+
+    Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3, equations 1 and 2.
+    """
+    return ErrorCurve.from_scores(scores, labels).min_dcf(p_target, c_miss, c_fa)
+
+
+def best_accuracy(scores: RealArray, labels: IntArray) -> tuple[float, float]:
+    """Returns the best accuracy that any threshold reaches, and the lowest threshold with it.
+
+    Args:
+        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
+        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
+
+    Returns:
+        `(accuracy, threshold)`: the fraction of all trials answered rightly, and a value on the
+        scale of `scores`.
+
+    Raises:
+        ValueError: As `equal_error_rate`.
+    """
+    return ErrorCurve.from_scores(scores, labels).best_accuracy()
+
+
+def _check_classes(num_target_trials: int, num_nontarget_trials: int) -> None:
+    """Raises ValueError unless there are trials of both classes."""
+    if not num_target_trials or not num_nontarget_trials:
+        raise ValueError(
+            f"received {num_target_trials} target and {num_nontarget_trials} non-target trials, "
+            "expected some of both"
+        )

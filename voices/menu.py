@@ -1,0 +1,194 @@
+"""The menu of infer_recognition.py: enrols, recognises, lists and deletes speakers by voice.
+
+Prompts and answers are those of the project's first version, in Chinese; what came later keeps
+silent until it is needed.
+"""
+
+import contextlib
+import sys
+import unicodedata
+from collections.abc import Callable
+
+from utils.arrays import FloatArray
+from utils.audio.microphone import describe_recording_defect, record
+from utils.errors import DatabaseError, MicrophoneError, VoiceprintError
+from voices.folder import Voiceprints, clean_name
+
+RECORD_SECONDS = 3
+"""Length of a recording, as the prompt says it."""
+
+Register = Callable[[Voiceprints, str, list[FloatArray], bool], object]
+"""`(database, name, waveforms, replace)`: enrols, with or without the recordings there are."""
+
+Recognise = Callable[[FloatArray], tuple[str | None, float]]
+"""`(waveform)` -> the speaker, or None for a stranger, and the best score."""
+
+
+def describe_match(name: str | None, score: float) -> str:
+    """Returns the line that tells who speaks; `name` is None for a stranger."""
+    if name is None:
+        return f"声纹库中没有匹配的用户，最高相似度仅为：{score:f}"
+    return f"识别说话的为：{name}，相似度为：{score:f}"
+
+
+def print_speakers(database: Voiceprints) -> None:
+    """Prints the enrolled speakers and how many recordings each has."""
+    names = database.names()
+    for name in names:
+        print(f"{name}（{len(database.recordings(name))}段录音）")
+    print(f"声纹库中共有{len(names)}个用户")
+
+
+def print_rejected(database: Voiceprints) -> None:
+    """Tells on stderr which recordings cannot be used, and why."""
+    for recording, reason in database.rejected:
+        print(f"warning: {recording} is left out: {reason}", file=sys.stderr)
+
+
+def print_deletion(database: Voiceprints, name: str) -> None:
+    """Deletes a speaker and prints what was removed."""
+    for path in database.delete(name):
+        print(f"已删除：{path}")
+
+
+def list_or_delete(database: Voiceprints, name: str | None) -> None:
+    """Prints the speakers, or deletes the one who is named."""
+    if name is None:
+        print_speakers(database)
+    else:
+        print_deletion(database, name)
+
+
+def ask_if_exists(database: Voiceprints, name: str) -> str | None:
+    """Asks what becomes of a name that is enrolled already.
+
+    Returns:
+        "add", "replace", or None to leave everything as it is.
+    """
+    num_recordings = len(database.recordings(name))
+    answer = input(
+        f"{database.find(name)}已在声纹库中（{num_recordings}段录音），"
+        "输入a追加录音，输入r替换原有录音，直接回车取消："
+    )
+    return {"a": "add", "r": "replace"}.get(_key(answer))
+
+
+def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
+    """Returns what to do with a name that may be enrolled: "add" or "replace".
+
+    Args:
+        database: Where the name may be.
+        name: The speaker to enrol.
+        if_exists: "add", "replace", or "ask" to ask in a terminal.
+
+    Raises:
+        DatabaseError: If the name is enrolled, and the answer was to leave it so or nobody can
+            be asked.
+    """
+    if database.find(name) is None:
+        return "add"
+    if if_exists != "ask":
+        return if_exists
+    answer = ask_if_exists(database, name) if sys.stdin.isatty() else None
+    if answer is None:
+        raise DatabaseError(
+            f"{name} is enrolled already and was left as it is; "
+            "choose with --if_exists add or --if_exists replace"
+        )
+    return answer
+
+
+class Menu:
+    """The interactive loop; it ends by q or at the end of input."""
+
+    def __init__(self, database: Voiceprints, register: Register, recognise: Recognise) -> None:
+        """Takes the loaded database and the two functions that do the work."""
+        self.database = database
+        self._register = register
+        self._recognise = recognise
+        self._actions = {
+            "0": self.register,
+            "1": self.recognise,
+            "2": lambda: print_speakers(self.database),
+            "3": self.delete,
+        }
+
+    def run(self) -> None:
+        """Asks and acts until somebody leaves. Errors are told and lead back to the question."""
+        # With it, input() lets a name be edited with the arrow keys, wide characters too.
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401
+        try:
+            while True:
+                key = _key(input("请选择功能，0为注册音频到声纹库，1为执行声纹识别："))
+                if key == "q":
+                    return
+                if key not in self._actions:
+                    print("其他功能：2为列出用户，3为删除用户，q为退出")
+                    continue
+                try:
+                    self._actions[key]()
+                except MicrophoneError as error:
+                    print(f"无法录音：{error}")
+                except VoiceprintError as error:
+                    print(f"操作失败：{error}")
+        except EOFError:
+            print()
+
+    def register(self) -> None:
+        """Records a voice, asks whose it is, and enrols it."""
+        waveform = self.record()
+        if waveform is None:
+            return
+        name = self.ask_name("请输入该音频用户的名称：")
+        choice: str | None = "add"
+        if self.database.find(name) is not None:
+            choice = ask_if_exists(self.database, name)
+        if choice is None:
+            print("已取消，声纹库没有变化")
+        else:
+            self._register(self.database, name, [waveform], choice == "replace")
+
+    def recognise(self) -> None:
+        """Records a voice and tells whose it is."""
+        if not self.database.names():
+            print("声纹库中没有用户，请先注册")
+            return
+        waveform = self.record()
+        if waveform is not None:
+            print(describe_match(*self._recognise(waveform)))
+
+    def delete(self) -> None:
+        """Asks for a name and, once more, for consent, and deletes the speaker."""
+        name = self.ask_name("请输入要删除的用户的名称：")
+        if self.database.find(name) is None:
+            print(f"声纹库中没有{name}")
+        elif _key(input(f"输入y确认删除{self.database.find(name)}的全部录音：")) == "y":
+            print_deletion(self.database, name)
+        else:
+            print("已取消，声纹库没有变化")
+
+    def record(self) -> FloatArray | None:
+        """Records until a recording is fit for use; None if somebody answers q instead."""
+        while True:
+            if _key(input(f"按下回车键开机录音，录音{RECORD_SECONDS}秒中：")) == "q":
+                return None
+            waveform = record(RECORD_SECONDS, on_start=lambda: print("开始录音......", flush=True))
+            print("录音已结束!")
+            defect = describe_recording_defect(waveform)
+            if defect is None:
+                return waveform
+            print(f"录音不可用：{defect}；请重新录音")
+
+    def ask_name(self, prompt: str) -> str:
+        """Asks until the answer can be a name, and says what is wrong with one that cannot."""
+        while True:
+            try:
+                return clean_name(input(prompt))
+            except VoiceprintError as error:
+                print(f"名称不可用：{error}")
+
+
+def _key(answer: str) -> str:
+    """Brings an answer to the form of the keys: no spaces, no full-width or capital letters."""
+    return unicodedata.normalize("NFKC", answer).strip().lower()

@@ -1,0 +1,254 @@
+"""Moving voices between a folder of recordings and an SQL database, verified before anything goes.
+
+What arrived is read back and compared with what was sent, byte for byte. A move that was
+interrupted goes on: recordings that are there already are recognised by their content.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from utils.audio.activity import speech_seconds
+from utils.audio.decode import load_audio
+from utils.audio.waveform import SAMPLE_RATE
+from utils.errors import DatabaseError, VoiceprintError
+from utils.files import atomic_path
+from utils.speaker_names import AUDIO_SUFFIXES, clean_name, fold_name
+from voices.folder import VoiceprintDatabase
+from voices.sql.audio import suffix_of
+from voices.sql.records import NewRecording, StoredRecording
+from voices.sql.store import SqlVoiceprintDatabase
+
+MAX_FILE_BYTES = 1 << 28
+"""Longest recording that is moved, 2 hours of 16 kHz WAV: databases take no larger value well."""
+
+NO_SOUND = "its sound was not kept, and a folder holds nothing else"
+
+
+@dataclass
+class Move:
+    """What a move did.
+
+    Attributes:
+        num_moved: Recordings that were carried over now.
+        num_present: Recordings that were there already.
+        num_deleted: Speakers that were removed from the source.
+        refused: `(recording or speaker, reason)` of what could not be moved.
+        complete: Speakers all of whose recordings are verified at the destination.
+    """
+
+    num_moved: int = 0
+    num_present: int = 0
+    num_deleted: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    complete: list[str] = field(default_factory=list)
+
+
+def move_in(
+    folder: VoiceprintDatabase,
+    database: SqlVoiceprintDatabase,
+    encoder: Any,
+    *,
+    delete_source: bool = False,
+) -> Move:
+    """Copies the speakers of a folder into an SQL database, each in one transaction.
+
+    Args:
+        folder: Where the recordings are.
+        database: Where they go; it must keep audio.
+        encoder: The speaker model.
+        delete_source: Remove the recordings of a speaker who arrived whole.
+
+    Raises:
+        ValueError: If the database keeps no audio.
+        DatabaseError: If there is no such folder, or the database cannot be written or gives back
+            something else.
+    """
+    if not database.keep_audio:
+        raise ValueError("expected a database that keeps audio")
+    if not folder.folder.is_dir():
+        raise DatabaseError(f"{folder.folder}: no such folder; check the path")
+    move = Move()
+    names = folder.names()
+    move.refused += [(str(path), reason) for path, reason in folder.rejected]
+    taken: dict[str, str] = {}
+    for name in names:
+        other = taken.setdefault(fold_name(name), name)
+        if other != name:
+            move.refused.append((name, f"{other} is the same name in other letters; rename one"))
+            continue
+        read = {path: _read(path) for path in folder.recordings(name)}
+        sent = {path: content for path, content in read.items() if isinstance(content, bytes)}
+        refused = [(str(path), why) for path, why in read.items() if not isinstance(why, bytes)]
+        present = [database.original_audio(name, r.id)[0] for r in database.recordings(name)]
+        left = _missing(sent, present)
+        if left is None:
+            move.refused.append((name, "enrolled in the destination with other recordings"))
+            continue
+        new = []
+        for path in left:
+            try:
+                is_first = path.parent == folder.folder
+                new.append(_new_recording(path, sent[path], is_first, encoder))
+            except VoiceprintError as error:
+                refused.append((str(path), str(error)))
+        if new:
+            database.enrol(name, new, if_exists="add")
+        there = [database.original_audio(name, r.id)[0] for r in database.recordings(name)]
+        _verify(name, (recording.audio for recording in new), there)
+        move.num_moved += len(new)
+        move.num_present += len(sent) - len(left)
+        move.refused += refused
+        if not refused:
+            move.complete.append(name)
+            if delete_source:
+                folder.discard(list(sent))
+                move.num_deleted += 1
+    return move
+
+
+def move_out(
+    database: SqlVoiceprintDatabase, folder: VoiceprintDatabase, *, delete_source: bool = False
+) -> Move:
+    """Copies the speakers of an SQL database into a folder.
+
+    Args:
+        database: Where the recordings are. Those whose sound was not kept are refused.
+        folder: Where they go.
+        delete_source: Remove a speaker who arrived whole.
+
+    Raises:
+        DatabaseError: If the folder cannot be read or written, or gives back something else.
+    """
+    move = Move()
+    for name in database.names():
+        recordings = database.recordings(name)
+        read = {r: database.original_audio(name, r.id) for r in recordings}
+        sent = {r: content for r, (content, _) in read.items() if content is not None}
+        refused = [(f"{name}/{r.id}", NO_SOUND) for r in recordings if r not in sent]
+        left = _missing(sent, [_content(path) for path in folder.recordings(name)])
+        if left is None:
+            move.refused.append((name, "enrolled in the destination with other recordings"))
+            continue
+        # The spelling of a name that is there already stays, as in every enrolment.
+        spelling = folder.find(name) or name
+        for r in left:
+            path = _free_path(folder.folder, spelling, read[r][1], r, sent[r])
+            _write_file(path, sent[r], r.created_at)
+        _verify(name, sent.values(), (_content(path) for path in folder.recordings(name)))
+        move.num_moved += len(left)
+        move.num_present += len(sent) - len(left)
+        move.refused += refused
+        if not refused:
+            move.complete.append(name)
+            if delete_source:
+                database.remove(name, only=[r.id for r in recordings])
+                move.num_deleted += 1
+    return move
+
+
+def _read(path: Path) -> bytes | str:
+    """Returns the content of a file, or why it cannot be moved."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return f"longer than {MAX_FILE_BYTES >> 20} MiB; cut it"
+        return path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _content(path: Path) -> bytes:
+    """Returns the content of a file at the destination."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatabaseError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _missing(sent: dict[Any, bytes], present: Iterable[bytes | None]) -> list[Any] | None:
+    """Returns what is not there yet, None if something else is: it may be somebody else."""
+    there = Counter(None if content is None else _digest(content) for content in present)
+    left = []
+    for key, content in sent.items():
+        digest = _digest(content)
+        if there[digest] > 0:
+            there[digest] -= 1
+        else:
+            left.append(key)
+    return None if there.total() else left
+
+
+def _verify(name: str, sent: Iterable[bytes | None], there: Iterable[bytes | None]) -> None:
+    """Raises DatabaseError unless all that was sent has arrived."""
+    arrived = Counter(_digest(content) for content in there if content is not None)
+    if Counter(_digest(content) for content in sent if content is not None) - arrived:
+        raise DatabaseError(f"{name}: what arrived is not what was sent; nothing was removed")
+
+
+def _digest(content: bytes) -> bytes:
+    """Returns the SHA-256 of a recording."""
+    return hashlib.sha256(content).digest()
+
+
+def _new_recording(path: Path, content: bytes, is_first: bool, encoder: Any) -> NewRecording:
+    """Returns a file of the folder as it is, with its embedding and date."""
+    waveform = load_audio(path)
+    return NewRecording(
+        embedding=encoder.embed_file(path),
+        speech_s=speech_seconds(waveform),
+        audio=content,
+        duration_s=len(waveform) / SAMPLE_RATE,
+        created_at=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc),
+        # The speaker's name may change: it is no part of the file's name here.
+        file_name=path.suffix if is_first else path.name,
+    )
+
+
+def _free_path(
+    folder: Path, name: str, file_name: str, recording: StoredRecording, content: bytes
+) -> Path:
+    """Returns where a recording goes: to its old place if that is free, else to a new one."""
+    suffix = Path(f"x{file_name}").suffix
+    if suffix.lower() not in AUDIO_SUFFIXES:
+        suffix = suffix_of(content)
+    top = folder / f"{name}{suffix}"
+    if file_name == suffix:
+        path = top
+    elif _is_file_name(file_name):
+        path = folder / name / file_name
+    else:
+        has_first = any(path.is_file() for path in _beside(folder, name))
+        stem = f"{recording.created_at:%Y%m%d-%H%M%S-%f}"
+        path = folder / name / f"{stem}{suffix}" if has_first else top
+    return folder / name / f"{recording.id}{suffix}" if path.exists() else path
+
+
+def _beside(folder: Path, name: str) -> list[Path]:
+    """Returns the files that a speaker may have outside a folder of his own."""
+    return [folder / f"{name}{suffix}" for suffix in AUDIO_SUFFIXES]
+
+
+def _is_file_name(text: str) -> bool:
+    """Tells whether a stored file name can be used again; whoever wrote it may mean harm."""
+    suffix = Path(text).suffix
+    stem = text[: len(text) - len(suffix)]
+    with contextlib.suppress(DatabaseError):
+        # A name holds no separator and no outer dot.
+        return suffix.lower() in AUDIO_SUFFIXES and clean_name(stem) == stem
+    return False
+
+
+def _write_file(path: Path, content: bytes, made: datetime) -> None:
+    """Writes a recording with its date."""
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+            os.utime(temporary, (made.timestamp(), made.timestamp()))
+    except OSError as error:
+        raise DatabaseError(f"{path}: cannot be written ({error.strerror})") from error

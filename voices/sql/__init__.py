@@ -1,0 +1,1 @@
+"""The store of voices in SQLite or PostgreSQL."""

@@ -1,0 +1,77 @@
+"""The sound of recordings as bytes in a database: FLAC in, 16 kHz mono out."""
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from utils.arrays import FloatArray
+from utils.audio.decode import load_audio
+from utils.audio.waveform import SAMPLE_RATE
+from utils.errors import AudioError
+
+
+def encode_flac(waveform: FloatArray) -> bytes:
+    """Returns a waveform as 16-bit FLAC: half the size of wav, with the same samples.
+
+    Args:
+        waveform: Shape `(num_samples,)`, 16 kHz; values outside [-1, 1] are clipped.
+    """
+    return _encode(waveform, "FLAC")
+
+
+def decode(content: bytes, file_name: str = "") -> FloatArray:
+    """Returns the waveform of a stored recording, shape `(num_samples,)`, 16 kHz.
+
+    Args:
+        content: Bytes of an audio file of any kind.
+        file_name: Its name or suffix; some kinds can only be told by it.
+
+    Raises:
+        AudioError: If they are not audio that can be read.
+    """
+    import soundfile
+
+    if _is_plain(content):
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            return np.asarray(file.read(dtype="float32"))
+    # Rare: a recording that came as mp3 or in another rate. It goes through a private folder.
+    with tempfile.TemporaryDirectory(prefix="voiceprint") as folder:
+        path = Path(folder) / f"recording{Path('x' + file_name).suffix or '.wav'}"
+        path.write_bytes(content)
+        try:
+            return load_audio(path)
+        except AudioError as error:
+            raise AudioError(str(error).replace(str(path), "the recording")) from error
+
+
+def to_playable(content: bytes, file_name: str = "") -> bytes:
+    """Returns a stored recording as FLAC or WAV of 16 kHz mono, unchanged if it is that already."""
+    return content if _is_plain(content) else _encode(decode(content, file_name), "WAV")
+
+
+def suffix_of(content: bytes) -> str:
+    """Returns the usual suffix of a file with this content: .flac or .wav."""
+    return ".flac" if content[:4] == b"fLaC" else ".wav"
+
+
+def _is_plain(content: bytes) -> bool:
+    """Tells whether these are FLAC or 16-bit WAV of 16 kHz mono."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            kind = (file.format, file.subtype, file.samplerate, file.channels)
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
+        return False
+    return kind[0] in ("FLAC", "WAV") and kind[1:] == ("PCM_16", SAMPLE_RATE, 1)
+
+
+def _encode(waveform: FloatArray, format_name: str) -> bytes:
+    """Returns a waveform as the bytes of a file of 16 bits a sample."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, SAMPLE_RATE, subtype="PCM_16", format=format_name)
+    return buffer.getvalue()

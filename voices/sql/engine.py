@@ -1,0 +1,325 @@
+"""Connections to SQLite and PostgreSQL, set up so that a finished write stays; the migrations."""
+
+import contextlib
+import re
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from utils.errors import DatabaseError
+from voices.sql.schema import VERSION_TABLE
+
+SCHEMA_HEAD = "0001"
+"""Newest file in voices/sql/migrations/versions; a test compares."""
+
+MIGRATIONS = Path(__file__).resolve().with_name("migrations")
+
+BUSY_TIMEOUT_S = 60
+"""Seconds that a writer waits for writers of other processes before it gives up."""
+
+CONNECT_TIMEOUT_S = 10
+"""Seconds after which a PostgreSQL server that does not answer counts as unreachable."""
+
+MAX_CONNECTIONS = 20
+"""Connections of one process at a time; a PostgreSQL server allows 100 by default."""
+
+MIGRATION_LOCK = 0x766F6963
+"""Number of the PostgreSQL advisory lock under which processes migrate one after the other."""
+
+CHECKPOINT_TRIES = 50
+"""Times that emptying SQLite's log is tried while others read; each waits up to 0.1 s."""
+
+
+class Database:
+    """One SQLite file or PostgreSQL database, by its address.
+
+    Attributes:
+        name: The address without user and password, for messages.
+        is_sqlite: SQLite, or else PostgreSQL.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        """Connects, and brings the tables to this version of the toolkit.
+
+        Args:
+            url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
+            create: Make the file and the tables if they are missing.
+
+        Raises:
+            DatabaseError: If the address is wrong, nobody answers, or the tables are of another
+                version.
+        """
+        parsed = _parse(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.name = _public_name(parsed)
+        self._password = parsed.password or str(parsed.query.get("password", ""))
+        self._write_lock = threading.Lock()
+        self._must_checkpoint = False
+        if self.is_sqlite:
+            self._prepare_file(Path(str(parsed.database)), create)
+        self.engine = _make_engine(parsed, self.is_sqlite)
+        # The connections are closed even where nobody calls `close`, as in the scripts.
+        weakref.finalize(self, self.engine.dispose)
+        self._writer = self.engine.execution_options(is_write=True)
+        self._reader = self._peeker = self.engine
+        if not self.is_sqlite:
+            self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
+            self._peeker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            self._migrate(create)
+            if self.is_sqlite:
+                # A process that was killed may have left the log of a deletion.
+                with self.told(), self._write_lock:
+                    self._checkpoint(1)
+        except BaseException:
+            self.engine.dispose()
+            raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yields a connection that sees one state of the whole database."""
+        with self.told(), self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def peek(self) -> Iterator[Connection]:
+        """Yields a connection for one question alone: half the messages of `read`."""
+        with self.told(), self._peeker.connect() as connection:
+            yield connection
+
+    def ask(self, question: str) -> Any:
+        """Returns the one value that a question of constant text is answered with."""
+        if not self.is_sqlite:
+            with self.peek() as connection:
+                return connection.exec_driver_sql(question).scalar_one()
+        # Asked before each search: a third of the time that a transaction takes.
+        with self.told(), contextlib.closing(self.engine.raw_connection()) as connection:
+            return connection.cursor().execute(question).fetchone()[0]
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yields a connection whose changes are on the disk, all of them, when the block ends."""
+        # Threads queue here in turn; SQLite's own lock is asked for again and again.
+        turn = self._write_lock if self.is_sqlite else contextlib.nullcontext()
+        with self.told(), turn:
+            with self._writer.begin() as connection:
+                yield connection
+            if self._must_checkpoint:
+                self._checkpoint(1)
+
+    def append(self, statement: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Writes rows to SQLite, all of them on the disk when this returns, as `write` does it.
+
+        Args:
+            statement: With parameters such as :name.
+            rows: Their values, as SQLite stores them.
+        """
+        with self.told(), self._write_lock:
+            with contextlib.closing(self.engine.raw_connection()) as connection:
+                cursor = connection.cursor()
+                cursor.execute("BEGIN IMMEDIATE")
+                cursor.executemany(statement, rows)
+                connection.commit()
+            if self._must_checkpoint:
+                self._checkpoint(1)
+
+    def forget(self) -> None:
+        """Removes what was overwritten or deleted from SQLite's log too; after the write."""
+        if not self.is_sqlite:
+            return
+        with self.told(), self._write_lock:
+            self._checkpoint(CHECKPOINT_TRIES)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Turns the errors of drivers into one line without the password."""
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise DatabaseError(f"{self.name}: {self._reason(error)}") from None
+
+    def _reason(self, error: Exception) -> str:
+        """Returns the first line of what a driver says; never values, which may be secret."""
+        cause = getattr(error, "orig", None) or error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        # PostgreSQL's DETAIL line, which is left out, would quote the row.
+        reason = re.sub(r"\s+", " ", lines[0])[:200]
+        return reason.replace(self._password, "***") if self._password else reason
+
+    def _checkpoint(self, num_tries: int) -> None:
+        """Copies the log into the file and cuts it to nothing, as soon as no reader needs it."""
+        self._must_checkpoint = True
+        with self.engine.connect() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute("PRAGMA busy_timeout = 100")
+            try:
+                for _ in range(num_tries):
+                    try:
+                        is_busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                    except sqlite3.OperationalError as error:
+                        if "locked" not in str(error):
+                            raise
+                        is_busy = 1
+                    if not is_busy:
+                        self._must_checkpoint = False
+                        return
+                # Another process has been reading all the time: the next write tries again.
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {1000 * BUSY_TIMEOUT_S}")
+                cursor.close()
+
+    def _prepare_file(self, path: Path, create: bool) -> None:
+        """Makes the folder and the file, readable by its owner only."""
+        if path.is_dir():
+            raise DatabaseError(f"{self.name}: a folder, expected a file; add its name")
+        if path.exists():
+            return
+        if not create:
+            raise DatabaseError(f"{self.name}: no such file; check the path")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise DatabaseError(f"{self.name}: cannot be made ({error.strerror})") from error
+
+    def _migrate(self, create: bool) -> None:
+        """Brings the tables to `SCHEMA_HEAD`, one process at a time."""
+        with self.told():
+            with self.engine.connect() as connection:
+                version = _version(connection)
+            if version == SCHEMA_HEAD:
+                return
+            if version is None and not create:
+                raise DatabaseError(f"{self.name}: holds no voice database; check the address")
+            with self.write() as connection:
+                if not self.is_sqlite:
+                    lock = text("SELECT pg_advisory_xact_lock(:number)")
+                    connection.execute(lock, {"number": MIGRATION_LOCK})
+                version = _version(connection)
+                if version is not None and not _is_known(version):
+                    raise DatabaseError(
+                        f"{self.name}: its tables are of version {version}, this toolkit knows "
+                        f"up to {SCHEMA_HEAD}; use a newer version of the toolkit"
+                    )
+                if version != SCHEMA_HEAD:
+                    migrate(connection, "head")
+
+
+def migrate(connection: Connection, revision: str) -> None:
+    """Brings the tables to a version, up or down, within the connection's transaction.
+
+    Args:
+        connection: An open transaction.
+        revision: Name of a file in voices/sql/migrations/versions, "head" or "base".
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    is_down = revision == "base" or (_version(connection) or "") > revision != "head"
+    (command.downgrade if is_down else command.upgrade)(config, revision)
+
+
+def _version(connection: Connection) -> str | None:
+    """Returns the version of the tables, None if there are none."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return None if found is None else str(found)
+
+
+def _is_known(version: str) -> bool:
+    """Tells whether a version is one of voices/sql/migrations/versions."""
+    return version.isalnum() and any((MIGRATIONS / "versions").glob(f"{version}_*.py"))
+
+
+def _parse(url: str) -> URL:
+    """Returns the parts of an address, with the driver that is used for it."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError):
+        backend = ""
+    if backend in ("postgresql", "postgres") and parsed.database:
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
+        return parsed.set(drivername="sqlite+pysqlite")
+    scheme = url.partition("://")[0] if "://" in url else "no scheme"
+    raise DatabaseError(
+        f"received a database address with {scheme}, expected sqlite:///PATH or "
+        "postgresql://USER:PASSWORD@HOST/DATABASE"
+    )
+
+
+def _public_name(parsed: URL) -> str:
+    """Returns an address without user, password and options."""
+    if parsed.get_backend_name() == "sqlite":
+        return f"sqlite:///{parsed.database}"
+    host = parsed.host or parsed.query.get("host") or "localhost"
+    return f"postgresql://{host}/{parsed.database}"
+
+
+def _make_engine(parsed: URL, is_sqlite: bool) -> Engine:
+    """Returns the pool of connections."""
+    # Values of a failed statement, among them embeddings, stay out of messages.
+    options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": BUSY_TIMEOUT_S}
+    options |= {"pool_size": 5, "max_overflow": MAX_CONNECTIONS - 5}
+    if is_sqlite:
+        options["connect_args"] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    else:
+        options["pool_pre_ping"] = True
+        # Whatever the server's default is: a writer waits for the one before and sees its work.
+        options["isolation_level"] = "READ COMMITTED"
+        options["connect_args"] = {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "voiceprint",
+        }
+    engine = create_engine(parsed, **options)
+    if is_sqlite:
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    """Makes a new connection durable, forgetful of what is deleted, and patient."""
+    connection.isolation_level = None  # Transactions begin and end where `_begin_sqlite` says.
+    cursor = connection.cursor()
+    give_up = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            # This one statement does not wait by itself while another process does the same.
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
+    for setting in (
+        "synchronous = FULL",
+        "fullfsync = ON",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+        "temp_store = MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begins a transaction; a writer's takes the lock at once instead of failing midway."""
+    is_write = connection.get_execution_options().get("is_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

@@ -1,0 +1,87 @@
+"""What goes into the SQL voice database and what comes out."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from utils.arrays import FloatArray
+
+IfExists = Literal["error", "add", "replace"]
+"""What to do with a name that is enrolled: refuse, add to its recordings, or replace them."""
+
+
+@dataclass(frozen=True)
+class NewRecording:
+    """A recording to enrol.
+
+    Attributes:
+        embedding: Unit length, shape `(embedding_size,)`.
+        speech_s: Seconds of speech in it.
+        audio: FLAC or 16-bit WAV of 16 kHz mono; files that are moved in, as they are. Kept only
+            if the database keeps audio.
+        duration_s: Its length in seconds.
+        created_at: When it was made, with a time zone; now if None.
+        file_name: Its name in the speaker's folder, or only the suffix for NAME.wav itself.
+        id: 32 hexadecimal digits that no other recording has; made up if None.
+    """
+
+    embedding: FloatArray
+    speech_s: float
+    audio: bytes | None
+    duration_s: float
+    created_at: datetime | None = None
+    file_name: str = ""
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredRecording:
+    """An enrolled recording: its id (32 hexadecimal digits), when it was made (UTC), its length."""
+
+    id: str
+    created_at: datetime
+    speech_s: float
+    duration_s: float
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """An enrolled speaker, the recordings in the order of enrolment, times in UTC."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    recordings: tuple[StoredRecording, ...]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What a deletion removed; `files` names each thing in a word."""
+
+    num_embeddings: int
+    num_recordings: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    """What is to be written into the audit log: who did what to which speaker, and the outcome."""
+
+    actor: str
+    action: str
+    speaker: str
+    outcome: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """A line of the audit log: who did what to which speaker, when (UTC), with what outcome."""
+
+    at: datetime
+    actor: str
+    action: str
+    speaker: str
+    outcome: str
+    score: float | None

@@ -1,0 +1,265 @@
+"""Rows of speakers and recordings: written, read and destroyed, sealed with keys of their own."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.dialects import postgresql
+
+from utils.arrays import FloatArray
+from utils.errors import DamagedVoiceError
+from voices.sql.cipher import KeyRing, seal, unseal
+from voices.sql.records import NewRecording, Speaker, StoredRecording
+from voices.sql.schema import audio, info, keys, recordings, removals, speakers, vectors
+
+KEPT_REMOVALS = 10_000
+"""Changes after which the id of a removed speaker is forgotten; a process that slept through more
+of them reads everything again."""
+
+IN_CHUNK = 500
+"""Ids in one statement; SQLite's oldest limit is 999."""
+
+
+def to_bytes(embedding: FloatArray) -> bytes:
+    """Returns an embedding as little-endian float32."""
+    return np.asarray(embedding, "<f4").tobytes()
+
+
+def from_bytes(content: bytes) -> FloatArray:
+    """Returns the embedding that `to_bytes` wrote, shape `(embedding_size,)`."""
+    return np.frombuffer(content, "<f4").astype(np.float32)
+
+
+class Voices:
+    """Works inside a transaction that the caller opened.
+
+    Attributes:
+        model_id: The model whose embeddings are compared.
+        has_vectors: Whether speakers' embeddings go into the vector table too.
+    """
+
+    def __init__(self, ring: KeyRing, model_id: str, has_vectors: bool) -> None:
+        """Takes the keys' keeper and what the embeddings are."""
+        self.model_id = model_id
+        self.has_vectors = has_vectors
+        self._ring = ring
+
+    def next_change(self, connection: Connection) -> tuple[int, int | None]:
+        """Counts a write; until its end no other process writes.
+
+        Returns:
+            The change's number, and the length of the embeddings, if it is known yet.
+        """
+        counted = update(info).values(change_number=info.c.change_number + 1)
+        columns = info.c.change_number, info.c.embedding_size
+        row = connection.execute(counted.returning(*columns)).one()
+        return int(row[0]), row[1]
+
+    def add_speaker(
+        self,
+        connection: Connection,
+        name: str,
+        folded: str,
+        number: int,
+        new: Sequence[NewRecording],
+    ) -> str:
+        """Makes a speaker without recordings, as old as the oldest of those to come; the id."""
+        speaker_id = uuid.uuid4().hex
+        now = datetime.now(timezone.utc)
+        created_at = min(recording.created_at or now for recording in new)
+        row = {"id": speaker_id, "name": name, "folded_name": folded, "change_number": number}
+        row |= {"created_at": created_at, "updated_at": now}
+        row |= {"key_id": self._new_key(connection)[0]}
+        connection.execute(insert(speakers), row)
+        return speaker_id
+
+    def add_recording(
+        self, connection: Connection, speaker_id: str, new: NewRecording, position: int, keep: bool
+    ) -> str:
+        """Stores a recording, with its sound if `keep`, and returns the id."""
+        recording_id = new.id or uuid.uuid4().hex
+        key_id, key = self._new_key(connection)
+        row = {
+            "id": recording_id,
+            "speaker_id": speaker_id,
+            "position": position,
+            "created_at": new.created_at or datetime.now(timezone.utc),
+            "speech_s": float(new.speech_s),
+            "duration_s": float(new.duration_s),
+            "file_name": new.file_name,
+            "model_id": self.model_id,
+            "key_id": key_id,
+            "embedding": seal(key, to_bytes(new.embedding), f"{recording_id} embedding"),
+        }
+        connection.execute(insert(recordings), row)
+        if keep and new.audio is not None:
+            content = seal(key, new.audio, f"{recording_id} audio")
+            connection.execute(insert(audio), {"recording_id": recording_id, "content": content})
+        return recording_id
+
+    def set_embedding(self, connection: Connection, recording: Any, new: FloatArray) -> None:
+        """Puts another model's embedding in a recording's place."""
+        key = self._ring.open(recording.stored)
+        content = seal(key, to_bytes(new), f"{recording.id} embedding")
+        changed = update(recordings).where(recordings.c.id == recording.id)
+        connection.execute(changed.values(model_id=self.model_id, embedding=content))
+
+    def set_speaker_embedding(
+        self,
+        connection: Connection,
+        speaker_id: str,
+        number: int,
+        usable: Sequence[FloatArray] | None = None,
+        *,
+        pass_over: bool = False,
+    ) -> None:
+        """Computes a speaker's embedding again: the normalised mean, under a new key.
+
+        Args:
+            connection: An open transaction.
+            speaker_id: Whose.
+            number: The change's number.
+            usable: The embeddings of all recordings, where they are at hand; else they are read.
+            pass_over: Leave damaged recordings out: they must not keep others from being removed.
+
+        Raises:
+            DamagedVoiceError: If a recording is damaged, unless they are passed over.
+        """
+        num_damaged = 0
+        if usable is None:
+            of_speaker = recordings.c.speaker_id == speaker_id
+            found = connection.execute(
+                select(recordings.c.id, recordings.c.embedding, keys.c.stored)
+                .join(keys, keys.c.id == recordings.c.key_id)
+                .where(of_speaker, recordings.c.model_id == self.model_id)
+            )
+            usable = []
+            for recording in found:
+                try:
+                    usable.append(self.embedding(recording))
+                except DamagedVoiceError:
+                    if not pass_over:
+                        raise
+                    num_damaged += 1
+        # A speaker of damaged recordings only is damaged, too: nothing opens an empty text.
+        mean, content = None, b"" if num_damaged else None
+        if usable:
+            mean = np.mean(usable, axis=0)
+            # Opposite embeddings could cancel out; the floor keeps the division defined.
+            mean = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
+            key, stored = self._ring.new()
+            key_id = select(speakers.c.key_id).where(speakers.c.id == speaker_id)
+            replaced = update(keys).where(keys.c.id == key_id.scalar_subquery())
+            connection.execute(replaced.values(stored=stored))
+            content = seal(key, to_bytes(mean), f"{speaker_id} embedding")
+        changed = update(speakers).where(speakers.c.id == speaker_id)
+        connection.execute(
+            changed.values(
+                embedding=content,
+                model_id=None if content is None else self.model_id,
+                updated_at=datetime.now(timezone.utc),
+                change_number=number,
+            )
+        )
+        if self.has_vectors and mean is not None:
+            values = {"model_id": self.model_id, "embedding": mean}
+            row = postgresql.insert(vectors).values(speaker_id=speaker_id, **values)
+            connection.execute(
+                row.on_conflict_do_update(index_elements=["speaker_id"], set_=values)
+            )
+        elif self.has_vectors:
+            connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
+
+    def embedding(self, row: Any) -> FloatArray:
+        """Opens the embedding of a row with its id and the stored form of its key.
+
+        Raises:
+            DamagedVoiceError: If it or its key was changed.
+        """
+        key = self._ring.open(row.stored)
+        return from_bytes(unseal(key, row.embedding or b"", f"{row.id} embedding"))
+
+    def read_audio(self, connection: Connection, recording_id: str) -> bytes | None:
+        """Returns the sound of a recording, None if none is kept."""
+        query = select(audio.c.content, keys.c.stored)
+        query = query.join(recordings, recordings.c.id == audio.c.recording_id)
+        query = query.join(keys, keys.c.id == recordings.c.key_id)
+        row = connection.execute(query.where(recordings.c.id == recording_id)).one_or_none()
+        if row is None:
+            return None
+        return unseal(self._ring.open(row.stored), row.content, f"{recording_id} audio")
+
+    def remove_recordings(self, connection: Connection, ids: Sequence[str]) -> None:
+        """Destroys recordings: first their keys, then the rows."""
+        chosen = select(recordings.c.key_id).where(recordings.c.id.in_(ids))
+        self._destroy_keys(connection, connection.execute(chosen).scalars())
+        connection.execute(delete(audio).where(audio.c.recording_id.in_(ids)))
+        connection.execute(delete(recordings).where(recordings.c.id.in_(ids)))
+
+    def remove_speaker(self, connection: Connection, speaker_id: str, number: int) -> None:
+        """Destroys a speaker, the recordings too; other processes learn the id that went."""
+        chosen = select(recordings.c.id).where(recordings.c.speaker_id == speaker_id)
+        self.remove_recordings(connection, list(connection.execute(chosen).scalars()))
+        key_id = select(speakers.c.key_id).where(speakers.c.id == speaker_id)
+        self._destroy_keys(connection, connection.execute(key_id).scalars())
+        if self.has_vectors:
+            connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
+        connection.execute(delete(speakers).where(speakers.c.id == speaker_id))
+        connection.execute(insert(removals), {"change_number": number, "speaker_id": speaker_id})
+        old = removals.c.change_number <= number - KEPT_REMOVALS
+        connection.execute(delete(removals).where(old))
+
+    def describe(self, connection: Connection, rows: Iterable[Any]) -> list[Speaker]:
+        """Returns the speakers of some rows, with their recordings."""
+        rows = list(rows)
+        found: dict[str, list[StoredRecording]] = {row.id: [] for row in rows}
+        ids = list(found)
+        for start in range(0, len(ids), IN_CHUNK):
+            part = ids[start : start + IN_CHUNK]
+            for recording in connection.execute(recordings_of(part)):
+                found[recording.speaker_id].append(
+                    StoredRecording(
+                        id=recording.id,
+                        created_at=recording.created_at,
+                        speech_s=recording.speech_s,
+                        duration_s=recording.duration_s,
+                        has_audio=recording.recording_id is not None,
+                    )
+                )
+        return [
+            Speaker(row.name, row.created_at, row.updated_at, tuple(found[row.id])) for row in rows
+        ]
+
+    def _new_key(self, connection: Connection) -> tuple[int, bytes]:
+        """Makes the key of a record and returns its row and itself."""
+        key, stored = self._ring.new()
+        result = connection.execute(insert(keys).returning(keys.c.id), {"stored": stored})
+        return int(result.scalar_one()), key
+
+    def _destroy_keys(self, connection: Connection, ids: Iterable[int]) -> None:
+        """Overwrites keys in their place."""
+        ids = list(ids)
+        length = len(self._ring.new()[1])
+        connection.execute(update(keys).where(keys.c.id.in_(ids)).values(stored=bytes(length)))
+
+
+def recordings_of(speaker_ids: Sequence[str]) -> Any:
+    """Returns the query for speakers' recordings in the order of enrolment, no voice data."""
+    return (
+        select(
+            recordings.c.id,
+            recordings.c.speaker_id,
+            recordings.c.position,
+            recordings.c.created_at,
+            recordings.c.speech_s,
+            recordings.c.duration_s,
+            recordings.c.file_name,
+            audio.c.recording_id,
+        )
+        .outerjoin(audio, audio.c.recording_id == recordings.c.id)
+        .where(recordings.c.speaker_id.in_(speaker_ids))
+        .order_by(recordings.c.position)
+    )

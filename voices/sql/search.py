@@ -1,0 +1,249 @@
+"""Whose voice it is among all speakers of the SQL database: in memory, or by pgvector's index."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import Connection, cast, func, select, text
+
+from utils.arrays import FloatArray
+from utils.errors import DatabaseError
+from utils.speaker_names import fold_name, is_storable
+from voices.sql.engine import Database
+from voices.sql.index import Question, VectorIndex
+from voices.sql.rows import KEPT_REMOVALS, Voices
+from voices.sql.schema import info, keys, removals, speakers, vectors
+
+VECTOR_INDEX_MIN_SPEAKERS = 7_000_000
+"""Speakers from which a PostgreSQL database is searched by its own index.
+
+Among a million the memory answers in 17 ms and is always right; the index takes 119 ms (2 cores,
+benchmarks/identification.py). The memory's time grows with the number, and so reaches the index's
+at about seven million, where each process would hold 7 GB."""
+
+VECTOR_INDEX = "voiceprint_vectors_hnsw"
+
+VECTOR_INDEX_LOCK = 0x766F6964
+"""Number of the PostgreSQL advisory lock under which one process builds the index."""
+
+CHANGE_NUMBER = str(select(info.c.change_number))
+"""The question for the number of the last write."""
+
+NODE_BYTES = 1_000
+"""Bytes of memory that building the index takes for a speaker beside the numbers: a graph that
+does not fit is built on the disk, many times slower."""
+
+MIN_BUILD_KB = 65_536
+"""PostgreSQL's own default."""
+
+MAX_BUILD_KB = 2_097_151
+"""The most that PostgreSQL takes on every system: two million speakers' worth."""
+
+BUILD_POLL_S = 0.5
+"""Seconds between two looks whether another process has built the index."""
+
+EF_SEARCH = 1_000
+"""Candidates that pgvector's index looks at; more it does not allow. Among a million random
+directions, the hardest case, 400 found the right one in 68 % of the questions (50 ms), 700 in 85 %
+(80 ms), 1000 in 93 % (119 ms)."""
+
+LOGGER = logging.getLogger("voiceprint")
+"""The service's; elsewhere its warnings are lines on stderr."""
+
+
+class Search:
+    """Compares embeddings with the speakers, as they are in the database at that moment.
+
+    Speakers whose stored embedding was damaged are left out, counted, and named in the log by id.
+    """
+
+    def __init__(self, database: Database, voices: Voices) -> None:
+        """Reads nothing yet."""
+        self._database = database
+        self._voices = voices
+        self._lock = threading.Lock()
+        self._index: VectorIndex | None = None
+        self._seen = -1
+        self._damaged: set[str] = set()
+        self._builder: threading.Thread | None = None
+        self.uses_vector_index = False
+
+    def prepare(self) -> None:
+        """Reads all speakers, if they are searched in memory: the first question need not wait."""
+        if not self.uses_vector_index:
+            self._refresh()
+
+    def best_of_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
+        """Answers questions, with what is in the database now; see `VectorIndex.best_of_each`."""
+        if self.uses_vector_index and all(question.top_k is not None for question in questions):
+            return [
+                self._best_in_database(question.embedding, question.top_k or 0)
+                if question.names is None
+                else self._best_of_names(question.embedding, question.top_k or 0, question.names)
+                for question in questions
+            ]
+        index = self._refresh()
+        if index is None:
+            return [[] for _ in questions]
+        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS:
+            self._start_building()
+        return index.best_of_each(questions)
+
+    @property
+    def num_damaged(self) -> int:
+        """How many speakers were left out of the memory, since they cannot be read."""
+        return len(self._damaged)
+
+    def find_vector_index(self) -> None:
+        """Turns to pgvector's index if a process has built it before."""
+        if self._voices.has_vectors:
+            with self._database.read() as connection:
+                self.uses_vector_index = _is_ready(connection)
+
+    def build_vector_index(self) -> None:
+        """Builds pgvector's index if it is missing, and turns to it; takes minutes to an hour.
+
+        Raises:
+            ValueError: If the database has no vectors: SQLite, encrypted, or empty.
+            DatabaseError: If it cannot be built.
+        """
+        with self._database.read() as connection:
+            size = connection.execute(select(info.c.embedding_size)).scalar()
+        if size is None or not self._voices.has_vectors:
+            raise ValueError(f"{self._database.name} holds no vectors to search")
+        engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with self._database.told(), engine.connect() as connection:
+            lock = {"number": VECTOR_INDEX_LOCK}
+            # Asked again and again: who waits inside the server would hold up the build itself.
+            while not connection.execute(
+                text("SELECT pg_try_advisory_lock(:number)"), lock
+            ).scalar():
+                time.sleep(BUILD_POLL_S)
+            try:
+                if not _is_ready(connection):
+                    # What is left of a build that was interrupted.
+                    connection.execute(text(f"DROP INDEX IF EXISTS {VECTOR_INDEX}"))
+                    needed = connection.execute(select(func.count()).select_from(vectors))
+                    kilobytes = needed.scalar_one() * (4 * int(size) + NODE_BYTES) // 1024
+                    kilobytes = min(max(kilobytes, MIN_BUILD_KB), MAX_BUILD_KB)
+                    connection.execute(text(f"SET maintenance_work_mem = '{kilobytes}kB'"))
+                    connection.execute(
+                        text(
+                            f"CREATE INDEX CONCURRENTLY {VECTOR_INDEX} ON voiceprint_vectors USING "
+                            f"hnsw ((embedding::vector({int(size)})) vector_cosine_ops)"
+                        )
+                    )
+            finally:
+                connection.execute(text("SELECT pg_advisory_unlock(:number)"), lock)
+                connection.execute(text("RESET maintenance_work_mem"))
+        self.uses_vector_index = True
+
+    def _start_building(self) -> None:
+        """Builds the index beside the questions, which the memory answers until it is ready."""
+
+        def build() -> None:
+            # Without it everything works on; the next process tries again.
+            with contextlib.suppress(DatabaseError):
+                self.build_vector_index()
+
+        with self._lock:
+            if self._builder is None and self._voices.has_vectors:
+                self._builder = threading.Thread(target=build, name="vector index", daemon=True)
+                self._builder.start()
+
+    def _best_in_database(self, embedding: FloatArray, top_k: int) -> list[tuple[str, float]]:
+        """Asks pgvector's index."""
+        query, distance = self._distances(embedding)
+        with self._database.read() as connection:
+            connection.execute(text(f"SET LOCAL hnsw.ef_search = {EF_SEARCH}"))
+            found = connection.execute(query.order_by(distance).limit(top_k)).all()
+        return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in found]
+
+    def _best_of_names(
+        self, embedding: FloatArray, top_k: int, names: Sequence[str]
+    ) -> list[tuple[str, float]]:
+        """Compares with some speakers, without the index: it might pass over them."""
+        query, _ = self._distances(embedding)
+        folded = sorted({fold_name(name) for name in names if is_storable(name)})
+        with self._database.read() as connection:
+            found = connection.execute(query.where(speakers.c.folded_name.in_(folded))).all()
+        best = sorted(found, key=lambda row: float(row.distance))[: max(top_k, 0)]
+        return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in best]
+
+    def _distances(self, embedding: FloatArray) -> tuple[Any, Any]:
+        """Returns the query for all speakers' names and distances, and the distance."""
+        column = cast(vectors.c.embedding, VECTOR(len(embedding)))
+        distance = column.cosine_distance(embedding)
+        query = select(speakers.c.name, distance.label("distance"))
+        query = query.join(vectors, vectors.c.speaker_id == speakers.c.id)
+        return query.where(vectors.c.model_id == self._voices.model_id), distance
+
+    def _refresh(self) -> VectorIndex | None:
+        """Brings the matrix up to date; the database is asked every time, and mostly once."""
+        if self._database.ask(CHANGE_NUMBER) == self._seen:
+            return self._index
+        with self._lock, self._database.read() as connection:
+            row = connection.execute(select(info.c.change_number, info.c.embedding_size)).one()
+            if row.change_number > self._seen and row.embedding_size is not None:
+                if self._index is None:
+                    self._index = VectorIndex(row.embedding_size)
+                self._read_changes(connection, self._index, row)
+            return self._index
+
+    def _read_changes(self, connection: Connection, index: VectorIndex, known: Any) -> None:
+        """Reads what was written since the last time, as far as the row about the database."""
+        number = known.change_number
+        if self._seen < 0:
+            removed: list[str] = []
+        elif number - self._seen > KEPT_REMOVALS:
+            present = set(connection.execute(select(speakers.c.id)).scalars())
+            removed = [key for key in index.ids() if key not in present]
+        else:
+            gone = select(removals.c.speaker_id).where(removals.c.change_number > self._seen)
+            removed = list(connection.execute(gone).scalars())
+        query = (
+            select(
+                speakers.c.id,
+                speakers.c.name,
+                speakers.c.model_id,
+                speakers.c.embedding,
+                keys.c.stored,
+            )
+            .join(keys, keys.c.id == speakers.c.key_id)
+            .where(speakers.c.change_number > self._seen)
+        )
+        rows: list[Any] = list(connection.execute(query))
+        model_id = self._voices.model_id
+        of_model = [row for row in rows if row.embedding is not None and row.model_id == model_id]
+        opened = [(row, self._open(row, known.embedding_size)) for row in of_model]
+        usable = [(row.id, row.name, vector) for row, vector in opened if vector is not None]
+        usable_ids = {speaker_id for speaker_id, _, _ in usable}
+        # Speakers whose last usable recording went, is another model's now, or is damaged.
+        removed += [row.id for row in rows if row.id not in usable_ids]
+        index.update(usable, removed)
+        self._damaged -= {*removed, *usable_ids}
+        self._damaged |= {row.id for row, vector in opened if vector is None}
+        self._seen = number
+
+    def _open(self, row: Any, size: int) -> FloatArray | None:
+        """Opens a speaker's embedding; one that was changed must not stop all comparisons."""
+        try:
+            embedding = self._voices.embedding(row)
+            if embedding.shape != (size,) or not np.isfinite(embedding).all():
+                raise ValueError(f"received shape {embedding.shape}, expected {size} numbers")
+        except (DatabaseError, ValueError) as error:
+            # By the id: names stay out of logs.
+            LOGGER.warning("speaker %s is left out of identification: %s", row.id, error)
+            return None
+        return embedding
+
+
+def _is_ready(connection: Connection) -> bool:
+    """Tells whether the index exists and is complete."""
+    query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    return bool(connection.execute(query, {"name": VECTOR_INDEX}).scalar())
