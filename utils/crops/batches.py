@@ -232,10 +232,19 @@ class BatchMaker:
             return own
         key = (label, speed)
         if key not in self._centroids:
-            known = [self.teacher.find(self.utterances[i].path) for i in self.by_label[label]]
-            vectors = [self.teacher.vector(found[speed]) for found in known if speed in found]
-            self._centroids[key] = _unit(np.sum(vectors, axis=0))
+            self._centroids[key] = _unit(np.sum(self._vectors(label, speed), axis=0))
         return _unit((1 - share) * own + share * self._centroids[key])
+
+    def _vectors(self, label: int, speed: float) -> list[FloatArray]:
+        """Returns what the teacher says of a speaker's utterances at a speed."""
+        assert self.teacher is not None
+        known = [self.teacher.find(self.utterances[i].path) for i in self.by_label[label]]
+        return [self.teacher.vector(found[speed]) for found in known if speed in found]
+
+    def speaker_vectors(self) -> dict[int, FloatArray]:
+        """Returns the mean teacher vector of each label, unit length, where there is any."""
+        vectors = {label: self._vectors(label, 1.0) for label in self.by_label}
+        return {label: _unit(np.sum(v, axis=0)) for label, v in vectors.items() if v}
 
     def _choose_speed(self, known: dict[float, int], rng: np.random.Generator) -> float:
         """Returns the speed of a crop: the teacher's choices, or without a teacher our own."""

@@ -20,8 +20,9 @@ import numpy.typing as npt
 from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.model.backend import start_backend
-from utils.model.header import FEATURES, ModelHeader, is_onnx, read_header
+from utils.model.header import ModelHeader, is_onnx, read_header
 from utils.model.onnx import METADATA_NAME
+from utils.networks.features import FEATURES
 
 STATE_NAME = "training_state.npz"
 WEIGHTS_NAME = "model.weights.h5"
@@ -64,7 +65,7 @@ def load_network(path: str | Path) -> Any:
     start_backend()
     import keras
 
-    import utils.resnet  # noqa: F401  registers the layers
+    import utils.networks.catalogue  # noqa: F401  registers the layers
 
     try:
         return keras.saving.load_model(path, compile=False)
@@ -124,7 +125,8 @@ def write_model(
         if half_precision:
             _halve_weights(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(METADATA_NAME, _to_json(metadata))
+            features = FEATURES[network.inputs[0].name]
+            archive.writestr(METADATA_NAME, _to_json({**metadata, "features": features}))
             if state is not None:
                 buffer = io.BytesIO()
                 np.savez(buffer, allow_pickle=False, **dict(state))
@@ -143,14 +145,13 @@ def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
 
 
 def _to_json(metadata: Mapping[str, Any]) -> str:
-    """Returns the metadata as JSON text, with format, features and versions filled in."""
+    """Returns the metadata as JSON text, with format and versions filled in."""
     import keras
 
     filled = {
         "versions": {"keras": keras.__version__, "python": platform.python_version()},
         **metadata,
         "format": FORMAT,
-        "features": FEATURES,
     }
     return json.dumps(filled, ensure_ascii=False, indent=1)
 

@@ -13,10 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
-from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import ModelError
 from utils.model.onnx import METADATA_NAME, read_onnx_metadata
+from utils.networks.features import FEATURES, front_end_name
 from utils.verification.calibration import Calibration
 
 DEFAULT_MODEL = "models/resnet34"
@@ -24,14 +23,6 @@ DEFAULT_MODEL = "models/resnet34"
 
 CALIBRATION_KEYS = ("threshold", "strict_threshold", "calibration")
 """Metadata that `Calibration.to_dict` writes; a model without calibration has none of them."""
-
-FEATURES = {
-    "sample_rate": SAMPLE_RATE,
-    "n_fft": N_FFT,
-    "win_length": WIN_LENGTH,
-    "hop_length": HOP_LENGTH,
-    "epsilon": EPSILON,
-}
 
 
 @dataclass(frozen=True)
@@ -142,10 +133,10 @@ def _read(path: Path, name: str) -> ModelHeader:
             f"{name}: its {METADATA_NAME} lacks embedding_size, expected a model of this toolkit; "
             "use one that train.py wrote"
         )
-    if metadata.get("features") != FEATURES:
+    if front_end_name(metadata.get("features")) is None:
         raise ModelError(
-            f"{name}: made for the features {metadata.get('features')}, expected {FEATURES}; "
-            "train it again with this version"
+            f"{name}: made for the features {metadata.get('features')}, expected one of "
+            f"{list(FEATURES.values())}; train it again with this version"
         )
     return ModelHeader(name, metadata)
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.spectrogram import CROP_SAMPLES, extend, spectrogram
+from utils.audio.spectrogram import CROP_SAMPLES, extend
 from utils.model.archive import load_network
+from utils.networks.features import FEATURE_FUNCTIONS
 
 
 def load_keras_network(path: str | Path, num_threads: int) -> Any:
@@ -25,12 +26,14 @@ def load_keras_network(path: str | Path, num_threads: int) -> Any:
     Raises:
         ModelError: As `load_network`.
     """
-    embed_spectrograms = _compile(load_network(path), num_threads)
+    network = load_network(path)
+    compute_features = FEATURE_FUNCTIONS[network.inputs[0].name]
+    embed_features = _compile(network, num_threads)
 
     def embed(waveform: FloatArray) -> FloatArray:
         # Less than a training crop is repeated to fill one; an .onnx file does so itself.
-        features = spectrogram(extend(waveform, max(len(waveform), CROP_SAMPLES)))
-        return np.asarray(embed_spectrograms(features[None, :, :, None])[0])
+        features = compute_features(extend(waveform, max(len(waveform), CROP_SAMPLES)))
+        return np.asarray(embed_features(features[None, :, :, None])[0])
 
     return embed
 
@@ -45,7 +48,7 @@ def limit_threads(num_threads: int) -> None:
 
 
 def _compile(network: Any, num_threads: int) -> Any:
-    """Returns a function from spectrograms, `(batch, 257, num_frames, 1)`, to embeddings."""
+    """Returns a function from features, `(batch, num_bins, num_frames, 1)`, to embeddings."""
     import keras
 
     embedder = keras.Model(network.inputs, network.outputs[1])

@@ -99,6 +99,7 @@ class Training:
                 self._build()
                 if init:
                     self._load_weights(load_network(init), init, matching_only=True)
+                    self._start_classifier()
                 if state is not None:
                     self._load_weights(load_network(resume), resume, matching_only=False)
                     self._load_state(state, resume)
@@ -113,27 +114,29 @@ class Training:
         """Makes network, trainer and optimiser."""
         import keras
 
-        from utils.resnet import build_resnet34
+        from utils.networks.catalogue import NETWORKS
         from utils.training.learner import SpeakerTrainer
 
         settings = self.settings
         keras.utils.set_random_seed(settings.reader.seed + 1)
         shape: dict[str, Any] = {
             "num_classes": self.num_speakers * self.reader.maker.num_speed_classes,
-            "widths": settings.widths,
             "embedding_size": settings.embedding_size,
             "cosine_classifier": settings.losses.name != "softmax",
-            "num_blocks": settings.num_blocks,
         }
-        network = build_resnet34(**shape)
+        if settings.network == "resnet34":
+            shape |= {"widths": settings.widths, "num_blocks": settings.num_blocks}
+        build = NETWORKS[settings.network]
+        network = build(**shape)
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32")
-        self.float_network = build_resnet34(**shape) if policy.name != "float32" else network
+        self.float_network = build(**shape) if policy.name != "float32" else network
         keras.config.set_dtype_policy(policy)
         self.network_shape = shape
         self.trainer = SpeakerTrainer(
-            network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views
-        )
+            network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
+            settings.keep_statistics,
+        )  # fmt: skip
         total = settings.num_epochs * self.steps
         warmup = min(settings.warmup_steps, total // 10)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -167,6 +170,20 @@ class Training:
                     f"{path}: weight {weight.path} {found}, this training expects "
                     f"{tuple(weight.shape)}; {advice}"
                 )
+
+    def _start_classifier(self) -> None:
+        """Begins each class at the mean of what the teacher says of its speaker, if there is one.
+
+        A class that begins anywhere would first pull the network towards that place.
+        """
+        maker = self.reader.maker
+        kernel = self.trainer.network.get_layer("classification").kernel
+        if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, self.num_speakers):
+            return
+        values = np.array(kernel)
+        for label, vector in maker.speaker_vectors().items():
+            values[:, label] = vector
+        kernel.assign(values)
 
     def _load_state(self, state: dict[str, npt.NDArray[Any]], path: str) -> None:
         """Brings back optimiser, bridge, progress and thresholds from a checkpoint."""
@@ -228,7 +245,7 @@ class Training:
                 bar.set_postfix({k: f"{v / progress.step:.4f}" for k, v in progress.sums.items()})
                 is_due = time.monotonic() - last_checkpoint > 60 * settings.checkpoint_minutes
                 if (is_due or interruption.is_requested) and progress.step < self.steps:
-                    self._checkpoint(f"resnet34-{epoch}-part")
+                    self._checkpoint(f"{settings.network}-{epoch}-part")
                     last_checkpoint = time.monotonic()
                     if interruption.is_requested:
                         raise KeyboardInterrupt
@@ -291,7 +308,7 @@ class Training:
         value = figures.get("eer", figures["loss"])
         if value <= progress.best_value:
             progress.best_epoch, progress.best_value = progress.epoch, value
-        self._checkpoint(f"resnet34-{progress.epoch}")
+        self._checkpoint(f"{self.settings.network}-{progress.epoch}")
         self._remove_old_checkpoints()
         self.history.append(figures)
         folder = Path(self.settings.model_dir)
@@ -315,6 +332,7 @@ class Training:
         state["num_variables"] = np.array(len(extra))
         state["progress"] = np.array(json.dumps(asdict(self.progress)))
         metadata = {
+            "architecture": self.settings.network,
             "network": self.network_shape,
             "embedding_size": self.settings.embedding_size,
             "num_classes": self.num_speakers,
@@ -330,8 +348,9 @@ class Training:
     def _remove_old_checkpoints(self) -> None:
         """Keeps the newest checkpoints and the best one of this training."""
         folder, epoch = Path(self.settings.model_dir), self.progress.epoch
-        for path in folder.glob("resnet34-*.keras"):
-            number, _, part = path.stem.removeprefix("resnet34-").partition("-")
+        name = self.settings.network
+        for path in folder.glob(f"{name}-*.keras"):
+            number, _, part = path.stem.removeprefix(f"{name}-").partition("-")
             if not number.isdigit() or int(number) > epoch:
                 continue
             is_kept = int(number) > epoch - self.settings.keep_checkpoints

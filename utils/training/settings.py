@@ -9,6 +9,9 @@ from utils.settings import option
 DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2}
 """The losses of `utils.training.losses.CLASSIFICATION_LOSSES`, with their papers' margins."""
 
+NETWORK_NAMES = ("resnet34", "campplus")
+"""The networks of `utils.networks.catalogue.NETWORKS`."""
+
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -62,8 +65,12 @@ class TrainingSettings:
     weight_decay: float = option(1e-4, "non_negative_float")
     warmup_steps: int = option(500, "non_negative_int")
     precision: str = option("float32", choices=PRECISIONS)
-    widths: tuple[int, ...] = option((32, 64, 128, 256), "positive_int", nargs=4)
-    num_blocks: tuple[int, ...] = option((3, 4, 6, 3), "positive_int", nargs=4)
+    network: str = option("resnet34", choices=NETWORK_NAMES)
+    keep_statistics: bool = option(
+        False, help="batch normalisation keeps the means and variances of --init"
+    )
+    widths: tuple[int, ...] = option((32, 64, 128, 256), "positive_int", "of resnet34", nargs=4)
+    num_blocks: tuple[int, ...] = option((3, 4, 6, 3), "positive_int", "of resnet34", nargs=4)
     embedding_size: int = option(192, "positive_int")
     checkpoint_minutes: float = option(
         10.0, "positive_float", "longest time between two checkpoints, inside an epoch too"
