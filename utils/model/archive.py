@@ -24,7 +24,7 @@ from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.model.backend import start_backend
-from utils.model.onnx import METADATA_NAME, read_onnx_metadata
+from utils.model.onnx import METADATA_NAME, read_onnx_metadata, write_onnx_metadata
 from utils.verification.calibration import Calibration
 
 STATE_NAME = "training_state.npz"
@@ -144,13 +144,15 @@ def has_calibration(metadata: Mapping[str, Any]) -> bool:
 
 
 def model_id(path: str | Path) -> str:
-    """Returns the SHA-256 of a model file: embeddings of different files cannot be compared.
+    """Returns the SHA-256 of a model file as it was first written.
 
-    An `.onnx` file has the identity of the `.keras` file that it was made from, since both give
-    the same embeddings.
+    Embeddings of models of different identity cannot be compared. An `.onnx` file has the identity
+    of the `.keras` file that it was made from, and a file whose thresholds were changed keeps its
+    own, since they give the same embeddings.
     """
-    if is_onnx(path):
-        return str(read_onnx_metadata(path).get("model_id", ""))
+    metadata = read_onnx_metadata(path) if is_onnx(path) else _read_archive(Path(path))
+    if is_onnx(path) or "model_id" in metadata:
+        return str(metadata.get("model_id", ""))
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -260,10 +262,19 @@ def write_model(
 def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
     """Changes entries of a model file's metadata, such as its thresholds, in one step.
 
+    The model keeps its identity: voiceprints enrolled with it stay valid.
+
+    Args:
+        path: A `.keras` or an `.onnx` file.
+        changes: The entries that become different.
+
     Raises:
         ModelError: As `read_model_metadata`.
     """
-    metadata = {**_read_keras_metadata(path), **changes}
+    metadata = {**read_model_metadata(path), "model_id": model_id(path), **changes}
+    if is_onnx(path):
+        write_onnx_metadata(path, metadata)
+        return
     with atomic_path(path) as temporary:
         _copy_archive(Path(path), temporary, {METADATA_NAME: _to_json(metadata).encode()})
 
