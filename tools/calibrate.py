@@ -25,7 +25,8 @@ from utils.arguments import make_parser, positive_int
 from utils.corpus.clip_lists import read_clips
 from utils.errors import ModelError, run_script
 from utils.files import atomic_path
-from utils.model.archive import default_model_path, model_id, read_model_metadata, update_metadata
+from utils.model.archive import update_metadata
+from utils.model.header import ModelHeader, read_header
 from utils.verification.conditions import embed_conditions
 from utils.verification.evaluation import make_folder
 from utils.verification.thresholds import calibrate, calibration_entries, describe, measured
@@ -39,7 +40,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--model_path",
         nargs="+",
-        default=[default_model_path()],
         help="the model; further files of the same model get the same thresholds",
     )
     add("--output_dir", default="calibrated", help="folder to write to, under the same names")
@@ -53,12 +53,12 @@ def main(argv: list[str] | None = None) -> int:
     """Calibrates a model; returns the exit status."""
     args = parse_args(argv)
     clips = read_clips(args.recordings)
-    check_same_model(args.model_path)
+    headers = read_headers(args.model_path)
     make_folder(args.output_dir)
 
     from utils.model.encoder import SpeakerEncoder
 
-    encoder = SpeakerEncoder(args.model_path[0], args.num_threads)
+    encoder = SpeakerEncoder(headers[0], args.num_threads)
     groups = embed_conditions(encoder, clips, args.embeddings).groups()
     calibration = calibrate(groups)
     for line in describe(groups, calibration):
@@ -69,24 +69,29 @@ def main(argv: list[str] | None = None) -> int:
         plot_thresholds(measured(groups), calibration, args.plot)
         print(f"written: {args.plot}")
     changes = calibration_entries(args.recordings, clips, groups, calibration)
-    for source in args.model_path:
-        target = Path(args.output_dir) / Path(source).name
+    for header in headers:
+        target = Path(args.output_dir) / Path(header.path).name
         with atomic_path(target) as path:
-            shutil.copyfile(source, path)
+            shutil.copyfile(header.path, path)
             update_metadata(path, changes)
         print(f"written: {target}")
     return 0
 
 
-def check_same_model(paths: Sequence[str]) -> None:
-    """Raises ModelError unless all files are forms of one model."""
-    for path in paths:
-        read_model_metadata(path)
-        if model_id(path) != model_id(paths[0]):
+def read_headers(paths: Sequence[str] | None) -> list[ModelHeader]:
+    """Returns the headers of files that are forms of one model; None is the shipped model.
+
+    Raises:
+        ModelError: If one can't be used, or is of another model than the first.
+    """
+    headers = [read_header(path) for path in paths or [None]]
+    for header in headers:
+        if header.model_id != headers[0].model_id:
             raise ModelError(
-                f"{path}: another model than {paths[0]}, expected the same in another form; "
-                "calibrate it on its own"
+                f"{header.path}: another model than {headers[0].path}, expected the same in "
+                "another form; calibrate it on its own"
             )
+    return headers
 
 
 if __name__ == "__main__":
