@@ -208,7 +208,7 @@ async def _score(service: Service, name: str, embedding: FloatArray) -> float:
     except DatabaseError as error:
         await service.call(service.database.ping)  # it answers: the speaker is the reason
         log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))
-        detail = f"what is stored of {name} cannot be read; enrol the voice again"
+        detail = f"the stored voice data of {name} cannot be read; enrol the speaker again"
         raise Problem("damaged", detail) from error
 
 

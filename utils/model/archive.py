@@ -21,7 +21,7 @@ from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.model.backend import start_backend
 from utils.model.header import ModelHeader, is_onnx, read_header
-from utils.model.onnx import METADATA_NAME
+from utils.model.onnx import METADATA_NAME, write_onnx_metadata
 from utils.networks.features import FEATURES
 
 STATE_NAME = "training_state.npz"
@@ -136,10 +136,20 @@ def write_model(
 def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
     """Changes entries of a model file's metadata, such as its thresholds, in one step.
 
+    The model keeps its identity: voiceprints enrolled with it stay valid.
+
+    Args:
+        path: A `.keras` or an `.onnx` file.
+        changes: The entries that become different.
+
     Raises:
         ModelError: As `read_header`.
     """
-    metadata = {**_read_keras_header(path).metadata, **changes}
+    header = read_header(path)
+    metadata = {**header.metadata, "model_id": header.model_id, **changes}
+    if header.is_onnx:
+        write_onnx_metadata(path, metadata)
+        return
     with atomic_path(path) as temporary:
         _copy_archive(Path(path), temporary, {METADATA_NAME: _to_json(metadata).encode()})
 

@@ -49,12 +49,13 @@ class ModelHeader:
 
     @cached_property
     def model_id(self) -> str:
-        """SHA-256 of the file: embeddings of different models cannot be compared.
+        """SHA-256 of the file as it was first written.
 
-        An `.onnx` file has the identity of the `.keras` file that it was made from, since both
-        give the same embeddings.
+        Embeddings of different models cannot be compared. An `.onnx` file has the identity of the
+        `.keras` file that it was made from, and a file keeps its own when its thresholds change,
+        since they give the same embeddings.
         """
-        if self.is_onnx:
+        if self.is_onnx or "model_id" in self.metadata:
             return str(self.metadata.get("model_id", ""))
         digest = hashlib.sha256()
         with open(self.path, "rb") as file:
@@ -115,8 +116,10 @@ def _read_default() -> ModelHeader:
     if not Path(onnx_path).is_file():
         return read_header(keras_path)
     header = read_header(onnx_path)
-    if Path(keras_path).is_file() and ModelHeader(keras_path, {}).model_id != header.model_id:
-        return read_header(keras_path)
+    if Path(keras_path).is_file():
+        keras_header = read_header(keras_path)
+        if keras_header.model_id != header.model_id:
+            return keras_header
     return header
 
 
