@@ -95,9 +95,11 @@ def main(argv: list[str] | None = None) -> int:
     summary = create_lists(args.dataset, settings)
     print_summary(summary, args.list_dir.as_posix())
     if summary.num_test == summary.num_test_speakers:
-        warning = "warning: no speaker has two clips in the test list"
-        advice = "lower --test_every or use --test_speakers 0.1 to have pairs for eval.py"
-        print(translate(f"{warning}: {advice}"), file=sys.stderr)
+        warning = (
+            "warning: no speaker has two clips in the test list: lower --test_every or use "
+            "--test_speakers 0.1 to have pairs for eval.py"
+        )
+        print(translate(warning), file=sys.stderr)
     return 0
 
 
