@@ -119,10 +119,10 @@ def convert(weights: bytes, output: Path) -> None:
 
     start_backend()
 
+    from utils.export.onnx import write_onnx
     from utils.model.archive import write_model
     from utils.networks.campplus_weights import campplus_from_tensors
     from utils.networks.torch_file import read_torch_file
-    from utils.export.onnx import write_onnx
 
     network = campplus_from_tensors(read_torch_file(weights, WEIGHTS_MEMBER), WEIGHTS_MEMBER)
     metadata = {

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.spectrogram import CROP_SAMPLES, extend
 from utils.export.onnx import OUTPUT_NAME
 from utils.model.archive import load_network
 from utils.model.backend import stderr_closed
 from utils.model.onnx import INPUT_NAME
-from utils.networks.features import FEATURE_FUNCTIONS
+from utils.networks.features import compute_features
 
 Embed = Callable[[FloatArray], FloatArray]
 
@@ -33,7 +32,7 @@ def load_keras(path: str | Path, num_threads: int) -> Embed:
     network = load_network(path)
     import keras
 
-    compute_features = FEATURE_FUNCTIONS[network.inputs[0].name]
+    front_end = network.inputs[0].name
     embedder = keras.Model(network.inputs, network.outputs[1])
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -47,7 +46,7 @@ def load_keras(path: str | Path, num_threads: int) -> Embed:
             return embedder([features], training=False)
 
     def embed(waveform: FloatArray) -> FloatArray:
-        features = compute_features(extend(waveform, max(len(waveform), CROP_SAMPLES)))
+        features = compute_features(front_end, waveform)
         (embedding,) = call(features[None, :, :, None])
         return np.asarray(keras.ops.convert_to_numpy(embedding))
 

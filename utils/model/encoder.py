@@ -12,7 +12,6 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.activity import Activity, remove_silence
 from utils.audio.decode import read_blocks
-from utils.audio.spectrogram import CROP_SAMPLES, extend, spectrogram
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
 from utils.model.archive import (
@@ -25,7 +24,7 @@ from utils.model.archive import (
     read_model_metadata,
 )
 from utils.model.onnx import load_onnx_network
-from utils.networks.features import FEATURE_FUNCTIONS
+from utils.networks.features import compute_features
 from utils.verification.calibration import Calibration
 
 __all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_calibration"]
@@ -235,12 +234,11 @@ def _load_network(model_path: str | Path, num_threads: int) -> Network:
         network: Network = load_onnx_network(model_path, num_threads)
         return network
     loaded = load_network(model_path)
-    compute_features = FEATURE_FUNCTIONS[loaded.inputs[0].name]
+    front_end = loaded.inputs[0].name
     embed_features = _compile(loaded, num_threads)
 
     def embed(window: FloatArray) -> FloatArray:
-        # Less than a training crop is repeated to fill one; an .onnx file does so itself.
-        features = compute_features(extend(window, max(len(window), CROP_SAMPLES)))
+        features = compute_features(front_end, window)
         return np.asarray(embed_features(features[None, :, :, None])[0])
 
     return embed

@@ -221,9 +221,7 @@ def _convolution(x: Any, width: int, size: int, stride: int, name: str) -> Any:
     return _norm(x, name)
 
 
-def _time_delay(
-    x: Any, width: int, size: int, name: str, stride: int = 1
-) -> Any:
+def _time_delay(x: Any, width: int, size: int, name: str, stride: int = 1) -> Any:
     """Convolution over time, batch normalisation and ReLU."""
     if size > 1:
         x = layers.ZeroPadding2D((0, size // 2), name=f"{name}_padding")(x)

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-
 from support.voices import synthetic_speech
+
 from utils.networks.filterbank import filterbank, mel_filters, num_filterbank_frames
 from utils.networks.front_ends import FRONT_ENDS, FilterBank, front_end
 
@@ -41,7 +41,9 @@ def test_equals_the_definition(num_samples):
 
 
 def test_layer_equals_numpy():
-    waveforms = np.stack([synthetic_speech(1, duration_s=1.0)[:16000], synthetic_speech(2, duration_s=1.0)[:16000]])
+    waveforms = np.stack(
+        [synthetic_speech(1, duration_s=1.0)[:16000], synthetic_speech(2, duration_s=1.0)[:16000]]
+    )
     ours = keras.ops.convert_to_numpy(FilterBank()(waveforms))
     assert ours.shape == FilterBank().compute_output_shape(waveforms.shape) == (2, 80, 98, 1)
     for row, waveform in zip(ours, waveforms, strict=True):
