@@ -26,7 +26,7 @@ ROOMS = [
     "utils/arguments utils/speaker_names",
     "utils/audio",
     "utils/corpus utils/resnet",
-    "utils/crops utils/verification",
+    "utils/crops utils/verification utils/networks",
     "utils/reader utils/model",
     "utils/training utils/export",
     "voices/sql",
@@ -43,9 +43,16 @@ ROOMS = [
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms.split()}
 
-# Whole frameworks: only these rooms import them, and only the first four when they are imported.
+# Whole frameworks: only these rooms import them, and only the first five when they are imported.
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
-FRAMEWORK_ROOMS = ("utils/resnet", "utils/training", "utils/export", "utils/model", "utils/reader")
+FRAMEWORK_ROOMS = (
+    "utils/resnet",
+    "utils/networks",
+    "utils/training",
+    "utils/export",
+    "utils/model",
+    "utils/reader",
+)
 # Slow to import, or missing on some machines: only inside functions, wherever they are used.
 HEAVY = {"librosa", "matplotlib", "numba", "pyaudio", "scipy", "sklearn"}
 
