@@ -71,7 +71,7 @@ def unit(matrix: np.ndarray) -> np.ndarray:
 
 
 def loop(features: Sequence[np.ndarray], question: np.ndarray) -> int:
-    """The seed's way: a dot product and two lengths for each enrolled speaker."""
+    """The baseline's way: a dot product and two lengths for each enrolled speaker."""
     best, name = 0.0, -1
     for index, feature in enumerate(features):
         score = np.dot(question, feature)

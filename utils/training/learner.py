@@ -13,7 +13,7 @@ from utils.training.settings import LossSettings
 from utils.training.views import cut_views
 
 
-class SpeakerTrainer(keras.Model):
+class SpeakerLearner(keras.Model):
     """Trains a network on 16-bit waveforms.
 
     Call arguments:
@@ -42,7 +42,7 @@ class SpeakerTrainer(keras.Model):
                 network came with, so that small batches of other speech don't move them.
         """
         # With 16-bit floats the views are drawn and the features computed in 32 bits all the same.
-        super().__init__(name="trainer", autocast=False)
+        super().__init__(name="learner", autocast=False)
         self.network = network
         self.losses_used = losses
         self.num_views = num_views

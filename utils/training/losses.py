@@ -11,7 +11,7 @@ from keras import ops
 
 
 def softmax(outputs: Any, labels: Any, margin: float, scale: float) -> Any:
-    """Returns the cross-entropy of plain logits, the seed's loss; margin and scale are unused.
+    """Returns the cross-entropy of plain logits, the baseline's loss; margin and scale are unused.
 
     Args:
         outputs: Logits, shape `(batch, num_classes)`.

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from support.tiny_model import CALIBRATION
 
+from tests.support.tiny_model import CALIBRATION
 from utils.errors import ModelError
 from utils.model.archive import load_network, write_model
 from utils.model.header import read_header

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from support.voices import synthetic_speech
 
+from tests.support.synthetic_voices import synthetic_speech
 from utils.networks.filterbank import filterbank, mel_filters, num_filterbank_frames
 from utils.networks.front_ends import FRONT_ENDS, FilterBank, front_end
 
