@@ -1,9 +1,9 @@
 """Writes a trained network as an ONNX file that takes raw samples.
 
-The graph holds everything from the waveform to the embedding: short clips are repeated to one
-crop, the spectrogram is a convolution with the windowed Fourier basis, its normalisation and the
-network follow. Batch normalisation is folded into the convolutions. Any ONNX runtime can run it,
-on a phone or in a browser too, without signal processing of its own.
+The graph covers everything from the waveform to the embedding: it repeats short clips to one crop,
+computes the spectrogram as a convolution with the windowed Fourier basis, normalises it and runs
+the network. Batch normalisation is folded into the convolutions. Any ONNX runtime can run it, even
+on a phone or in a browser, without further signal processing.
 """
 
 import json
@@ -28,20 +28,20 @@ from utils.model.archive import load_network, model_id, read_model_metadata
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 
 OPSET = 17
-"""ONNX operator set: known to every runtime since 2022."""
+"""ONNX operator set, supported by every runtime since 2022."""
 
 OUTPUT_NAME = "embedding"
 
 LEFT_OUT = ("training", "progress", "network", "labels")
-"""Metadata of a training that using a model doesn't need."""
+"""Training metadata that inference doesn't need."""
 
 
 def fourier_basis() -> FloatArray:
-    """Returns the kernels whose convolution with a waveform is its Fourier transform.
+    """Returns the convolution kernels that compute a Fourier transform.
 
     Returns:
-        Shape `(514, 1, 400)`: cosines of the 257 bins, then sines, times the analysis window. The
-        112 samples of a transform that the window sets to zero are left out.
+        Shape `(514, 1, 400)`: cosines of the 257 bins, then sines, times the analysis window,
+        without the 112 samples where the window is zero.
     """
     start = (N_FFT - WIN_LENGTH) // 2
     samples = np.arange(start, start + WIN_LENGTH)
@@ -56,19 +56,18 @@ def write_onnx(
 ) -> None:
     """Writes the embedding part of a model file as ONNX.
 
-    The graph's input is `waveform`, float32 `(1, num_samples)`, 16 kHz mono with its silence
-    removed; its output `embedding`, float32 `(1, embedding_size)`, unit length. The model's
-    metadata and identity go along under `voiceprint.json`.
+    The graph's input is `waveform`, float32 `(1, num_samples)`, 16 kHz mono with silence removed;
+    its output is `embedding`, float32 `(1, embedding_size)`, unit length. The model's metadata and
+    identity are stored under `voiceprint.json`.
 
     Args:
         model_path: A `.keras` file of this toolkit.
-        output_path: Where the ONNX file shall be.
+        output_path: The ONNX file to write.
         half_precision: Whether to store weights in 16 bits: half the size; computation stays in
             32 bits.
 
     Raises:
-        ModelError: If the file is no model of this toolkit, or holds a layer that this writer
-            doesn't know.
+        ModelError: If the file is not a model of this toolkit, or has an unsupported layer.
     """
     import onnx
 
@@ -88,7 +87,7 @@ def write_onnx(
 
 
 class _Graph:
-    """Collects the nodes and constants of a graph; values are named as they come."""
+    """Collects the nodes and constants of a graph; values are named in order."""
 
     def __init__(self, half_precision: bool) -> None:
         """Starts an empty graph."""
@@ -116,7 +115,7 @@ class _Graph:
         return name
 
     def weights(self, values: Any) -> str:
-        """Adds trained weights, in 16 bits if so chosen."""
+        """Adds trained weights, in 16 bits with half precision."""
         if not self._half_precision:
             return self.constant(values)
         return self.node("Cast", self.constant(values, np.float16), to=1)
@@ -142,7 +141,7 @@ class _Graph:
         )  # fmt: skip
 
     def add_network(self, network: Any, source: str) -> None:
-        """Adds the way from the waveform to the embedding, in the order of the Keras graph."""
+        """Adds everything from the waveform to the embedding, in the order of the Keras graph."""
         values = {id(network.inputs[0]): self.spectrogram(self.repeated(INPUT_NAME))}
         convolutions: dict[int, Any] = {}
         for layer in network.layers:
@@ -162,7 +161,7 @@ class _Graph:
         self.node("Identity", values[id(network.outputs[1])], output=OUTPUT_NAME)
 
     def repeated(self, waveform: str) -> str:
-        """Repeats a clip that is shorter than one crop until it fills it: `spectrogram.extend`."""
+        """Repeats a clip shorter than a crop until it fills one, as `spectrogram.extend` does."""
         length = self.node("Gather", self.node("Shape", waveform), self.ints(1), axis=0)
         crop, one = self.ints(CROP_SAMPLES), self.ints(1)
         whole = self.node("Sub", self.node("Add", crop, length), one)
@@ -190,7 +189,7 @@ class _Graph:
         return self.node("Div", centred, deviation)
 
     def layer(self, kind: str, layer: Any, inputs: list[str], source: str) -> str:
-        """Adds one layer that is no convolution."""
+        """Adds one layer other than a convolution."""
         if kind == "LogCompression":
             smallest = self.node("ReduceMin", inputs[0], axes=[2])
             shifted = self.node("Sub", inputs[0], smallest)
@@ -219,9 +218,9 @@ class _Graph:
         )
 
     def convolution(self, x: str, layer: Any, norm: Any) -> str:
-        """Adds a convolution with the batch normalisation behind it folded in.
+        """Adds a convolution with its batch normalisation folded in.
 
-        `SAME_UPPER` pads as Keras does, also where the number of frames is odd.
+        `SAME_UPPER` pads as Keras does, even for an odd number of frames.
         """
         deviation = np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
         scale = np.asarray(norm.gamma, np.float64) / deviation

@@ -1,6 +1,6 @@
-"""Running a model in each of the formats that export.py writes: one function from speech to vector.
+"""Runs a model in each format of export.py, as a function from speech to embedding.
 
-All take samples, `(num_samples,)`, 16 kHz mono with the silence removed, and return the unit
+Each takes samples, `(num_samples,)`, 16 kHz mono with silence removed, and returns the unit
 embedding, `(embedding_size,)`.
 """
 
@@ -22,12 +22,12 @@ Embed = Callable[[FloatArray], FloatArray]
 
 
 def load_keras(path: str | Path, num_threads: int) -> Embed:
-    """Returns the original, which the other formats are compared with.
+    """Returns the function of the original, the reference for the other formats.
 
-    Its features are those of `utils.audio.spectrogram`, computed with NumPy outside of the network.
+    Its features come from `utils.audio.spectrogram`, in NumPy, outside the network.
 
     Raises:
-        ModelError: If the file is no model of this toolkit.
+        ModelError: If the file is not a model of this toolkit.
     """
     network = load_network(path)
     import keras
@@ -58,7 +58,7 @@ def load_saved_model(folder: str | Path, num_threads: int) -> Embed:
 
     _limit_threads(num_threads)
     with stderr_closed():
-        # The object must outlive its signature, so it is kept beside it.
+        # The object must outlive its signature.
         model = tf.saved_model.load(str(folder))
     signature = model.signatures["serving_default"]
 
@@ -74,9 +74,9 @@ def load_tflite(path: str | Path, num_threads: int) -> Embed:
     import tensorflow as tf
 
     with stderr_closed(), warnings.catch_warnings():
-        # Says that the interpreter moves to the package ai-edge-litert, with the same interface.
+        # The warning: the interpreter moves to the package ai-edge-litert, with the same interface.
         warnings.simplefilter("ignore")
-        # Read, not mapped: a file in use could not be renamed on Windows.
+        # Read, not mapped: Windows cannot rename a file in use.
         content = Path(path).read_bytes()
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads)
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -97,11 +97,11 @@ def load_tflite(path: str | Path, num_threads: int) -> Embed:
 
 
 def _limit_threads(num_threads: int) -> None:
-    """Sets TensorFlow's threads, as long as it has not started."""
+    """Sets TensorFlow's threads, if it has not started yet."""
     import tensorflow as tf
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         tf.config.threading.set_inter_op_parallelism_threads(num_threads)
     except RuntimeError:
-        pass  # It has, in a test for instance: its threads can no longer be changed.
+        pass  # It has started, in a test for instance: too late to change its threads.
