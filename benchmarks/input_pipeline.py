@@ -5,8 +5,8 @@
 
 The baseline's way is `tf.data.Dataset.from_generator` around librosa: load, join, crop, STFT,
 normalise (benchmarks/baseline.py). Ours is `utils.reader.TrainingReader`: worker processes cut the
-crop out of the waveform and hand it over as 16-bit samples; the spectrogram is computed batch by batch on
-the training device, which is measured here too, on this processor. The first batch of each is not
+crop out of the waveform and hand it over as 16-bit samples; the spectrogram is computed batch by
+batch on the training device, which is measured here too, on this processor. The first batch of each is not
 counted. Clips of 4 s, made of synthetic voices, or with --audio_dir of the recordings in it, as
 wav and as flac. The last lines reckon what 16 cores make of it beside a GPU.
 """
@@ -214,7 +214,8 @@ def report(
         f"One reading process makes {core_rate:,.0f} clips a second of wav files, augmented as "
         f"the recipe does {augmented_rate:,.0f}; the baseline's way makes "
         f"{rates['wav', BASELINE]:,.0f}, however many cores there are. Beside a GPU "
-        f"with {GPU_CORES} cores, {readers} that read make {clips:,.0f} clips a second, augmented {augmented:,.0f}. An H100 trains on "
+        f"with {GPU_CORES} cores, {readers} that read make {clips:,.0f} clips a second, "
+        f"augmented {augmented:,.0f}. An H100 trains on "
         f"{GPU_CROPS_PER_S:,} crops a second (measured, see training speed). Without augmentation "
         f"that is {GPU_CROPS_PER_S / clips:.1f} crops of each clip that is read; augmented it is "
         f"{GPU_CROPS_PER_S / augmented:.1f}, and `--num_views {GPU_VIEWS}` of the recipe cuts "
