@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         make_clips(folder / "clips", args)
         seed_way = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
         run_command([*seed_way, "make", folder / "seed.keras"])
-        peers = Peers(args, folder)
+        peers = Peers(args)
         one = measure_one(folder, args, peers)
         many = measure_many(folder, args)
     report(args, one, many, peers.missing)

@@ -66,6 +66,7 @@ class TrainingSettings:
     precision: str = "float32"
     network: str = "resnet34"
     keep_statistics: bool = False
+    head_only: bool = False
     widths: tuple[int, ...] = (32, 64, 128, 256)
     num_blocks: tuple[int, ...] = (3, 4, 6, 3)
     embedding_size: int = 192
@@ -146,6 +147,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--keep_statistics",
         action="store_true",
         help="batch normalisation keeps the means and variances of --init",
+    )
+    network.add_argument(
+        "--head_only",
+        action="store_true",
+        help="train the last layer and the classifier alone, in a third of the time",
     )
 
     losses = parser.add_argument_group("the losses")
@@ -259,6 +265,7 @@ def to_settings(args: argparse.Namespace) -> TrainingSettings:
         precision=args.precision,
         network=args.network,
         keep_statistics=args.keep_statistics,
+        head_only=args.head_only,
         widths=tuple(args.widths),
         num_blocks=tuple(args.num_blocks),
         embedding_size=args.embedding_size,

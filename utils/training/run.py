@@ -33,6 +33,10 @@ CHUNK_STEPS = 200
 """Steps between two looks at the clock; a checkpoint inside an epoch falls on such a place."""
 
 
+HEAD_LAYERS = ("projection", "classification")
+"""The layers that `--head_only` trains."""
+
+
 @dataclass
 class Progress:
     """Where a training stands.
@@ -138,6 +142,9 @@ class Training:
         self.float_network = build(**shape) if policy.name != "float32" else network
         keras.config.set_dtype_policy(policy)
         self.network_shape = shape
+        if settings.head_only:
+            for layer in network.layers:
+                layer.trainable = layer.name in HEAD_LAYERS
         self.trainer = SpeakerTrainer(
             network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
             settings.keep_statistics,
