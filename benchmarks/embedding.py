@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         make_clips(folder / "clips", args)
         baseline = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
         run_command([*baseline, "make", folder / "baseline.keras"])
-        peers = Peers(args, folder)
+        peers = Peers(args)
         one = measure_one(folder, args, peers)
         many = measure_many(folder, args)
     report(args, one, many, peers.missing)

@@ -7,8 +7,8 @@ The baseline's way is `tf.data.Dataset.from_generator` around librosa: load, joi
 normalise (benchmarks/baseline.py). Ours is `utils.reader.TrainingReader`: worker processes cut the
 crop out of the waveform and hand it over as 16-bit samples; the spectrogram is computed batch by
 batch on the training device, which is measured here too, on this processor. The first batch of
-each is not counted. Clips of 4 s, made of synthetic voices, or with --audio_dir of the recordings in it, as
-wav and as flac. The last lines reckon what 16 cores make of it beside a GPU.
+each is not counted. Clips of 4 s, made of synthetic voices, or with --audio_dir of the recordings
+in it, as wav and as flac. The last lines reckon what 16 cores make of it beside a GPU.
 """
 
 import argparse

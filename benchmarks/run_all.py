@@ -82,8 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # The children find the other models the same way.
     os.environ["VOICEPRINT_PEERS"] = args.peers
-    if args.wheel:
-        os.environ["VOICEPRINT_CAMPPLUS"] = str(Path(args.wheel).resolve())
+    os.environ["VOICEPRINT_CAMPPLUS"] = str(Path(args.campplus).resolve())
     known = read_known(args.results)
     notes: list[str] = []
     num_failed = 0

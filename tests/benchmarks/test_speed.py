@@ -296,33 +296,14 @@ def test_peers_that_are_not_there(
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     assert peers.main(["compare", "resemblyzer", "a.wav", "b.wav"]) == 2
     assert capsys.readouterr().err == "the package torch is not installed\n"
-    assert peers.main(["export", str(tmp_path / "x.onnx")]) == 2
+    missing = str(tmp_path / "x.onnx")
+    assert peers.main(["embed", "campplus_onnx", "a.wav", "--campplus", missing]) == 2
+    assert capsys.readouterr().err == f"{missing} is missing: run tools/fetch_campplus.py\n"
 
 
 def test_peers_read_16_khz_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "CampPlusOnnx", lambda path: None)
+    monkeypatch.setattr("utils.model.onnx.load_onnx_network", lambda path, threads: None)
+    (tmp_path / "x.onnx").touch()
     path = write_wav(tmp_path / "a.wav", synthetic_speech(0, 0, 1.0), 8000)
     with pytest.raises(ModelError, match="expected 16 kHz mono"):
-        peers.load("campplus_onnx", "x")(str(path))
-
-
-def test_filter_bank_in_numpy() -> None:
-    """A tone lies in the right bin; PyTorch's twin is tested where PyTorch is installed."""
-    tone = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
-    noise = np.random.default_rng(0).normal(0, 1e-3, 16000)
-    waveform = np.concatenate([noise, tone]).astype(np.float32)
-    features = peers.fbank(waveform)
-    assert features.shape == (198, 80)
-    np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-4)
-    mel = 1127 * np.log1p(np.array([20, 1000, 8000]) / 700)
-    expected = (mel[1] - mel[0]) / (mel[2] - mel[0]) * 81 - 1
-    assert abs(int(np.argmax(features[150] - features[20])) - expected) <= 1
-
-
-def test_filter_bank_is_that_of_torch() -> None:
-    torch = pytest.importorskip("torch")
-    from tools.campplus import fbank
-
-    waveform = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
-    expected = fbank(torch.from_numpy(waveform)[None])[0].numpy()
-    np.testing.assert_allclose(peers.fbank(waveform), expected, atol=1e-3)
+        peers.load("campplus_onnx", str(tmp_path / "x.onnx"))(str(path))

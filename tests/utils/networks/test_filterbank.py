@@ -68,7 +68,7 @@ def test_triangles():
 
 
 def test_digital_silence_is_finite():
-    assert np.abs(filterbank(np.zeros(4000, np.float32))).max() == 0
+    assert np.abs(filterbank(np.zeros(4000, np.float32))).max() < 1e-5
 
 
 @pytest.mark.parametrize("shape", [(399,), (2, 400)])
