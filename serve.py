@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.new_token is not None:
         return start.print_new_token(args.new_token, args.token_file)
-    start.fill_in(args, os.environ)
+    start.resolve_defaults(args, os.environ)
     print_arguments(start.without_passwords(args), KNOWN, parser)
     settings = start.make_settings(args, os.environ)
     number = start.serve(args, settings, os.environ)

@@ -22,9 +22,9 @@ MODULES = sorted(
 # a room, and so is each file that lies directly in utils/, since those serve several folders.
 ROOMS = [
     "utils/errors utils/files utils/workers utils/interruption utils/arrays",
-    "utils/arguments utils/speaker_names",
+    "utils/arguments",
     "utils/audio",
-    "utils/corpus utils/resnet",
+    "utils/corpus utils/resnet utils/speaker_names",
     "utils/crops utils/verification",
     "utils/reader utils/model",
     "utils/training utils/export",
@@ -33,8 +33,7 @@ ROOMS = [
     "service/settings service/logs service/metrics",
     "service/answers",
     "service/edge service/encoding",
-    "service/folder_record",
-    "service/voice_folder",
+    "service/inbox",
     "service/context",
     "service/routes",
     "service/application",

@@ -16,14 +16,15 @@ from typing import Any
 
 from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
+from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DatabaseError, VoiceprintError
 from utils.files import atomic_path
-from utils.speaker_names import AUDIO_SUFFIXES, clean_name, fold_name
-from voices.folder import VoiceprintDatabase
+from utils.speaker_names import clean_name, fold_name
+from voices.folder import FolderVoiceStore
 from voices.sql.audio import suffix_of
 from voices.sql.records import NewRecording, StoredRecording
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 MAX_FILE_BYTES = 1 << 28
 """Longest recording that is moved, 2 hours of 16 kHz WAV: databases take no larger value well."""
@@ -51,8 +52,8 @@ class Move:
 
 
 def move_in(
-    folder: VoiceprintDatabase,
-    database: SqlVoiceprintDatabase,
+    folder: FolderVoiceStore,
+    database: SqlVoiceStore,
     encoder: Any,
     *,
     delete_source: bool = False,
@@ -114,7 +115,7 @@ def move_in(
 
 
 def move_out(
-    database: SqlVoiceprintDatabase, folder: VoiceprintDatabase, *, delete_source: bool = False
+    database: SqlVoiceStore, folder: FolderVoiceStore, *, delete_source: bool = False
 ) -> Move:
     """Copies the speakers of an SQL database into a folder.
 
@@ -137,7 +138,7 @@ def move_out(
             move.refused.append((name, "enrolled in the destination with other recordings"))
             continue
         # The spelling of a name that is there already stays, as in every enrolment.
-        spelling = folder.find(name) or name
+        spelling = folder.enrolled_name(name) or name
         for r in left:
             path = _free_path(folder.folder, spelling, read[r][1], r, sent[r])
             _write_file(path, sent[r], r.created_at)

@@ -250,10 +250,6 @@ class Comparison:
 class _Encoder:
     """Gives a function from speech to embedding the interface that the evaluation needs."""
 
-    model_id = ""
-    is_calibrated = False
-    threshold = strict_threshold = 0.0
-
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
 

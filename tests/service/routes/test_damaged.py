@@ -145,7 +145,7 @@ def test_files_of_a_damaged_speaker_wait(tmp_path: Path) -> None:
         damage(client, "embedding", ids(client)[0])
     write_wav(folder / "Ann" / "2.wav", synthetic_speech(1, 1))
     with running(url, audio_db=folder) as client:
-        ((path, reason),) = client.app.state.service.folder.rejected
+        ((path, reason),) = client.app.state.service.inbox.rejected
         assert path.endswith("2.wav") and "enrol Ann again" in reason
         damaged = ids(client)
         assert len(damaged) == 1
