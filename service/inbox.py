@@ -8,6 +8,7 @@ as the database has it.
 
 import dataclasses
 import hashlib
+import json
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -21,8 +22,12 @@ from utils.speaker_names import fold_name
 from utils.verification.embedding import Encoder
 from voices.folder import FolderVoiceStore
 from voices.sql.audio import encode_flac
+from voices.sql.inbox import InboxFile
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker
 from voices.sql.store import SqlVoiceStore
+
+EARLIER_RECORD = ".service.json"
+"""Where an earlier version noted what it had enrolled; read once, and removed."""
 
 
 class _File(NamedTuple):
@@ -79,7 +84,7 @@ class Inbox:
             except FileBlockedError as error:
                 self.rejected.append((name, str(error)))
         files = self._read_folder()
-        known = {row.path: row for row in self._enrolled.all()}
+        known = {row.path: row for row in self._enrolled.all()} or self._earlier_record(files)
         by_content = {row.sha256: row for row in known.values()}
         rows = {}
         for file in files:
@@ -90,8 +95,9 @@ class Inbox:
                 rows[file.place] = dataclasses.replace(row, path=file.place)
         living = {row.recording_id for row in rows.values()}
         others = {place: row for place, row in known.items() if row.recording_id not in living}
-        if others | rows != known:
+        if others | rows != known or (self._folder.folder / EARLIER_RECORD).exists():
             self._enrolled.write((others | rows).values())
+            (self._folder.folder / EARLIER_RECORD).unlink(missing_ok=True)
         new: dict[str, list[_NewFile]] = {}
         for file in files:
             if file.place not in rows:
@@ -178,6 +184,29 @@ class Inbox:
                     self.rejected.append((str(path), f"cannot be read ({error.strerror})"))
         self.rejected += [(str(path), reason) for path, reason in self._folder.rejected]
         return files
+
+    def _earlier_record(self, files: list[_File]) -> dict[str, InboxFile]:
+        """Returns which files an earlier version of the service noted, in the folder itself."""
+        try:
+            record = json.loads((self._folder.folder / EARLIER_RECORD).read_bytes())
+            noted = {
+                (place, *entry[:2]): entry[2]
+                for taken in record.values()
+                if isinstance(taken, dict)
+                for entries in taken.values()
+                for place, entry in entries.items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError, IndexError):
+            return {}
+        enrolled = self._database.all_recordings()
+        speaker_of = {each.id: name for name, theirs in enrolled.items() for each in theirs}
+        rows = {}
+        for file in files:
+            status = file.path.stat()
+            id_ = noted.get((file.place, status.st_size, status.st_mtime_ns))
+            if id_ in speaker_of:
+                rows[file.place] = InboxFile(file.place, file.sha256, id_, speaker_of[id_])
+        return rows
 
     def _enrol(self, name: str, files: list[_NewFile]) -> bool:
         """Embeds files and adds them to a speaker; tells whether one of them could be used."""

@@ -349,6 +349,8 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
+        # A link to nowhere is nothing; one in a circle would be an error at every question.
+        visible = [e for e in visible if not e.is_symlink() or Path(e.path).exists()]
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -111,7 +111,7 @@ def describe_error(error: VoiceprintError) -> Problem:
             "damaged", "what is stored of this voice cannot be read; enrol the voice again"
         )
     if isinstance(error, FileBlockedError):
-        detail = "a file of this speaker cannot be removed or renamed; the service's log names it"
+        detail = "a file of this speaker cannot be removed; the service's log names it"
         return retry_later("files", detail, 60)
     if isinstance(error, DatabaseError):
         # Its words name the server and are for the log.

@@ -34,7 +34,7 @@ ADDED = f"{ANN}/recordings"
 
 def damage(client: TestClient, what: str, recording_id: str, content: str = "'\\x0123'") -> None:
     """Changes what is stored of a recording, as another program could."""
-    database = client.app.state.service.database._database
+    database = client.app.state.service.database._connections
     if database.is_sqlite and content.startswith("'\\x"):
         content = content.replace("'\\x", "x'")
     with database.write() as connection:

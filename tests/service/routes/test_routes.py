@@ -313,7 +313,7 @@ def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> N
     with running(database_url) as client:
         enrol(client, "Ann", 1)
         enrol(client, "Ben", 2)
-        with client.app.state.service.database._database.write() as connection:
+        with client.app.state.service.database._connections.write() as connection:
             connection.exec_driver_sql(
                 "UPDATE voiceprint_speakers SET embedding = (SELECT embedding FROM "
                 "voiceprint_speakers WHERE name = 'Ben') WHERE name = 'Ann'"
