@@ -16,9 +16,10 @@ from utils.errors import run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header
+from utils.speaker_names import clean_name
 from utils.verification.verdict import verdict
 from voices import menu
-from voices.folder import Voiceprints, choose_target, clean_name, open_database
+from voices.store import VoiceStore, choose_target, open_database
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -49,7 +50,7 @@ def infer(encoder: SpeakerEncoder, waveform: FloatArray) -> FloatArray:
     return encoder.embed_waveform(waveform)
 
 
-def load_audio_db(database: Voiceprints) -> None:
+def load_audio_db(database: VoiceStore) -> None:
     """Loads the enrolled voices and names them; what cannot be used is told on stderr."""
     for name in database.load():
         print(f"Loaded {name} audio.", flush=True)
@@ -57,14 +58,14 @@ def load_audio_db(database: Voiceprints) -> None:
 
 
 def register(
-    database: Voiceprints, name: str, waveforms: list[FloatArray], replace: bool = False
+    database: VoiceStore, name: str, waveforms: list[FloatArray], replace: bool = False
 ) -> list[object]:
     """Saves recordings in the database and takes their embeddings into the comparison."""
     return list((database.replace if replace else database.add)(name, *waveforms))
 
 
 def recognition(
-    database: Voiceprints, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
+    database: VoiceStore, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
 ) -> tuple[str | None, float]:
     """Compares a recording with all speakers: the best of them, or None below the threshold."""
     name, best = database.rank(infer(encoder, waveform))[0]

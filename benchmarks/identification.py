@@ -35,7 +35,7 @@ from voices.sql.cipher import KeyRing, seal
 from voices.sql.index import VectorIndex
 from voices.sql.rows import to_bytes
 from voices.sql.schema import info, keys, recordings, speakers, vectors
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 SPREAD = 0.046
 """Standard deviation of each of 192 numbers around a speaker's unit vector: cosine about 0.7."""
@@ -95,7 +95,7 @@ def ask(
     return 1000 * median(seconds), num_right / len(answers)
 
 
-def fill(database: SqlVoiceprintDatabase, enrolled: np.ndarray) -> None:
+def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
     """Enrols everybody at once; one by one it would take minutes."""
     now = datetime.now(timezone.utc)
     ring = KeyRing()
@@ -137,7 +137,7 @@ class Model:
         self.embedding_size = embedding_size
 
 
-def first_question(database: SqlVoiceprintDatabase, question: np.ndarray) -> float:
+def first_question(database: SqlVoiceStore, question: np.ndarray) -> float:
     """Returns the seconds of a process's first question, which reads all speakers."""
     start = time.perf_counter()
     database.identify(question)
@@ -173,7 +173,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
     ready = f"{time.perf_counter() - start:.1f} s"
     ours_ms = add("in memory", ask(lambda x: index.best(x, 1), questions, answers), ready)
     with tempfile.TemporaryDirectory() as folder:
-        database = SqlVoiceprintDatabase(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))
+        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))
         fill(database, enrolled)
         ready = f"{first_question(database, questions[0]):.1f} s"
         add("SQLite", ask(database.identify, questions, answers), ready)
@@ -185,7 +185,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             if server is None:
                 notes.append(f"PostgreSQL was not measured: {NO_SERVER}.")
                 return lines, loop_ms, ours_ms, notes
-            database = SqlVoiceprintDatabase(server.new_database(), Model(args.dimensions))
+            database = SqlVoiceStore(server.new_database(), Model(args.dimensions))
             fill(database, enrolled)
             with database._database.engine.execution_options(
                 isolation_level="AUTOCOMMIT"

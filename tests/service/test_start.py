@@ -7,14 +7,14 @@ import pytest
 
 import serve
 from service.settings import ServiceError, hide_password
-from service.start import fill_in, make_settings, without_passwords
+from service.start import make_settings, resolve_defaults, without_passwords
 from utils.errors import DatabaseError
 from voices.sql.cipher import read_key
 
 
 def parse(*argv: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
     args, _ = serve.parse_args(list(argv))
-    fill_in(args, environment or {})
+    resolve_defaults(args, environment or {})
     return args
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
 from utils.messages import translate
 from utils.verification.calibration import STRICT_FALSE_ACCEPT_RATE, fit_calibration
+from utils.verification.embedding import ClipEncoder, Encoder
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.metrics import C_FALSE_ACCEPT, C_MISS, P_TARGET, ErrorCurve
 from utils.verification.plots import Mark, format_rate, plot_det, plot_scores
@@ -33,31 +34,6 @@ from utils.verification.scoring import (
 
 NUM_NAMED_DEFECTS = 5
 """Clips left out that are named on stderr; all of them are in report.json."""
-
-
-class Encoder(Protocol):
-    """What the evaluation needs of `utils.model.encoder.SpeakerEncoder`."""
-
-    @property
-    def model_id(self) -> str:
-        """A text that differs for every model."""
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether the model holds thresholds."""
-
-    @property
-    def threshold(self) -> float:
-        """The score from which the model's scripts answer "same person"."""
-
-    @property
-    def strict_threshold(self) -> float:
-        """The score from which the model's scripts let a voice in."""
-
-    def embed_files(
-        self, paths: Sequence[str | Path], *, on_error: Any = ...
-    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
-        """Yields position and embedding, or the reason why there is none, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +52,7 @@ class Clips:
 
 
 def embed_clips(
-    encoder: Encoder,
+    encoder: ClipEncoder,
     paths: Sequence[str],
     store: EmbeddingStore | None = None,
     progress: Callable[[int], object] = lambda num_done: None,
