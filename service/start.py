@@ -14,9 +14,9 @@ from service.settings import (
     DEFAULT_FOLDER,
     ServiceError,
     Settings,
-    hide_password,
 )
 from utils.messages import translate
+from voices.store import public_name
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
@@ -46,7 +46,7 @@ def resolve_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -
 def without_passwords(args: argparse.Namespace) -> argparse.Namespace:
     """Returns the options as they may be printed."""
     shown = copy.copy(args)
-    shown.database = hide_password(args.database)
+    shown.database = public_name(args.database)
     return shown
 
 

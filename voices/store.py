@@ -106,5 +106,5 @@ def public_name(target: str) -> str:
     """Returns the address of a database without user, password and options; a folder as it is."""
     if "://" not in target or target.startswith("sqlite"):
         return target
-    # By hand: a password may hold / ? # or [, which urlsplit takes for the end of the host.
-    return re.sub("://([^/?@]*|[^:/?@]*:.*)@", "://", target).partition("?")[0]
+    # By hand: a password may hold @, and / ? # or [, where urlsplit ends the host.
+    return re.sub("://([^:/?@]*:.*|[^/?@]*)@", "://", target).partition("?")[0]
