@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import Row, add_json_option, median, num_cores, table, write_results
-from tests.postgres_server import NO_SERVER, running_server
+from tests.support.postgres_server import NO_SERVER, running_server
 from utils.arguments import make_parser, positive_int
 from utils.speaker_names import fold_name
 from voices.sql import search as sql_search
@@ -187,7 +187,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
                 return lines, loop_ms, ours_ms, notes
             database = SqlVoiceStore(server.new_database(), Model(args.dimensions))
             fill(database, enrolled)
-            with database._database.engine.execution_options(
+            with database._connections.engine.execution_options(
                 isolation_level="AUTOCOMMIT"
             ).connect() as connection:
                 connection.exec_driver_sql("ANALYZE")

@@ -57,6 +57,7 @@ PARTS = [
     Part("scoring_full", "scoring.py", ("--only_large", "--large_clips=100000"), full=True),
     Part("identification", "identification.py"),
     Part("identification_full", "identification.py", ("--speakers=1000000",), full=True),
+    Part("voices", "voices.py"),
     Part("training_step", "training_step.py"),
     Part("input_pipeline", "input_pipeline.py"),
     Part("create_data", "create_data.py"),

@@ -123,7 +123,7 @@ class FolderVoiceStore:
                 self._unnamed.append((Path(entry.path), str(error)))
         # Files stand before folders: the first recording is NAME.wav.
         return {
-            name: sorted(speakers[name], key=lambda path: (len(path.parts), path.name))
+            name: sorted(speakers[name], key=lambda path: (path.parent != self.folder, path.name))
             for name in sorted(speakers)
         }
 
@@ -332,7 +332,7 @@ def _recordings_in(folder: str | Path) -> list[Path]:
 
 def _is_recording(entry: os.DirEntry[str]) -> bool:
     """Tells whether an entry of a folder is a file that counts as a recording."""
-    return Path(entry.name).suffix.lower() in AUDIO_SUFFIXES and entry.is_file()
+    return entry.name.lower().endswith(tuple(AUDIO_SUFFIXES)) and entry.is_file()
 
 
 def _spelling(speakers: Recordings, name: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,15 +201,17 @@ class EmbeddingStore:
             self._is_changed = True
 
     def _key(self, recording: str | Path) -> str:
+        # Strings: paths of pathlib take ten times as long, and there may be many thousands.
+        name = os.fspath(recording)
         if not self._is_cache:
-            return str(recording)
-        return Path(recording).relative_to(self.path.parent).as_posix()
+            return name
+        return name.removeprefix(f"{self.path.parent}{os.sep}").replace(os.sep, "/")
 
 
 def _stamp(path: str | Path) -> Stamp | None:
     """Returns size, times and inode of a file, or None if it is not there."""
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
