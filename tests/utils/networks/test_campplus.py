@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_model import CALIBRATION, build_tiny_campplus
-from utils.model.archive import load_network, read_model_metadata, write_model
+from utils.model.archive import load_network, write_model
+from utils.model.header import read_header
 from utils.networks.campplus import (
     FrequenciesToChannels,
     SegmentMask,
@@ -85,7 +86,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     network = build_tiny_campplus(cosine_classifier=False)
     path = tmp_path / "tiny.keras"
     write_model(path, network, {"embedding_size": 16, **CALIBRATION})
-    assert read_model_metadata(path)["features"] == FEATURES["filterbank"]
+    assert read_header(path).metadata["features"] == FEATURES["filterbank"]
     loaded = load_network(path)
     for ours, theirs in zip(network(features(60)), loaded(features(60)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
