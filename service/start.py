@@ -129,9 +129,9 @@ def _serve(
     if args.audio_db is not None:
         inbox = Inbox(args.audio_db, database, encoder)
         for name in inbox.enrol_files():
-            print(f"Took {name} over from {args.audio_db}.", flush=True)
+            print(translate(f"Took {name} over from {args.audio_db}."), flush=True)
     for path, reason in [*database.rejected, *(inbox.rejected if inbox else [])]:
-        print(printable(f"warning: {path} is left out: {reason}"), flush=True)
+        print(printable(translate(f"warning: {path} is left out: {reason}")), flush=True)
     app = make_app(settings, encoder, database, inbox)
     num_speakers = database.count()
 
