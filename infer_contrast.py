@@ -82,14 +82,15 @@ def main(argv: list[str] | None = None) -> int:
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
     similarity = cosine_score(embedding1, embedding2)
     is_same = verdict(similarity, args.threshold)
-    probability = encoder.probability(similarity) if encoder.is_calibrated else None
+    speech_s = speech_seconds(waveforms[0]), speech_seconds(waveforms[1])
+    probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None
     if args.json:
         report = {name: getattr(args, name) for name in shown} | {
             "score": similarity,
             "is_same_speaker": is_same,
             "probability": probability,
             "mean_time_ms": mean_time_ms,
-            "speech_s": [round(speech_seconds(waveform), 2) for waveform in waveforms],
+            "speech_s": [round(seconds, 2) for seconds in speech_s],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0

@@ -43,7 +43,9 @@ class Encoder(Protocol):
     def strict_threshold(self) -> float:
         """Score that at most one of a thousand strangers reached."""
 
-    def probability(self, score: float) -> float:
+    def probability(
+        self, score: float, speech_s: tuple[float | None, float | None] | None = None
+    ) -> float:
         """Returns how probable one speaker is at a score."""
 
     def embed_waveform(
