@@ -4,11 +4,12 @@
     python infer_contrast.py --trials trials.txt --scores scores.tsv     compares many pairs
 
 The similarity is the cosine of the two embeddings, in [-1, 1]. From the threshold up the answer is
-"the same person"; by default it is the one at which the model errs as often in either direction.
+"the same person"; by default it is the one that at most 5 % of strangers should reach.
 """
 
 import argparse
 import json
+import sys
 import time
 
 from utils.arguments import make_parser, positive_int, print_arguments, score
@@ -66,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     args.model_path = header.path
     if args.threshold is None:
         args.threshold = header.calibration.threshold
+        if header.calibration.rates:
+            print(f"threshold {args.threshold}: {header.calibration.rates}", file=sys.stderr)
     if args.trials:
         return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]

@@ -28,6 +28,7 @@ from utils.files import write_text_atomically
 from utils.verification.calibration import (
     STRICT_FALSE_ACCEPT_RATE,
     Calibration,
+    ThresholdRates,
     fit_calibration,
 )
 from utils.verification.embedding_store import EmbeddingStore
@@ -270,6 +271,9 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
     if encoder.is_calibrated:
         thresholds["model_threshold"] = encoder.threshold
         thresholds["model_strict_threshold"] = encoder.strict_threshold
+        told = encoder.calibration.to_dict()
+        promised = {key: told[key] for key in ("rates", "strict_rates") if key in told}
+        report |= {"promised": promised} if promised else {}
     for name, threshold in thresholds.items():
         report[name] = _rates_at(histogram, threshold)
     return report
@@ -413,6 +417,10 @@ def describe(report: dict[str, Any]) -> list[str]:
             f"{mark.name} {mark.threshold:.4f}: {format_rate(mark.false_accept_rate)} false "
             f"accepts, {format_rate(mark.miss_rate)} misses"
         )
+    for name, key in (("threshold", "rates"), ("strict threshold", "strict_rates")):
+        if key in report.get("promised", {}):
+            rates = ThresholdRates(**report["promised"][key])
+            lines.append(f"Where the model's {name} was found: {rates}")
     if "cllr" in report:
         lines.append(
             f"Cllr: {report['cllr']:.4f}, min Cllr: {report['min_cllr']:.4f}, "
