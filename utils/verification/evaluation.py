@@ -25,6 +25,7 @@ from utils.corpus.clip_lists import LabelledClip
 from utils.corpus.lists import Trial, Utterance
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
+from utils.messages import translate
 from utils.verification.calibration import (
     STRICT_FALSE_ACCEPT_RATE,
     Calibration,
@@ -117,7 +118,7 @@ def embed_clips(
         AudioError: If not one clip can be used.
     """
     if store is not None and store.is_of_other_model:
-        print(f"{store.path} is of another model and is made anew", file=sys.stderr)
+        print(translate(f"{store.path} is of another model and is made anew"), file=sys.stderr)
     known = {} if store is None else {path: store.get(path) for path in paths}
     embeddings = {path: embedding for path, embedding in known.items() if embedding is not None}
     defects: dict[str, str] = {}
@@ -163,7 +164,8 @@ def distinct_labels(utterances: Sequence[Utterance | LabelledClip]) -> dict[str,
             )
     num_repeated = len(utterances) - len(labels)
     if num_repeated:
-        print(f"{num_repeated} lines repeat a clip; each clip counts once", file=sys.stderr)
+        note = f"{num_repeated} lines repeat a clip; each clip counts once"
+        print(translate(note), file=sys.stderr)
     return labels
 
 
@@ -182,11 +184,13 @@ def name_defects(clips: Clips) -> None:
     if not clips.defects:
         return
     num_clips = len(clips.rows) + len(clips.defects)
-    print(f"left out {len(clips.defects)} of {num_clips} clips:", file=sys.stderr)
+    print(translate(f"left out {len(clips.defects)} of {num_clips} clips:"), file=sys.stderr)
     for path, reason in list(clips.defects.items())[:NUM_NAMED_DEFECTS]:
-        print(f"  {reason}" if path in reason else f"  {path}: {reason}", file=sys.stderr)
+        line = translate(reason)
+        print(f"  {line}" if path in line else f"  {path}: {line}", file=sys.stderr)
     if len(clips.defects) > NUM_NAMED_DEFECTS:
-        print(f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more", file=sys.stderr)
+        rest = f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more"
+        print(translate(rest), file=sys.stderr)
 
 
 def score_pairs(
@@ -219,7 +223,8 @@ def score_listed_trials(
     """
     usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
     if len(usable) < len(trials):
-        print(f"left out {len(trials) - len(usable)} of {len(trials)} trials", file=sys.stderr)
+        note = f"left out {len(trials) - len(usable)} of {len(trials)} trials"
+        print(translate(note), file=sys.stderr)
     scores = score_trials(
         clips.embeddings,
         [clips.rows[trial.path1] for trial in usable],
@@ -399,7 +404,7 @@ def describe_groups(groups: Mapping[str, dict[str, Any]]) -> list[str]:
 
 
 def describe(report: dict[str, Any]) -> list[str]:
-    """Returns the lines that eval.py prints after those of the seed."""
+    """Returns the lines that eval.py prints after those of the baseline."""
     strict = report["strict_point"]
     lines = [
         f"EER: {100 * report['eer']:.3f} % at threshold {report['eer_threshold']:.4f}",
