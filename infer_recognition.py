@@ -7,6 +7,7 @@ python infer_recognition.py --list              --delete 夜雨飘零 removes a 
 """
 
 import argparse
+import sys
 from functools import partial
 
 from utils.arguments import make_parser, positive_int, print_arguments, score
@@ -82,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     args.model_path = header.path
     if args.threshold is None:
         args.threshold = header.calibration.strict_threshold
+        if header.calibration.strict_rates:
+            note = f"threshold {args.threshold}: {header.calibration.strict_rates}"
+            print(translate(note), file=sys.stderr)
     print_arguments(args, ["audio_db", "model_path", "threshold"])
     new_name = clean_name(args.register[0]) if args.register else ""
     waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]

@@ -63,7 +63,10 @@ newest=$(ls -t "$WORK"/checkpoints/resnet34-*.keras | head -n 1)
 # The last layer is learned from two clips of each speaker: fewer than this say too little of it.
 num_clips=$(awk -F'\t' '++num[$2] <= 2' "$train_list" | wc -l)
 whitening=(); [ "$num_clips" -lt 1000 ] || whitening=(--whitening_list "$train_list")
-"$python" tools/finish_model.py "$newest" --list_path "$dev_list" --output "$OUTPUT" \
+# Calibrated among people alike: the folders tell the corpus, a table DATA/dev.tsv the sex too.
+strangers=$DATA/dev
+[ ! -f "$DATA/dev.tsv" ] || strangers=$DATA/dev.tsv
+"$python" tools/finish_model.py "$newest" --list_path "$strangers" --output "$OUTPUT" \
   ${whitening[@]+"${whitening[@]}"} --description "${DESCRIPTION:-trained on $(basename "$DATA")}"
 
 echo "== 5/6 export"

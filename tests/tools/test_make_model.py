@@ -94,8 +94,8 @@ def test_a_folder_becomes_a_model_and_a_second_call_goes_on(workspace: Path) -> 
 
     model = workspace / "made" / "model.keras"
     metadata = read_header(model).metadata
-    assert metadata["calibrated_on"]["num_target_trials"] == 3
-    assert metadata["calibrated_on"]["num_nontarget_trials"] == 12
+    assert metadata["calibrated_on"]["num_target_trials"] == 2 * 3  # whole and 3 s
+    assert metadata["calibrated_on"]["num_nontarget_trials"] == 2 * 12
     assert metadata["description"] == "trained on some speech"
     assert metadata["num_classes"] == 3
     assert load_network(model).output_shape == [(None, 3), (None, 16)]

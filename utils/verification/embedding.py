@@ -48,8 +48,10 @@ class Encoder(ClipEncoder, Protocol):
     def strict_threshold(self) -> float:
         """The score that at most one of a thousand strangers reached."""
 
-    def probability(self, score: float) -> float:
-        """Returns how probable one speaker is at a score."""
+    def probability(
+        self, score: float, speech_s: tuple[float | None, float | None] | None = None
+    ) -> float:
+        """Returns the probability that a score comes from one speaker."""
 
     def embed_waveform(
         self, waveform: FloatArray, source: str = "recording", activity: Activity | None = None
