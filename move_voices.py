@@ -18,7 +18,7 @@ from typing import Any
 
 from utils.arguments import make_parser, positive_int
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
-from utils.model.archive import default_model_path
+from utils.messages import translate
 from voices.folder import FolderVoiceStore
 from voices.store import DATABASE_VARIABLE, open_database, public_name
 
@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("source", help="a folder, or sqlite:///PATH, postgresql://... or env")
     add("destination", help="likewise; one of the two is a folder")
     add("--delete_source", action="store_true", help="remove what was moved and verified")
-    add("--model_path", default=default_model_path(), help="speaker model, for moving in")
+    add("--model_path", help="speaker model, for moving in")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     args = parser.parse_args(argv)
     for name in ("source", "destination"):
@@ -69,13 +69,14 @@ def main(argv: list[str] | None = None) -> int:
         folder = FolderVoiceStore(args.source)
         move = move_in(folder, database, encoder, delete_source=args.delete_source)
     for what, reason in move.refused:
-        print(f"not moved: {what}: {reason}", file=sys.stderr)
-    print(
+        print(translate(f"not moved: {what}: {reason}"), file=sys.stderr)
+    summary = (
         f"{public_name(args.source)} -> {public_name(args.destination)}: "
         f"{len(move.complete)} speakers complete, {move.num_moved} recordings moved and verified, "
         f"{move.num_present} were there already, {len(move.refused)} not moved, "
         f"{move.num_deleted} speakers removed from the source"
     )
+    print(translate(summary))
     return EXIT_USER_ERROR if move.refused else 0
 
 

@@ -23,8 +23,9 @@ from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
 from service.routes import classic, health, recognition, speakers
-from service.settings import VERSION, Settings
+from service.settings import Settings
 from utils.verification.embedding import Encoder
+from utils.version import __version__
 from voices.sql.store import SqlVoiceStore
 
 DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
@@ -67,7 +68,7 @@ def make_app(
 
     app = FastAPI(
         title="Voiceprint service",
-        version=VERSION,
+        version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,

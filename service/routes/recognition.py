@@ -1,10 +1,9 @@
-"""Routes of /v1 that listen: quality, compare, embed, verify and identify."""
+"""Routes of /v1 that process recordings: quality, compare, embed, verify and identify."""
 
 import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse
 
@@ -21,10 +20,11 @@ from service.answers.schemas import (
 )
 from service.context import Context, Service, checked_name, require_speaker
 from service.logs import log_event
-from service.settings import VERSION
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
+from utils.verification.verdict import cosine_score, verdict
+from utils.version import __version__
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -38,20 +38,24 @@ Threshold = Annotated[
 @router.head("/info", include_in_schema=False, response_model_exclude_unset=True)
 @router.get("/info", summary="Show limits and model", response_model_exclude_unset=True)
 async def show_info(request: Request, service: Context) -> InfoDocument:
-    """Tells what the service is and allows; without a valid token only whether it needs one."""
+    """Returns the model and the limits; without a valid token, only whether one is required."""
     required = service.auth_required
     if required and request.state.actor is None:
-        return InfoDocument(auth_required=required, version=VERSION)
+        return InfoDocument(auth_required=required, version=__version__)
     encoder, settings = service.encoder, service.settings
+    calibration = encoder.calibration
     return InfoDocument.model_validate(
         {
             "auth_required": required,
-            "version": VERSION,
+            "version": __version__,
             "model_id": encoder.model_id,
             "embedding_size": encoder.embedding_size,
             "threshold": encoder.threshold,
             "strict_threshold": encoder.strict_threshold,
-            "calibration": log_odds(encoder.probability),
+            "calibration": {
+                "slope": round(calibration.slope, 4),
+                "offset": round(calibration.offset, 4),
+            },
             "min_speech_s": MIN_SPEECH_S,
             "max_duration_s": settings.max_duration_s,
             "max_upload_bytes": settings.max_upload_bytes,
@@ -71,11 +75,11 @@ async def judge_quality(service: Context, file: Upload) -> dict[str, Any]:
 
 @router.post("/compare", summary="Compare two recordings", response_model=CompareDocument)
 async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, Any]:
-    """Tells whether two recordings are of the same person."""
+    """Decides whether two recordings are of the same person."""
     voices = await service.reader.read([("file1", file1), ("file2", file2)])
-    score = cosine(voices[0].vector, voices[1].vector)
+    score = cosine_score(voices[0].vector, voices[1].vector)
     threshold = service.encoder.threshold
-    is_same = score >= threshold
+    is_same = verdict(score, threshold)
     _count(service, "compare", is_same)
     return {
         "score": score,
@@ -88,7 +92,7 @@ async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, A
 
 @router.post("/embed", summary="Embed a recording", response_model=EmbedDocument)
 async def embed(service: Context, file: Upload) -> dict[str, Any]:
-    """Returns the voiceprint itself, for databases of your own."""
+    """Returns the embedding itself, for your own database."""
     (voice,) = await service.reader.read([("file", file)])
     return {
         "embedding": voice.vector.tolist(),
@@ -103,7 +107,7 @@ async def embed(service: Context, file: Upload) -> dict[str, Any]:
 async def verify(
     request: Request, service: Context, name: str, file: Upload, threshold: Threshold = None
 ) -> dict[str, Any]:
-    """Tells whether a recording is of the speaker who it is said to be of (1:1)."""
+    """Decides whether a recording is of the claimed speaker (1:1)."""
     speaker = (await require_speaker(service, name)).name
     strict = service.encoder.strict_threshold
     threshold = strict if threshold is None else threshold
@@ -114,9 +118,9 @@ async def verify(
     except BaseException:
         service.lockout.forget(speaker, mark)
         raise
-    is_same = score >= threshold
-    # What only a lower threshold of the client's own accepts has failed: it could be any voice.
-    if is_same and score >= strict:
+    is_same = verdict(score, threshold)
+    # A score that only the client's own lower threshold accepts counts as a failure.
+    if is_same and verdict(score, strict):
         service.lockout.forget(speaker)
     _count(service, "verify", is_same)
     await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
@@ -141,7 +145,7 @@ async def identify(
     ] = None,
     threshold: Threshold = None,
 ) -> JSONResponse:
-    """Tells whose voice a recording is, among all speakers or the candidates (1:N)."""
+    """Identifies the speaker of a recording, among all speakers or the candidates (1:N)."""
     names = None if candidates is None else await _check_candidates(service, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
     found = await service.identifier.identify(
@@ -163,26 +167,15 @@ async def identify(
         ],
         "quality": quality_document(found.voice.quality),
     }
-    # As it is: what was built here needs no check of its types. A test compares it with the model.
+    # Sent without type checks, for speed; a test compares it with the response model.
     return JSONResponse(document)
 
 
-def cosine(first: FloatArray, second: FloatArray) -> float:
-    """Returns the cosine of two unit embeddings, in [-1, 1]."""
-    return float(np.clip(first @ second, -1, 1))
-
-
-def log_odds(probability: Any) -> dict[str, float]:
-    """Reads slope and offset of a logistic calibration from two of its values."""
-    low, high = (float(np.log(p / (1 - p))) for p in (probability(0.0), probability(0.1)))
-    return {"slope": round(10 * (high - low), 4), "offset": round(low, 4)}
-
-
 async def _check_candidates(service: Service, candidates: Sequence[str]) -> list[str]:
-    """Returns the enrolled names among which to search, each once.
+    """Returns the enrolled names to search, each once.
 
     Raises:
-        Problem: 404 if some are unknown, 422 if one cannot be a name or there are too many.
+        Problem: 404 if some are unknown, 422 if one is not a valid name or there are too many.
     """
     most = service.settings.max_candidates
     if len(candidates) > most:
@@ -213,9 +206,9 @@ async def _score(service: Service, name: str, embedding: FloatArray) -> float:
     except OtherModelError as error:
         raise Problem("other-model", str(error)) from error
     except DatabaseError as error:
-        await service.call(service.database.ping)  # it answers: the speaker is the reason
+        await service.call(service.database.ping)  # It answers, so the speaker's data is the cause.
         log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))
-        detail = f"what is stored of {name} cannot be read; enrol the voice again"
+        detail = f"the stored voice data of {name} cannot be read; enrol the speaker again"
         raise Problem("damaged", detail) from error
 
 

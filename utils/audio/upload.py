@@ -3,7 +3,8 @@
 `utils/audio/decode.py` reads files that the user chose. Here nothing is believed: the length is
 read from the header before anything is decoded and counted again while decoding, so that neither
 a small file that unpacks to hours nor a false header takes more memory than the longest recording
-that is allowed. On Linux voices are never written to a disk; elsewhere ffmpeg gets them in a private file.
+that is allowed. On Linux voices are never written to a disk; elsewhere ffmpeg gets them in a
+private file.
 """
 
 import contextlib

@@ -9,6 +9,7 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.activity import Activity
 from utils.errors import AudioError
+from utils.verification.calibration import Calibration
 
 
 class ClipEncoder(Protocol):
@@ -23,13 +24,20 @@ class ClipEncoder(Protocol):
 class Encoder(ClipEncoder, Protocol):
     """A speaker model as everything above it uses it; `utils.model.encoder.SpeakerEncoder` is one.
 
-    Attributes:
-        model_id: A text that differs for every model.
-        embedding_size: Numbers of an embedding.
+    What works with embeddings alone needs no thresholds.
     """
 
-    model_id: str
-    embedding_size: int
+    @property
+    def model_id(self) -> str:
+        """A text that differs for every model."""
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of an embedding."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """Thresholds and probability scale of the model."""
 
     @property
     def is_calibrated(self) -> bool:
