@@ -22,7 +22,10 @@ class ClipEncoder(Protocol):
 
 
 class Encoder(ClipEncoder, Protocol):
-    """A speaker model, as `utils.model.encoder.SpeakerEncoder` is one."""
+    """A speaker model as everything above it uses it; `utils.model.encoder.SpeakerEncoder` is one.
+
+    What works with embeddings alone needs no thresholds.
+    """
 
     @property
     def model_id(self) -> str:
@@ -48,10 +51,8 @@ class Encoder(ClipEncoder, Protocol):
     def strict_threshold(self) -> float:
         """The score that at most one of a thousand strangers reached."""
 
-    def probability(
-        self, score: float, speech_s: tuple[float | None, float | None] | None = None
-    ) -> float:
-        """Returns the probability that a score comes from one speaker."""
+    def probability(self, score: float) -> float:
+        """Returns how probable one speaker is at a score."""
 
     def embed_waveform(
         self, waveform: FloatArray, source: str = "recording", activity: Activity | None = None
