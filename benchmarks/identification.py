@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import Row, add_json_option, median, num_cores, table, write_results
-from tests.postgres_server import NO_SERVER, running_server
+from tests.support.postgres_server import NO_SERVER, running_server
 from utils.arguments import make_parser, positive_int
 from utils.speaker_names import fold_name
 from voices.sql import search as sql_search

@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
 from tests.support.fake_encoder import FakeEncoder
-from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_server import NO_SERVER, PostgresServer, running_server
 from tests.support.synthetic_voices import synthetic_speech
 from utils.errors import DatabaseError
 from voices.sql.cipher import KEY_VARIABLE, read_key
@@ -168,21 +168,20 @@ def test_many_processes_may_start_at_once(database_url: str) -> None:
         assert out.strip() == b"ok", err.decode()
 
 
-def test_a_server_that_went_away_and_came_back(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    database = SqlVoiceprintDatabase(postgres_url)
-    database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
-    postgres_server.stop(kill=True)
-    try:
+def test_a_server_that_went_away_and_came_back() -> None:
+    with running_server() as server:
+        if server is None:
+            pytest.skip(NO_SERVER)
+        database = SqlVoiceprintDatabase(server.new_database())
+        database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
+        server.stop(kill=True)
         for use in (database.ping, database.names, lambda: database.identify(embedding(0))):
             with pytest.raises(DatabaseError, match="postgresql://"):
                 use()
-    finally:
-        postgres_server.start()
-    database.ping()
-    assert database.identify(embedding(0))[0][0] == "a"
-    database.close()
+        server.start()
+        database.ping()
+        assert database.identify(embedding(0))[0][0] == "a"
+        database.close()
 
 
 ENROL = textwrap.dedent(
@@ -382,7 +381,9 @@ def test_what_the_guide_says_empties_the_files_of_postgresql(
     def data_files() -> bytes:
         with engine.connect() as connection:
             connection.exec_driver_sql("CHECKPOINT")
-        folder = postgres_server.folder / "data" / "base"
+            own = "SELECT oid FROM pg_database WHERE datname = current_database()"
+            number = connection.exec_driver_sql(own).scalar_one()
+        folder = postgres_server.folder / "data" / "base" / str(number)
         return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
     gone = [bytes(key[:32]) for key in keys[6:8]]
