@@ -60,15 +60,15 @@ class Service:
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def __post_init__(self) -> None:
-        """Puts together what identifies."""
+        """Builds the identifier."""
         self.identifier = Identifier(
             self.database, self.pool, self.reader, self.metrics, self._start
         )
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Runs a call of the database in a thread of its own.
+        """Runs a database call in a separate thread.
 
-        The work is finished also if the client goes away or the service is told to stop.
+        The work is finished even if the client disconnects or the service is stopping.
         """
         return await asyncio.shield(
             asyncio.wrap_future(self._start(partial(function, *args, **options)))
@@ -125,7 +125,7 @@ async def require_speaker(service: Service, name: str) -> Speaker:
     """Returns a speaker.
 
     Raises:
-        Problem: 404 if nobody has the name, 422 if nobody can have it.
+        Problem: 404 if nobody has the name, 422 if the name is not valid.
     """
     name = checked_name(name)
     try:

@@ -21,7 +21,7 @@ from voices.sql.records import NewRecording
 
 
 class Encoder(Protocol):
-    """What the service needs of `SpeakerEncoder`."""
+    """The part of `SpeakerEncoder` that the service uses."""
 
     @property
     def model_id(self) -> str:
@@ -44,7 +44,7 @@ class Encoder(Protocol):
         """Score that at most one of a thousand strangers reached."""
 
     def probability(self, score: float) -> float:
-        """Returns how probable one speaker is at a score."""
+        """Returns the probability that a score comes from one speaker."""
 
     def embed_waveform(
         self, waveform: FloatArray, source: str = "recording", activity: Activity | None = None
@@ -54,12 +54,12 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Voice:
-    """What was found in an upload.
+    """The voice in an upload.
 
     Attributes:
-        quality: How good the recording is.
-        embedding: Unit length, shape `(embedding_size,)`; None if none was asked for.
-        audio: FLAC, if sound is kept.
+        quality: Quality of the recording.
+        embedding: Unit length, shape `(embedding_size,)`; None if not requested.
+        audio: FLAC, if audio is kept.
     """
 
     quality: Quality
@@ -74,7 +74,7 @@ class Voice:
         return self.embedding
 
     def to_recording(self) -> NewRecording:
-        """Returns the voice as the database takes it."""
+        """Returns the voice as a recording for the database."""
         return NewRecording(
             embedding=self.vector,
             speech_s=self.quality.speech_s,
@@ -87,12 +87,12 @@ class VoiceReader:
     """Turns uploads into voices, all of a request at a time, in the pool."""
 
     def __init__(self, encoder: Encoder, pool: EncodingPool, settings: Settings) -> None:
-        """Takes what is needed.
+        """Prepares the reader.
 
         Args:
             encoder: The speaker model.
-            pool: Where the work is done.
-            settings: Longest recording, and whether sound is kept.
+            pool: Does the work.
+            settings: Longest recording, and whether audio is kept.
         """
         self._encoder = encoder
         self._pool = pool
@@ -108,9 +108,9 @@ class VoiceReader:
         """Reads uploads.
 
         Args:
-            uploads: `(field, upload)`; the field is what an error calls the recording.
-            embed: Whether embeddings are wanted.
-            keep: Whether the recordings are going to be stored.
+            uploads: `(field, upload)`; errors name the recording by its field.
+            embed: Whether to compute embeddings.
+            keep: Whether the recordings will be stored.
 
         Raises:
             AudioError: If one of them cannot be used.
@@ -127,10 +127,10 @@ class VoiceReader:
     async def begin(
         self, field: str, upload: UploadFile, on_voice: Callable[[Voice], None]
     ) -> "Future[None]":
-        """Begins to read an upload, and hands its voice on in the thread that has embedded it.
+        """Starts reading an upload; calls `on_voice` in the thread that embedded it.
 
         Returns:
-            What is done after `on_voice`, or has the AudioError of a recording that is unusable.
+            A future that is done after `on_voice`, or holds the AudioError of a bad recording.
 
         Raises:
             Problem: 503 if too many recordings are waiting.
@@ -142,13 +142,13 @@ class VoiceReader:
     async def _job(
         self, field: str, upload: UploadFile, embed: bool, keep: bool
     ) -> Callable[[], Voice]:
-        """Takes the bytes of an upload, and returns the work to be done on them."""
+        """Reads the bytes of an upload, and returns the job to run on them."""
         data = await upload.read()
         await upload.close()
         return partial(self._work, data, field, embed, keep and self._settings.keep_audio)
 
     def _work(self, data: bytes, source: str, embed: bool, with_audio: bool) -> Voice:
-        """Does one recording; runs in a thread of the pool."""
+        """Processes one recording; runs in a thread of the pool."""
         waveform = load_audio_bytes(data, self._settings.max_duration_s, source)
         activity = find_activity(waveform)
         embedding = self._encoder.embed_waveform(waveform, source, activity) if embed else None
@@ -157,7 +157,7 @@ class VoiceReader:
 
 
 def name_fields(files: Sequence[UploadFile]) -> list[tuple[str, UploadFile]]:
-    """Gives each of several files of one field the name under which errors tell it."""
+    """Names each file of a field for error messages."""
     if len(files) == 1:
         return [("file", files[0])]
     return [(f"file {number}", file) for number, file in enumerate(files, 1)]

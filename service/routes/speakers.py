@@ -33,10 +33,10 @@ CREATED: dict[int | str, dict[str, Any]] = {
         }
     }
 }
-"""What the answers to an enrolment carry besides."""
+"""Documentation of the additional header in answers to an enrolment."""
 
 MAX_OFFSET = 2**53
-"""Larger numbers are not whole in JavaScript, nor all of them in databases."""
+"""JavaScript cannot represent larger integers exactly, and databases limit them."""
 
 
 @router.post(
@@ -49,7 +49,7 @@ MAX_OFFSET = 2**53
 async def enrol(
     request: Request, response: Response, service: Context, name: Name, files: Files
 ) -> dict[str, Any]:
-    """Enrols a speaker from one or several recordings; an enrolled name is refused."""
+    """Enrols a speaker from one or more recordings; a name that is already enrolled is refused."""
     name = checked_name(name)
     _check_number(service, files)
     if await service.call(service.database.find, name) is not None:
@@ -76,7 +76,7 @@ async def list_speakers(
 
 @router.get("/{name}", summary="Show a speaker", response_model=SpeakerDocument)
 async def show_speaker(service: Context, name: str) -> dict[str, Any]:
-    """Tells which recordings of a speaker are enrolled."""
+    """Returns a speaker with the enrolled recordings."""
     return service.describe(await require_speaker(service, name))
 
 
@@ -112,7 +112,7 @@ async def delete_speaker(request: Request, service: Context, name: str) -> dict[
 async def add_recordings(
     request: Request, response: Response, service: Context, name: str, files: Files
 ) -> dict[str, Any]:
-    """Adds recordings to a speaker: several, made on different days, recognise best."""
+    """Adds recordings to a speaker; several, from different days, work best."""
     _check_number(service, files)
     speaker = await require_speaker(service, name)
     most = service.settings.max_recordings
@@ -134,7 +134,7 @@ async def add_recordings(
 async def replace_recordings(
     request: Request, service: Context, name: str, files: Files
 ) -> dict[str, Any]:
-    """Puts new recordings in the place of all that the speaker has."""
+    """Replaces all recordings of a speaker."""
     _check_number(service, files)
     speaker = await require_speaker(service, name)
     voices = await service.reader.read(name_fields(files), keep=True)
@@ -151,7 +151,7 @@ async def replace_recordings(
 async def delete_recording(
     request: Request, service: Context, name: str, recording_id: str
 ) -> dict[str, Any]:
-    """Removes one recording of a speaker; the last one goes only with the speaker."""
+    """Removes one recording; the last one can be removed only with the speaker."""
     speaker = await require_speaker(service, name)
     _require_recording(speaker, recording_id)
     if len(speaker.recordings) == 1:
@@ -171,7 +171,7 @@ async def delete_recording(
 async def hear_recording(
     request: Request, service: Context, name: str, recording_id: str
 ) -> Response:
-    """Returns the sound of a recording, if the service keeps it."""
+    """Returns the audio of a recording, if the service keeps it."""
     speaker = await require_speaker(service, name)
     _require_recording(speaker, recording_id)
     content = await service.call(service.database.recording_audio, speaker.name, recording_id)
@@ -185,7 +185,7 @@ async def hear_recording(
 
 
 async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
-    """Removes a speaker everywhere, also what an earlier removal left, and says what went."""
+    """Removes a speaker, including leftovers of an earlier removal, and lists what was removed."""
     name = checked_name(name)
     found: str | None = await service.call(service.database.find, name)
     name = found or name
@@ -213,7 +213,7 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
 async def replace_speaker(
     service: Service, name: str, voices: list[Voice], *, must_exist: bool = False
 ) -> Speaker:
-    """Enrols voices in the place of all that a speaker has; the files of the old ones go too."""
+    """Replaces all recordings of a speaker, and removes the files of the old ones."""
     return await _store(service, name, voices, "replace", must_exist=must_exist)
 
 
@@ -225,7 +225,7 @@ async def _store(
     *,
     must_exist: bool = False,
 ) -> Speaker:
-    """Enrols voices; with `must_exist`, whoever was deleted meanwhile does not come back."""
+    """Enrols voices; with `must_exist`, a speaker deleted meanwhile is not enrolled again."""
     return await service.call(
         (service.folder or service.database).enrol,
         name,
@@ -255,7 +255,7 @@ def _require_recording(speaker: Speaker, recording_id: str) -> None:
 
 
 def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) -> dict[str, Any]:
-    """Returns a speaker with what was found in the sent recordings."""
+    """Returns a speaker with similarity and quality of the sent recordings."""
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)
     return {
         **service.describe(speaker),
@@ -265,7 +265,7 @@ def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) 
 
 
 def _path_of(speaker: Speaker) -> str:
-    """Returns where a speaker is shown."""
+    """Returns the path of a speaker."""
     return f"{router.prefix}/{quote(speaker.name, safe='')}"
 
 

@@ -236,7 +236,7 @@ def test_page_resamples_and_mixes_other_recordings(
     soundfile.write(folder / "stereo.flac", np.stack([speech, 0.5 * speech], axis=1), 44100)
     embedding = page.execute_async_script(EMBED, "stereo.flac")
     assert isinstance(embedding, list), embedding
-    # The document says 0.99: the browser's resampler rounds off the highest frequencies.
+    # The document says 0.99: the browser's resampler rolls off the highest frequencies.
     assert float(np.array(embedding) @ encoder.embed_file(folder / "stereo.flac")) >= 0.98
 
 

@@ -11,8 +11,8 @@ def select_devices(gpu: str, precision: str) -> Any:
     """Chooses the devices before the backend starts, and the precision of the computation.
 
     Args:
-        gpu: Empty for all GPUs there are, "0,1" for some, "cpu" for none, "cpu:2" for two logical
-            CPU devices, which behave as two GPUs do.
+        gpu: Empty for all GPUs, "0,1" for some, "cpu" for none, "cpu:2" for two logical CPU
+            devices, which behave like two GPUs.
         precision: A Keras dtype policy.
 
     Returns:
