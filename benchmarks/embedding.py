@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_clips(folder / "clips", args)
-        seed_way = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
+        seed_way: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
         run_command([*seed_way, "make", folder / "seed.keras"])
         peers = Peers(args, folder)
         one = measure_one(folder, args, peers)
@@ -122,12 +122,12 @@ def clips(folder: Path, num_clips: int) -> list[str]:
 
 
 def has_int8(args: argparse.Namespace) -> bool:
-    return (ROOT / args.int8_model).is_file()
+    return Path(ROOT, args.int8_model).is_file()
 
 
 def ours(args: argparse.Namespace, folder: Path, side: str, model: str | None) -> Any:
     """Measures one side of ours in a process of its own."""
-    command = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
+    command: list[str | Path] = [sys.executable, __file__, "--side", side, "--folder", folder]
     command += ["--num_files", str(args.num_files), "--one_files", str(args.one_files)]
     return run_json([*command, *(["--model_path", model] if model else [])])
 
@@ -136,7 +136,8 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
     """Returns the median milliseconds of one embedding by model."""
     files = clips(folder, args.one_files)
     few = files[: max(1, args.one_files // 2)]
-    seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
+    seed: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
+    seed += ["embed", folder / "seed.keras"]
     seconds = {SEED: run_json([*seed, *few, "--one_core"])}
     for system in peers.systems:
         seconds[TITLES[system]] = run_json(peers.command("embed", system, *map(Path, files)))
@@ -149,7 +150,8 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
 
 def measure_many(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Returns files a second by way."""
-    seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
+    seed: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
+    seed += ["embed", folder / "seed.keras"]
     ways = [
         ("embed_files, .keras model", "many", args.keras_model),
         ("embed_files", "many", args.model_path),

@@ -106,7 +106,7 @@ class CampPlusWheel(System):
 
     def embed(self, waveform: FloatArray) -> FloatArray:
         """Embeds one waveform, as `System.embed` says."""
-        return self._network.embed([waveform])[0]
+        return np.asarray(self._network.embed([waveform])[0])
 
 
 class CampPlusSigned(CampPlusWheel):
@@ -167,7 +167,7 @@ class BareKeras(System):
         features = spectrogram(remove_silence(waveform))[np.newaxis, :, :, np.newaxis]
         outputs = self._model(features, training=False)
         embedding = outputs[-1] if isinstance(outputs, list | tuple) else outputs
-        return np.asarray(keras.ops.convert_to_numpy(embedding), np.float32)[0]
+        return np.asarray(keras.ops.convert_to_numpy(embedding)[0], np.float32)
 
 
 SYSTEMS: dict[str, type[System]] = {

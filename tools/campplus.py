@@ -156,7 +156,7 @@ class CampPlus:
         with torch.inference_mode():
             features = fbank(torch.from_numpy(batch).to(self.device))
             embeddings = torch.nn.functional.normalize(self._network(features).float(), dim=-1)
-        return embeddings.cpu().numpy()
+        return np.asarray(embeddings.cpu().numpy())
 
     def save_small(self, path: str | Path) -> None:
         """Writes code and weights to one file, convolution kernels in float16 (half the size)."""

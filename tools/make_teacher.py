@@ -146,7 +146,8 @@ def change_speed(waveform: FloatArray, speed: float) -> FloatArray:
         from scipy.signal import resample_poly
 
         ratio = Fraction(speed).limit_denominator(100)
-        return resample_poly(waveform, ratio.denominator, ratio.numerator).astype(np.float32)
+        resampled = resample_poly(waveform, ratio.denominator, ratio.numerator)
+        return np.asarray(resampled, np.float32)
     return np.asarray(soxr.resample(waveform, SAMPLE_RATE * speed, SAMPLE_RATE), np.float32)
 
 
@@ -224,7 +225,8 @@ def centre(embeddings: FloatArray, reference: NDArray[np.bool_]) -> FloatArray:
     if not reference.any():
         raise AudioError("--centre found no embedding of the first list at speed 1.0")
     centred = embeddings - embeddings[reference].mean(axis=0)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.asarray(centred / np.maximum(norms, 1e-9))
 
 
 def write_teacher(
