@@ -11,6 +11,8 @@ from service.start import fill_in, make_settings, without_passwords
 from utils.errors import DatabaseError
 from voices.sql.cipher import read_key
 
+pytestmark = pytest.mark.slow
+
 
 def parse(*argv: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
     args, _ = serve.parse_args(list(argv))

@@ -17,7 +17,10 @@ import pytest
 from tests.support.browser import Browser, Service, missing
 from tests.support.synthetic_voices import SAMPLE_RATE, synthetic_speech, write_wav
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+]
 
 RECOGNISE = "#recognise-capture .capture"
 SLOT = "#enrol-slots > li:nth-child({}) .capture"

@@ -21,6 +21,8 @@ from utils.audio import microphone as recorder
 from utils.audio.microphone import describe_recording_defect, record
 from utils.errors import MicrophoneError
 
+pytestmark = pytest.mark.slow
+
 needs_pulseaudio = pytest.mark.skipif(
     missing_packages() is not None, reason=str(missing_packages())
 )

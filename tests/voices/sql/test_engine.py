@@ -150,6 +150,7 @@ def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_many_processes_may_start_at_once(database_url: str) -> None:
     program = (
         "import sys; from voices.sql.engine import Database; Database(sys.argv[1]); print('ok')"
@@ -168,6 +169,7 @@ def test_many_processes_may_start_at_once(database_url: str) -> None:
         assert out.strip() == b"ok", err.decode()
 
 
+@pytest.mark.slow
 def test_a_server_that_went_away_and_came_back() -> None:
     with running_server() as server:
         if server is None:
@@ -209,6 +211,7 @@ ENROL = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_nothing_answered_is_lost_when_killed(database_url: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", ENROL, database_url], cwd=ROOT, stdout=subprocess.PIPE, text=True
