@@ -30,8 +30,8 @@ serve: setup-service
 test: setup-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-coverage: setup-dev
-	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report term:skip-covered $(ARGS)
+coverage: override ARGS += --cov --cov-report=term:skip-covered
+coverage: test
 
 check: lint test
 
