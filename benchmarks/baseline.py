@@ -51,7 +51,7 @@ def load_audio(audio_path: str, mode: str = "infer") -> FloatArray:
     spec_mag = mag_t[:, start : start + SPEC_LEN]
     mean = np.mean(spec_mag, 0, keepdims=True)
     std = np.std(spec_mag, 0, keepdims=True)
-    return (spec_mag - mean) / (std + 1e-5)
+    return np.asarray((spec_mag - mean) / (std + 1e-5))
 
 
 def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> Any:
@@ -91,7 +91,7 @@ def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> 
 def infer(model: Any, audio_path: str) -> FloatArray:
     """Returns the embedding of one file, through `model.predict` as the baseline does it."""
     data = load_audio(audio_path)[np.newaxis, :, :, np.newaxis]
-    return model.predict(data, verbose=0)[1][0]
+    return np.asarray(model.predict(data, verbose=0)[1][0])
 
 
 def compare(args: argparse.Namespace) -> int:

@@ -187,7 +187,7 @@ class Crops:
                 break
         voice = band_pass(clean)
         gain = rms(voice) / max(rms(babble), 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
-        return voice + np.float32(gain) * babble
+        return np.asarray(voice + np.float32(gain) * babble)
 
 
 def middle(waveform: FloatArray) -> FloatArray:
@@ -206,7 +206,7 @@ def band_pass(waveform: FloatArray) -> FloatArray:
     from scipy.signal import butter, sosfilt
 
     sections = butter(4, BAND_HZ, "bandpass", fs=SAMPLE_RATE, output="sos")
-    return sosfilt(sections, waveform).astype(np.float32)
+    return np.asarray(sosfilt(sections, waveform), np.float32)
 
 
 def measure(
@@ -296,7 +296,7 @@ def cosine_scores(left: FloatArray, right: FloatArray, standardize: bool) -> Flo
         left, right = (left - mean) / scale, (right - mean) / scale
     left = left / np.linalg.norm(left, axis=1, keepdims=True)
     right = right / np.linalg.norm(right, axis=1, keepdims=True)
-    return left @ right.T
+    return np.asarray(left @ right.T)
 
 
 def groups(items: Sequence[Item]) -> dict[str, npt.NDArray[np.bool_]]:

@@ -32,6 +32,8 @@ from tests.support.tiny_model import write_tiny_model
 from utils.errors import AudioError, ModelError
 from utils.export.onnx import write_onnx
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> str:

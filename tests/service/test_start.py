@@ -12,6 +12,8 @@ from utils.errors import DatabaseError
 from voices.sql.cipher import read_key
 from voices.store import public_name
 
+pytestmark = pytest.mark.slow
+
 
 def parse(*argv: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
     args, _ = serve.parse_args(list(argv))

@@ -29,7 +29,10 @@ QUICK = {
 
 STEPS = ["lists", "teacher", "training", "finishing", "export", "evaluation"]
 
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed"),
+]
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from tests.support.service_client import check_problem, files, pack, speech
 from tests.support.service_process import ROOT, ServiceProcess, service_process
 from voices.sql.store import SqlVoiceStore
 
+pytestmark = pytest.mark.slow
+
 MOST_FILES = 260
 """Open files that a process gets in a test."""
 

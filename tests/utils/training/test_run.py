@@ -24,6 +24,8 @@ from utils.reader import TrainingReader
 from utils.training import run as training_module
 from utils.training.validation import ValidationResult
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def deterministic() -> None:

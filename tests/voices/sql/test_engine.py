@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
 from tests.support.fake_encoder import FakeEncoder
-from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_server import NO_SERVER, PostgresServer, running_server
 from tests.support.synthetic_voices import synthetic_speech
 from utils.errors import DatabaseError
 from voices.sql.cipher import KEY_VARIABLE, read_key
@@ -151,6 +151,7 @@ def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_many_processes_may_start_at_once(database_url: str) -> None:
     imports = "import sys; from voices.sql.engine import SqlConnections"
     program = f"{imports}; SqlConnections(sys.argv[1]); print('ok')"
@@ -168,21 +169,21 @@ def test_many_processes_may_start_at_once(database_url: str) -> None:
         assert out.strip() == b"ok", err.decode()
 
 
-def test_a_server_that_went_away_and_came_back(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    database = SqlVoiceStore(postgres_url)
-    database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
-    postgres_server.stop(kill=True)
-    try:
+@pytest.mark.slow
+def test_a_server_that_went_away_and_came_back() -> None:
+    with running_server() as server:
+        if server is None:
+            pytest.skip(NO_SERVER)
+        database = SqlVoiceStore(server.new_database())
+        database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
+        server.stop(kill=True)
         for use in (database.ping, database.names, lambda: database.identify(embedding(0))):
             with pytest.raises(DatabaseError, match="postgresql://"):
                 use()
-    finally:
-        postgres_server.start()
-    database.ping()
-    assert database.identify(embedding(0))[0][0] == "a"
-    database.close()
+        server.start()
+        database.ping()
+        assert database.identify(embedding(0))[0][0] == "a"
+        database.close()
 
 
 ENROL = textwrap.dedent(
@@ -211,6 +212,7 @@ ENROL = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_nothing_answered_is_lost_when_killed(database_url: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", ENROL, database_url], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -383,7 +385,9 @@ def test_what_the_guide_says_empties_the_files_of_postgresql(
     def data_files() -> bytes:
         with engine.connect() as connection:
             connection.exec_driver_sql("CHECKPOINT")
-        folder = postgres_server.folder / "data" / "base"
+            own = "SELECT oid FROM pg_database WHERE datname = current_database()"
+            number = connection.exec_driver_sql(own).scalar_one()
+        folder = postgres_server.folder / "data" / "base" / str(number)
         return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
     gone = [bytes(key[:32]) for key in keys[6:8]]

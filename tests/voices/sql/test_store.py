@@ -335,6 +335,7 @@ def test_one_of_two_who_enrol_a_name_wins(open_it: Opener) -> None:
     assert databases[0].count() == 1
 
 
+@pytest.mark.slow
 def test_many_threads_of_several_openers(open_it: Opener) -> None:
     databases = [open_it() for _ in range(3)]
 
@@ -510,6 +511,7 @@ def test_one_damaged_record_does_not_stop_the_others(
     assert again.identify(embedding(1))[0][0] == "b" and again.num_damaged == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=30))
 def test_any_text_is_a_name_or_an_error(database: SqlVoiceStore, text: str) -> None:
