@@ -14,6 +14,7 @@ from tqdm import tqdm
 from utils.arguments import make_parser, positive_int, print_arguments
 from utils.corpus.lists import read_data_list, read_trial_list
 from utils.errors import run_script
+from utils.messages import translate
 from utils.model.header import read_header
 from utils.verification import evaluation
 from utils.verification.embedding_store import EmbeddingStore
@@ -62,12 +63,12 @@ def main(argv: list[str] | None = None) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n")
     store = EmbeddingStore(args.embeddings, encoder.model_id) if args.embeddings else None
-    print("开始提取全部的音频特征...", flush=True)
+    print(translate("开始提取全部的音频特征..."), flush=True)
     with tqdm(total=len(paths)) as bar:
         clips = evaluation.embed_clips(encoder, paths, store, bar.update)
     evaluation.name_defects(clips)
 
-    print("开始两两对比音频特征...", flush=True)
+    print(translate("开始两两对比音频特征..."), flush=True)
     if args.trials:
         with tqdm(total=len(trials)) as bar:
             histogram = evaluation.score_listed_trials(clips, trials, bar.update)
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             histogram = evaluation.score_pairs(clips, labels, args.include_self_pairs, bar.update)
     report = evaluation.measure(histogram, encoder)
     accuracy, threshold = sweep_accuracy(histogram, tqdm(range(SWEEP_STEPS)))
-    print(f"当阈值为{threshold:f}, 准确率最大，准确率为：{accuracy:f}")
+    print(translate(f"当阈值为{threshold:f}, 准确率最大，准确率为：{accuracy:f}"))
     report |= {
         "best_accuracy": accuracy,
         "best_threshold": threshold,
@@ -89,10 +90,10 @@ def main(argv: list[str] | None = None) -> int:
         "left_out": clips.defects,
     }
     for line in evaluation.describe(report):
-        print(line)
+        print(translate(line))
     if args.report_dir:
         for path in evaluation.write_report(args.report_dir, report, histogram):
-            print(f"written: {path}")
+            print(translate(f"written: {path}"))
     return 0
 
 

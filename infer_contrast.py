@@ -17,6 +17,7 @@ from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
 from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
+from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import ModelHeader, read_header
 from utils.verification.calibration import describe_probability
@@ -55,7 +56,8 @@ def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings)
-    print(f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)")
+    line = f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)"
+    print(translate(line))
     return 0
 
 
@@ -93,10 +95,14 @@ def main(argv: list[str] | None = None) -> int:
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0
-    answer = "为同一个人，相似度为" if is_same else "不是同一个人，相似度仅为"
-    print(f"{paths[0]} 和 {paths[1]} {answer}：{similarity:f}，平均预测时间：{mean_time_ms}ms")
+    names = f"{paths[0]} 和 {paths[1]}"
+    answer = f"{names} 不是同一个人，相似度仅为：{similarity:f}"
+    if is_same:
+        answer = f"{names} 为同一个人，相似度为：{similarity:f}"
+    print(translate(f"{answer}，平均预测时间：{mean_time_ms}ms"))
     if probability is not None:
-        print(f"按模型的校准，两段录音为同一个人的概率：{describe_probability(probability)}")
+        text = describe_probability(probability)
+        print(translate(f"按模型的校准，两段录音为同一个人的概率：{text}"))
     return 0
 
 

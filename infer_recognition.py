@@ -13,6 +13,7 @@ from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
 from utils.errors import run_script
+from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header
 from utils.verification.verdict import verdict
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     database = open_database(args.database, encoder, keep_audio=args.keep_audio)
     if args.register:
         replace = menu.choose_if_exists(database, new_name, args.if_exists) == "replace"
-        print(f"已注册{new_name}：", *register(database, new_name, waveforms, replace))
+        print(translate(f"已注册{new_name}："), *register(database, new_name, waveforms, replace))
         return 0
     load_audio_db(database)
     recognise = partial(recognition, database, encoder, args.threshold)

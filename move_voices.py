@@ -18,6 +18,7 @@ from typing import Any
 
 from utils.arguments import make_parser, positive_int
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
+from utils.messages import translate
 from voices.folder import DATABASE_VARIABLE, VoiceprintDatabase, open_database, public_name
 
 
@@ -67,13 +68,14 @@ def main(argv: list[str] | None = None) -> int:
         folder = VoiceprintDatabase(args.source)
         move = move_in(folder, database, encoder, delete_source=args.delete_source)
     for what, reason in move.refused:
-        print(f"not moved: {what}: {reason}", file=sys.stderr)
-    print(
+        print(translate(f"not moved: {what}: {reason}"), file=sys.stderr)
+    summary = (
         f"{public_name(args.source)} -> {public_name(args.destination)}: "
         f"{len(move.complete)} speakers complete, {move.num_moved} recordings moved and verified, "
         f"{move.num_present} were there already, {len(move.refused)} not moved, "
         f"{move.num_deleted} speakers removed from the source"
     )
+    print(translate(summary))
     return EXIT_USER_ERROR if move.refused else 0
 
 

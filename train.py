@@ -14,6 +14,7 @@ import sys
 from utils.arguments import make_parser, print_arguments
 from utils.corpus.lists import read_data_list
 from utils.errors import run_script
+from utils.messages import translate
 from utils.training import options as training_options
 
 
@@ -41,12 +42,12 @@ def main(argv: list[str] | None = None) -> int:
     training = Training(train, test, settings, args.num_classes, args.resume, args.init, strategy)
     try:
         if args.resume:
-            print(f"==> resuming from {describe_checkpoint(args.resume)}")
+            print(translate(f"==> resuming from {describe_checkpoint(args.resume)}"))
         training.run()
     except KeyboardInterrupt:
         last = training.last_checkpoint
         advice = f"go on with --resume {last}" if last else "nothing was saved yet"
-        print(f"\nstopped; {advice}", file=sys.stderr)
+        print("\n" + translate(f"stopped; {advice}"), file=sys.stderr)
         raise
     finally:
         training.close()

@@ -16,6 +16,7 @@ from service.settings import (
     Settings,
     hide_password,
 )
+from utils.messages import translate
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
@@ -24,9 +25,9 @@ ORIGIN = re.compile(r"https?://[^/\s?#]+")
 def print_new_token(name: str, path: Path | None) -> int:
     """Makes a token and prints it, once."""
     token, line = create_token(name, path)
-    print(f"token of {name}: {token}")
-    print("It is shown this once; the service keeps its SHA-256 only.")
-    print(f"added to {path}" if path else f"line for a --token_file: {line}")
+    print(translate(f"token of {name}: {token}"))
+    print(translate("It is shown this once; the service keeps its SHA-256 only."))
+    print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
     return 0
 
 
@@ -143,12 +144,12 @@ def _serve(
         gc.freeze()
         host, port = bound.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        print(f"{num_speakers} speakers enrolled.")
-        print(f"Web page:  {address}/")
-        print(f"Interface: {address}/docs")
+        print(translate(f"{num_speakers} speakers enrolled."))
+        print(translate(f"Web page:  {address}/"))
+        print(translate(f"Interface: {address}/docs"))
         if not app.state.service.auth_required:
-            print("Without a token only programs of this machine can reach it.")
-        print("Ctrl-C stops it.", flush=True)
+            print(translate("Without a token only programs of this machine can reach it."))
+        print(translate("Ctrl-C stops it."), flush=True)
 
     try:
         return run_server(app, settings, bound, tell)

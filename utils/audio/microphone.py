@@ -16,6 +16,7 @@ from utils.arrays import FloatArray
 from utils.audio.activity import speech_seconds
 from utils.audio.waveform import SAMPLE_RATE, SILENCE_PEAK_DB, peak_db
 from utils.errors import MicrophoneError
+from utils.messages import translate
 
 BLOCK_S = 0.05
 """Seconds read at a time: short enough to notice soon that a device has gone."""
@@ -106,17 +107,17 @@ def describe_recording_defect(waveform: FloatArray) -> str | None:
     """
     level_db = peak_db(waveform)
     if level_db < SILENCE_PEAK_DB:
-        return f"没有录到声音（峰值{level_db:.0f} dBFS），请检查麦克风"
+        return translate(f"没有录到声音（峰值{level_db:.0f} dBFS），请检查麦克风")
     magnitudes = np.abs(waveform)
     peak = float(magnitudes.max())
     clipped = float(np.mean(magnitudes >= CLIP_RATIO * peak))
     if peak >= CLIP_MIN_PEAK and clipped > MAX_CLIPPED_FRACTION:
-        return f"声音过大而失真（{clipped:.1%}的采样被削波），请离麦克风远一点或调低音量"
+        return translate(f"声音过大而失真（{clipped:.1%}的采样被削波），请离麦克风远一点或调低音量")
     if _level_range_db(waveform) < MIN_LEVEL_RANGE_DB:
-        return "没有听到说话声，只有持续的噪声"
+        return translate("没有听到说话声，只有持续的噪声")
     speech_s = speech_seconds(waveform)
     if speech_s < MIN_SPEECH_S:
-        return f"说话时间太短（{speech_s:.1f}秒，至少需要{MIN_SPEECH_S:.1f}秒）"
+        return translate(f"说话时间太短（{speech_s:.1f}秒，至少需要{MIN_SPEECH_S:.1f}秒）")
     return None
 
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.audio.spectrogram import (
-    CROP_SAMPLES,
     EPSILON,
     HOP_LENGTH,
     N_FFT,
@@ -28,6 +27,7 @@ from utils.files import atomic_path
 from utils.model.archive import load_network
 from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
+from utils.networks.features import LEAST_SAMPLES
 from utils.networks.filterbank import (
     FRAME_LENGTH,
     FRAME_SHIFT,
@@ -171,8 +171,9 @@ class _Graph:
     def add_network(self, network: Any, source: str) -> None:
         """Adds everything from the waveform to the embedding, in the order of the Keras graph."""
         front_ends = {"spectrogram": self.spectrogram, "filterbank": self.filterbank}
-        front_end = front_ends[network.inputs[0].name]
-        values = {id(network.inputs[0]): front_end(self.repeated(INPUT_NAME))}
+        name = network.inputs[0].name
+        waveform = self.repeated(INPUT_NAME, LEAST_SAMPLES[name])
+        values = {id(network.inputs[0]): front_ends[name](waveform)}
         used_by: dict[int, list[Any]] = {}
         for layer in network.layers:
             for tensor in _inputs(layer):
@@ -200,10 +201,10 @@ class _Graph:
             values[id(layer.output)] = self.layer(kind, layer, inputs, source)
         self.node("Identity", values[id(network.outputs[1])], output=OUTPUT_NAME)
 
-    def repeated(self, waveform: str) -> str:
-        """Repeats a clip shorter than a crop until it fills one, as `spectrogram.extend` does."""
+    def repeated(self, waveform: str, least: int) -> str:
+        """Repeats a clip of fewer samples until they are `least`: `spectrogram.extend`."""
         length = self.node("Gather", self.node("Shape", waveform), self.ints(1), axis=0)
-        crop, one = self.ints(CROP_SAMPLES), self.ints(1)
+        crop, one = self.ints(least), self.ints(1)
         whole = self.node("Sub", self.node("Add", crop, length), one)
         repeats = self.node("Max", self.node("Div", whole, length), one)
         tiled = self.node("Tile", waveform, self.node("Concat", one, repeats, axis=0))
@@ -284,7 +285,7 @@ class _Graph:
             )  # fmt: skip
             return self.node("Add", means, self.node("ReduceMean", inputs[0], axes=[3]))
         if kind == "SegmentMask":
-            return self.segment_mask(*inputs, size=int(layer.output.shape[3]))
+            return self.segment_mask(inputs[0], inputs[1], int(layer.output.shape[3]))
         if kind == "Statistics":
             return self.statistics(layer, inputs[0])
         raise ModelError(

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.spectrogram import CROP_SAMPLES, EPSILON, HOP_LENGTH, N_FFT, padded_window
+from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, padded_window
 from utils.errors import ModelError
 from utils.export.onnx import OUTPUT_NAME, exported_metadata
 from utils.model.archive import load_network
@@ -23,6 +23,7 @@ from utils.model.backend import stderr_closed
 from utils.model.header import read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 from utils.networks import filterbank as kaldi
+from utils.networks.features import LEAST_SAMPLES
 
 EXACT_WEIGHTS = {"CONV_2D": 2**14, "FULLY_CONNECTED": 2**16}
 """Layers with fewer weights than this keep them in 32 bits in the int8 file. In the shipped model
@@ -138,10 +139,11 @@ def _save(network: Any, folder: str | Path) -> None:
     trained = [tf.constant(variable.numpy()) for variable in network.trainable_variables]
     fixed = [tf.constant(variable.numpy()) for variable in network.non_trainable_variables]
 
-    front_end = FRONT_ENDS[network.inputs[0].name]
+    name = network.inputs[0].name
+    front_end = FRONT_ENDS[name]
 
     def embed(waveform: Any) -> dict[str, Any]:
-        features = front_end(_repeated(waveform[0]))
+        features = front_end(_repeated(waveform[0], LEAST_SAMPLES[name]))
         embedding, _ = network.stateless_call(trained, fixed, [features], training=False)
         return {OUTPUT_NAME: embedding}
 
@@ -152,12 +154,12 @@ def _save(network: Any, folder: str | Path) -> None:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.embed})
 
 
-def _repeated(waveform: Any) -> Any:
-    """Repeats samples, `(num_samples,)`, to fill a crop: `utils.audio.spectrogram.extend`."""
+def _repeated(waveform: Any, least: int) -> Any:
+    """Repeats samples, `(num_samples,)`, until they are `least`."""
     import tensorflow as tf
 
     size = tf.shape(waveform)[0]
-    wanted = tf.maximum(size, CROP_SAMPLES)
+    wanted = tf.maximum(size, least)
     return tf.tile(waveform, [(wanted + size - 1) // size])[:wanted]
 
 

@@ -18,6 +18,7 @@ from utils.corpus.lists import Utterance, check_labels, num_classes
 from utils.crops.batches import batch_arrays
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
+from utils.messages import translate
 from utils.model.archive import load_network, read_training_state, write_model
 from utils.model.header import CALIBRATION_KEYS, read_header
 from utils.reader import TrainingReader
@@ -295,7 +296,7 @@ class Training:
             for problem in batch.problems:
                 if problem not in self._reported:
                     self._reported.add(problem)
-                    print(f"\nwarning: replaced a clip: {problem}", file=sys.stderr)
+                    print("\n" + translate(f"warning: replaced a clip: {problem}"), file=sys.stderr)
             yield batch_arrays(batch)
 
     def _finish_epoch(self, figures: dict[str, float]) -> None:
@@ -319,7 +320,7 @@ class Training:
                 self.writer.add_scalar(name, number, progress.epoch)
             self.writer.flush()
         text = ", ".join(f"{name} {number:.4f}" for name, number in figures.items())
-        print(f"epoch {progress.epoch}: {text}", flush=True)
+        print(translate(f"epoch {progress.epoch}: {text}"), flush=True)
 
     def _checkpoint(self, name: str) -> None:
         """Writes network and training state as one file."""

@@ -14,6 +14,7 @@ from utils.arrays import FloatArray
 from utils.corpus.lists import Utterance
 from utils.crops.batches import INT16_SCALE, read_evaluation_crop
 from utils.errors import AudioError, DataListError, VoiceprintError
+from utils.messages import translate
 from utils.verification.calibration import fit_calibration
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import score_all_pairs
@@ -103,7 +104,7 @@ def _read_crops(
         try:
             return read_evaluation_crop(utterance.path)
         except AudioError as error:
-            print(f"warning: left out of the test list: {error}", file=sys.stderr)
+            print(translate(f"warning: left out of the test list: {error}"), file=sys.stderr)
             return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.arrays import RealArray
+from utils.messages import translate
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import BINS_PER_UNIT, ScoreHistogram, bin_edges
 
@@ -275,5 +276,5 @@ def fit_log_odds(
 def describe_probability(probability: float) -> str:
     """Writes a probability in percent; no model is so sure that 0 or 100 would be honest."""
     if probability < 0.001:
-        return "小于0.1%"
-    return "大于99.9%" if probability > 0.999 else f"{probability:.1%}"
+        return translate("小于0.1%")
+    return translate("大于99.9%") if probability > 0.999 else f"{probability:.1%}"

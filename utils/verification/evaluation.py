@@ -19,6 +19,7 @@ from utils.arrays import FloatArray
 from utils.corpus.lists import Trial, Utterance
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
+from utils.messages import translate
 from utils.verification.calibration import STRICT_FALSE_ACCEPT_RATE, fit_calibration
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.metrics import C_FALSE_ACCEPT, C_MISS, P_TARGET, ErrorCurve
@@ -95,7 +96,7 @@ def embed_clips(
         AudioError: If not one clip can be used.
     """
     if store is not None and store.is_of_other_model:
-        print(f"{store.path} is of another model and is made anew", file=sys.stderr)
+        print(translate(f"{store.path} is of another model and is made anew"), file=sys.stderr)
     known = {} if store is None else {path: store.get(path) for path in paths}
     embeddings = {path: embedding for path, embedding in known.items() if embedding is not None}
     defects: dict[str, str] = {}
@@ -141,7 +142,8 @@ def distinct_labels(utterances: Sequence[Utterance]) -> dict[str, int]:
             )
     num_repeated = len(utterances) - len(labels)
     if num_repeated:
-        print(f"{num_repeated} lines repeat a clip; each clip counts once", file=sys.stderr)
+        note = f"{num_repeated} lines repeat a clip; each clip counts once"
+        print(translate(note), file=sys.stderr)
     return labels
 
 
@@ -160,11 +162,13 @@ def name_defects(clips: Clips) -> None:
     if not clips.defects:
         return
     num_clips = len(clips.rows) + len(clips.defects)
-    print(f"left out {len(clips.defects)} of {num_clips} clips:", file=sys.stderr)
+    print(translate(f"left out {len(clips.defects)} of {num_clips} clips:"), file=sys.stderr)
     for path, reason in list(clips.defects.items())[:NUM_NAMED_DEFECTS]:
-        print(f"  {reason}" if path in reason else f"  {path}: {reason}", file=sys.stderr)
+        line = translate(reason)
+        print(f"  {line}" if path in line else f"  {path}: {line}", file=sys.stderr)
     if len(clips.defects) > NUM_NAMED_DEFECTS:
-        print(f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more", file=sys.stderr)
+        rest = f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more"
+        print(translate(rest), file=sys.stderr)
 
 
 def score_pairs(
@@ -197,7 +201,8 @@ def score_listed_trials(
     """
     usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
     if len(usable) < len(trials):
-        print(f"left out {len(trials) - len(usable)} of {len(trials)} trials", file=sys.stderr)
+        note = f"left out {len(trials) - len(usable)} of {len(trials)} trials"
+        print(translate(note), file=sys.stderr)
     scores = score_trials(
         clips.embeddings,
         [clips.rows[trial.path1] for trial in usable],
@@ -260,7 +265,7 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
 
 
 def describe(report: dict[str, Any]) -> list[str]:
-    """Returns the lines that eval.py prints after those of the seed."""
+    """Returns the lines that eval.py prints after those of the baseline."""
     strict = report["strict_point"]
     lines = [
         f"EER: {100 * report['eer']:.3f} % at threshold {report['eer_threshold']:.4f}",
