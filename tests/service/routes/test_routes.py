@@ -324,7 +324,7 @@ def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> N
         assert "voiceprint_damaged_speakers 1.0" in client.get("/metrics").text
         for _ in range(2):
             answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
-            assert "enrol the voice again" in check_problem(answer, 409, "damaged")["detail"]
+            assert "enrol the speaker again" in check_problem(answer, 409, "damaged")["detail"]
         client.put("/v1/speakers/Ann/recordings", files=files(speech(1)))
         answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
         assert answer.json()["is_same_speaker"] is True
