@@ -83,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.threshold is None:
         args.threshold = header.calibration.strict_threshold
         if header.calibration.strict_rates:
-            print(f"threshold {args.threshold}: {header.calibration.strict_rates}", file=sys.stderr)
+            rates = header.calibration.strict_rates
+            print(translate(f"threshold {args.threshold}: {rates}"), file=sys.stderr)
     print_arguments(args, ["audio_db", "model_path", "threshold"])
     new_name = clean_name(args.register[0]) if args.register else ""
     waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]
