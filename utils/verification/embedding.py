@@ -51,8 +51,10 @@ class Encoder(ClipEncoder, Protocol):
     def strict_threshold(self) -> float:
         """The score that at most one of a thousand strangers reached."""
 
-    def probability(self, score: float) -> float:
-        """Returns how probable one speaker is at a score."""
+    def probability(
+        self, score: float, speech_s: tuple[float | None, float | None] | None = None
+    ) -> float:
+        """Returns how probable one speaker is at a score, given the seconds of speech of both."""
 
     def embed_waveform(
         self, waveform: FloatArray, source: str = "recording", activity: Activity | None = None
