@@ -52,13 +52,13 @@ def main(argv: list[str] | None = None) -> int:
     files = [ROOT / "audio" / name for name in ("a_1.wav", "b_2.wav")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        baseline = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
+        baseline: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
         run_command([*baseline, "make", folder / "baseline.keras"])
         peers = Peers(args)
-        ours = [sys.executable, ROOT / "infer_contrast.py"]
+        ours: list[str | Path] = [sys.executable, ROOT / "infer_contrast.py"]
         ours += [f"--audio_path{number}={path}" for number, path in enumerate(files, 1)]
         model = [f"--model_path={args.model_path}"] if args.model_path else []
-        commands = {
+        commands: dict[str, Sequence[str | Path]] = {
             BASELINE: [*baseline, "compare", folder / "baseline.keras", *files],
             KERAS: [*ours, f"--model_path={args.keras_model}"],
             **{TITLES[key]: peers.command("compare", key, *files) for key in peers.systems},

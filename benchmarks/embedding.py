@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_clips(folder / "clips", args)
-        baseline = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
+        baseline: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
         run_command([*baseline, "make", folder / "baseline.keras"])
         peers = Peers(args)
         one = measure_one(folder, args, peers)
@@ -132,12 +132,12 @@ def clips(folder: Path, num_clips: int) -> list[str]:
 
 
 def has_int8(args: argparse.Namespace) -> bool:
-    return (ROOT / args.int8_model).is_file()
+    return Path(ROOT, args.int8_model).is_file()
 
 
 def ours(args: argparse.Namespace, folder: Path, side: str, model: str | None) -> Any:
     """Measures one side of ours in a process of its own."""
-    command = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
+    command: list[str | Path] = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
     command += ["--num_files", str(args.num_files), "--one_files", str(args.one_files)]
     return run_json([*command, *(["--model_path", model] if model else [])])
 
@@ -146,7 +146,7 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
     """Returns the median milliseconds of one embedding by model."""
     files = clips(folder, args.one_files)
     few = files[: max(1, args.one_files // 2)]
-    baseline = [
+    baseline: list[str | Path] = [
         sys.executable,
         ROOT / "benchmarks" / "baseline.py",
         "embed",
@@ -164,7 +164,7 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
 
 def measure_many(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Returns files a second by way."""
-    baseline = [
+    baseline: list[str | Path] = [
         sys.executable,
         ROOT / "benchmarks" / "baseline.py",
         "embed",

@@ -101,7 +101,7 @@ def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
     ring = KeyRing()
     dated = {"created_at": now, "model_id": "benchmark"}
     timed = {"speech_s": 2.0, "duration_s": 3.0, "file_name": "", "position": 0}
-    is_postgresql = not database._database.is_sqlite
+    is_postgresql = not database._connections.is_sqlite
     for start in range(0, len(enrolled), CHUNK):
         rows: dict[Any, list[dict[str, Any]]] = {keys: [], speakers: [], recordings: []}
         if is_postgresql:
@@ -121,7 +121,7 @@ def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
             if is_postgresql:
                 row = {"speaker_id": speaker_id, "model_id": "benchmark"}
                 rows[vectors] += [{**row, "embedding": enrolled[index]}]
-        with database._database.write() as connection:
+        with database._connections.write() as connection:
             for kind, some in rows.items():
                 connection.execute(kind.insert(), some)
             connection.execute(info.update().values(change_number=1))
@@ -173,7 +173,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
     ready = f"{time.perf_counter() - start:.1f} s"
     ours_ms = add("in memory", ask(lambda x: index.best(x, 1), questions, answers), ready)
     with tempfile.TemporaryDirectory() as folder:
-        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))
+        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))  # type: ignore[arg-type]
         fill(database, enrolled)
         ready = f"{first_question(database, questions[0]):.1f} s"
         add("SQLite", ask(database.identify, questions, answers), ready)
@@ -185,7 +185,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             if server is None:
                 notes.append(f"PostgreSQL was not measured: {NO_SERVER}.")
                 return lines, loop_ms, ours_ms, notes
-            database = SqlVoiceStore(server.new_database(), Model(args.dimensions))
+            database = SqlVoiceStore(server.new_database(), Model(args.dimensions))  # type: ignore[arg-type]
             fill(database, enrolled)
             with database._connections.engine.execution_options(
                 isolation_level="AUTOCOMMIT"

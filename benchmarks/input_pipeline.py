@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
         rates: dict[tuple[str, str], float] = {}
         for suffix in FORMATS:
             files = sorted(folder.glob(f"*.{suffix}"))
-            baseline = [sys.executable, ROOT / "benchmarks" / "baseline.py", "read", *files]
+            baseline: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
+            baseline += ["read", *files]
             baseline += [
                 f"--batch_size={args.batch_size}",
                 f"--num_batches={args.baseline_batches}",
@@ -130,7 +131,15 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
 
 def ours(args: argparse.Namespace, folder: Path, suffix: str, *options: str) -> float:
     """Returns clips a second of our reader, measured in a process of its own."""
-    command = [sys.executable, __file__, "--side=read", "--folder", folder, "--suffix", suffix]
+    command: list[str | Path] = [
+        sys.executable,
+        __file__,
+        "--side=read",
+        "--folder",
+        folder,
+        "--suffix",
+        suffix,
+    ]
     command += [f"--batch_size={args.batch_size}", f"--num_batches={args.num_batches}", *options]
     return float(run_json(command))
 
@@ -145,7 +154,8 @@ def measure_reader(args: argparse.Namespace) -> float:
     paths = sorted(Path(args.folder).glob(f"*.{args.suffix}"))
     utterances = [Utterance(str(path), number % 32) for number, path in enumerate(paths)]
     # As the baseline: the clip as it is, flipped now and then.
-    augment = AugmentSettings(**(AUGMENTATIONS if args.augmented else {}))
+    chances: dict[str, Any] = AUGMENTATIONS if args.augmented else {}
+    augment = AugmentSettings(**chances)
     settings = ReaderSettings(
         args.batch_size,
         remove_silence=args.augmented,

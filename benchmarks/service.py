@@ -196,9 +196,9 @@ def enrol(database_url: str, encoder: object, num_speakers: int) -> None:
 
     size, model_id = encoder.embedding_size, encoder.model_id  # type: ignore
     rng = np.random.default_rng(0)
-    database = SqlVoiceStore(database_url, Model(size))
+    database = SqlVoiceStore(database_url, Model(size))  # type: ignore[arg-type]
     fill(database, unit(rng.standard_normal((num_speakers, size), np.float32)))
-    with database._database.write() as connection:
+    with database._connections.write() as connection:
         for kind in (speakers, recordings_table):
             connection.execute(update(kind).values(model_id=model_id))
     database.close()

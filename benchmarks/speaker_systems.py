@@ -159,7 +159,8 @@ class BareKeras(System):
         features = compute_features(remove_silence(waveform))[np.newaxis, :, :, np.newaxis]
         outputs = self._model(features, training=False)
         embedding = outputs[-1] if isinstance(outputs, list | tuple) else outputs
-        return np.asarray(keras.ops.convert_to_numpy(embedding), np.float32)[0]
+        first: FloatArray = np.asarray(keras.ops.convert_to_numpy(embedding), np.float32)[0]
+        return first
 
 
 SYSTEMS: dict[str, type[System]] = {

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         size = args.batch_size if name == "ours" else args.baseline_batch_size
         what = f"training step, {TITLES[name]}, batch of {size}"
         cells = [f"stock Keras, float32: {stock.step_s:.2f} s", f"{ours.step_s:.2f} s"]
-        rows.append(Row(what, *cells, f"{ratio:.1f}x", ">= 3x"))
+        rows.append(Row(what, cells[0], cells[1], f"{ratio:.1f}x", ">= 3x"))
         lines.append([TITLES[name], f"{size}", f"{stock.step_s:.2f}", f"{ours.step_s:.2f}",
                       f"{size / ours.step_s:.1f}", f"{ratio:.1f}"])  # fmt: skip
         curves.append(describe_losses(TITLES[name], stock.losses, ours.losses))
@@ -119,7 +120,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
     rng = np.random.default_rng(0)
     num_samples = (args.crop_frames - 1) * 160
     for _ in range(num_steps):
-        arrays = make_batch(waveforms, speakers, size, num_samples, rng)
+        arrays: tuple[Any, Any] = make_batch(waveforms, speakers, size, num_samples, rng)
         if name == "baseline":
             arrays = baseline_batch(*arrays)
         for model, curve in zip(sides, curves, strict=True):
@@ -138,12 +139,8 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
     from utils.training.learner import SpeakerLearner
     from utils.training.settings import LossSettings
 
-    ours = resnet.FusedBatchNormalization
-    try:
-        resnet.FusedBatchNormalization = normalization
+    with mock.patch.object(resnet, "FusedBatchNormalization", normalization):
         network = resnet.build_resnet34(NUM_SPEAKERS, args.widths, num_blocks=args.num_blocks)
-    finally:
-        resnet.FusedBatchNormalization = ours
     learner = SpeakerLearner(network, LossSettings())
     learner.compile(optimizer=keras.optimizers.AdamW(3e-3))
     learner.build({"waveforms": (None, None), "masks": (None, 1, 4)})
@@ -184,7 +181,7 @@ def make_batch(
     starts = rng.integers(0, waveforms.shape[1] - num_samples + 1, size)
     crops = np.stack([waveforms[c, s : s + num_samples] for c, s in zip(chosen, starts)])  # noqa: B905
     crops = crops + rng.normal(0.0, 0.002, crops.shape)
-    inputs = {
+    inputs: dict[str, Any] = {
         "waveforms": np.round(crops * 32767.0).astype(np.int16),
         "masks": np.zeros((size, 1, 4), np.int32),
     }

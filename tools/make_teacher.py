@@ -159,7 +159,8 @@ def centre(embeddings: FloatArray, reference: NDArray[np.bool_]) -> FloatArray:
     if not reference.any():
         raise AudioError("--centre found no embedding of the first list at speed 1.0")
     centred = embeddings - embeddings[reference].mean(axis=0)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.asarray(centred / np.maximum(norms, 1e-9), np.float32)
 
 
 def write_teacher(
