@@ -9,7 +9,7 @@ be strangers to the training of the model.
 
 Trials are the pairs of recordings within a corpus and a sex, whole and cut to 3 s; all groups count
 alike. At the default threshold at most 5 % of the strangers of the worst group pass, at the strict
-one about 0.1 %, both with a margin for groups that nobody has measured if there is more than one
+one 0.2 %, both with a margin for groups that nobody has measured if there is more than one
 corpus. With several corpora each is left out in turn, and what the others promise for it is told.
 """
 

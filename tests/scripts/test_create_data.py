@@ -1,4 +1,4 @@
-"""The script itself: zhvoice as the seed has it, its output, and a kill in the middle."""
+"""The script itself: zhvoice as the baseline has it, its output, and a kill in the middle."""
 
 import json
 import os

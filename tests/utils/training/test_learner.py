@@ -14,7 +14,7 @@ from tests.support.tiny_model import SHAPE
 from utils.audio.spectrogram import spectrogram
 from utils.crops.batches import INT16_SCALE, VIEW_MARGIN_FRAMES, draw_views
 from utils.resnet import build_resnet34
-from utils.training.learner import SpeakerTrainer, mask_spectrograms
+from utils.training.learner import SpeakerLearner, mask_spectrograms
 from utils.training.losses import aam_softmax
 from utils.training.settings import LossSettings
 
@@ -50,21 +50,21 @@ def batch(
     return inputs, targets
 
 
-def make(losses: LossSettings | None = None, **options: Any) -> SpeakerTrainer:
+def make(losses: LossSettings | None = None, **options: Any) -> SpeakerLearner:
     keras.utils.set_random_seed(0)
-    trainer = SpeakerTrainer(build_resnet34(3, **SHAPE), losses or LossSettings(), **options)
-    trainer.compile(optimizer=keras.optimizers.AdamW(1e-3))
-    return trainer
+    learner = SpeakerLearner(build_resnet34(3, **SHAPE), losses or LossSettings(), **options)
+    learner.compile(optimizer=keras.optimizers.AdamW(1e-3))
+    return learner
 
 
 def test_outputs_are_those_of_the_network_on_our_features() -> None:
-    trainer = make()
+    learner = make()
     inputs, _ = batch()
-    outputs = {name: np.asarray(value) for name, value in trainer(inputs).items()}
+    outputs = {name: np.asarray(value) for name, value in learner(inputs).items()}
     waves = inputs["waveforms"] / np.float32(INT16_SCALE)
     features = np.stack([spectrogram(wave) for wave in waves])[..., None]
     for name, expected in zip(
-        ("classification", "embedding"), trainer.network(features), strict=True
+        ("classification", "embedding"), learner.network(features), strict=True
     ):
         np.testing.assert_allclose(outputs[name], np.asarray(expected), atol=1e-3)
 
@@ -80,15 +80,15 @@ def test_masks_set_a_band_and_a_stretch_of_time_to_zero() -> None:
 
 
 def test_loss_is_the_mean_over_the_samples_with_a_class() -> None:
-    trainer = make()
+    learner = make()
     inputs, targets = batch()
     targets["has_class"][1] = 0.0
-    outputs = trainer(inputs)
-    loss = float(trainer.compute_loss(y=targets, y_pred=outputs))
+    outputs = learner(inputs)
+    loss = float(learner.compute_loss(y=targets, y_pred=outputs))
     each = np.asarray(aam_softmax(outputs["classification"], targets["labels"], 0.2, 32.0))
     assert loss == pytest.approx(each[[0, 2, 3]].mean(), rel=1e-5)
     targets["has_class"][:] = 0.0
-    assert float(trainer.compute_loss(y=targets, y_pred=outputs)) == 0.0
+    assert float(learner.compute_loss(y=targets, y_pred=outputs)) == 0.0
 
 
 @pytest.mark.parametrize("teacher_size", [16, 24])
@@ -97,10 +97,10 @@ def test_teacher_losses_are_added_with_their_weights(teacher_size: int) -> None:
     targets["has_teacher"][0] = 0.0
 
     def loss_of(**weights: float) -> float:
-        trainer = make(LossSettings(**weights), teacher_size=teacher_size)
-        trainer.build({"waveforms": inputs["waveforms"].shape})
-        assert (trainer.bridge is not None) == (teacher_size != 16)
-        return float(trainer.compute_loss(y=targets, y_pred=trainer(inputs)))
+        learner = make(LossSettings(**weights), teacher_size=teacher_size)
+        learner.build({"waveforms": inputs["waveforms"].shape})
+        assert (learner.bridge is not None) == (teacher_size != 16)
+        return float(learner.compute_loss(y=targets, y_pred=learner(inputs)))
 
     only_class = loss_of(distance=0.0001)
     distance = loss_of(classification=0.0, distance=1.0)
@@ -113,41 +113,41 @@ def test_teacher_losses_are_added_with_their_weights(teacher_size: int) -> None:
 
 @pytest.mark.parametrize("num_views", [1, 2])
 def test_steps_on_one_batch_lower_the_loss(num_views: int) -> None:
-    trainer = make(num_views=num_views)
+    learner = make(num_views=num_views)
     inputs, targets = batch(num_views=num_views)
-    assert trainer(inputs)["embedding"].shape == (4 * num_views, 16)
-    losses = [trainer.train_on_batch(inputs, targets, return_dict=True) for _ in range(12)]
+    assert learner(inputs)["embedding"].shape == (4 * num_views, 16)
+    losses = [learner.train_on_batch(inputs, targets, return_dict=True) for _ in range(12)]
     assert losses[0].keys() == {"loss", "accuracy"}
     assert losses[-1]["loss"] < losses[0]["loss"]
 
 
 def test_targets_are_repeated_for_the_views() -> None:
-    trainer = make(num_views=2)
+    learner = make(num_views=2)
     _, targets = batch(num_views=2)
-    repeated = trainer._repeat(targets)
+    repeated = learner._repeat(targets)
     np.testing.assert_array_equal(np.asarray(repeated["labels"]), [0, 0, 1, 1, 2, 2, 0, 0])
     assert repeated["teachers"].shape == (8, 1)
 
 
 def test_accuracy_counts_the_samples_with_a_class() -> None:
-    trainer = make()
+    learner = make()
     inputs, targets = batch()
-    named = np.asarray(trainer(inputs)["classification"]).argmax(axis=1)
+    named = np.asarray(learner(inputs)["classification"]).argmax(axis=1)
     targets["labels"] = np.where([True, True, False, False], named, (named + 1) % 3).astype("int32")
     targets["has_class"] = np.array([1, 1, 1, 0], np.float32)
-    figures = trainer.compute_metrics(inputs, targets, trainer(inputs))
+    figures = learner.compute_metrics(inputs, targets, learner(inputs))
     assert float(figures["accuracy"]) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_a_step_in_16_bits(precision: str) -> None:
-    trainer = make()
+    learner = make()
     inputs, targets = batch()
-    before = trainer.network.get_weights()
-    logs = [trainer.train_on_batch(inputs, targets, return_dict=True) for _ in range(3)]
+    before = learner.network.get_weights()
+    logs = [learner.train_on_batch(inputs, targets, return_dict=True) for _ in range(3)]
     assert all(np.isfinite(log["loss"]) for log in logs)
-    assert all(weight.dtype == "float32" for weight in trainer.network.weights)
-    after = trainer.network.get_weights()
+    assert all(weight.dtype == "float32" for weight in learner.network.weights)
+    after = learner.network.get_weights()
     assert any((new != old).any() for new, old in zip(after, before, strict=True))
     exact = make_float_loss()
     assert logs[0]["loss"] == pytest.approx(exact, rel=0.05)
@@ -173,7 +173,7 @@ import numpy as np
 import utils.training.run
 from tests.utils.training import test_learner
 from utils.training.devices import select_devices
-from utils.training.run import Training
+from utils.training.run import TrainingRun
 
 strategy = select_devices("cpu:2", "float32")
 import keras
@@ -190,24 +190,24 @@ for first in range(6):
 results = {}
 for name, used in (("one", None), ("two", strategy)):
     with used.scope() if used else nullcontext():
-        trainer = test_learner.make()
-        trainer.compile(optimizer=keras.optimizers.SGD(test_learner.LEARNING_RATE))
-    before = trainer.network.get_weights()
-    training = SimpleNamespace(strategy=used, trainer=trainer, _reported=set())
-    training._feed = lambda *args, training=training: Training._feed(training, *args)
+        learner = test_learner.make()
+        learner.compile(optimizer=keras.optimizers.SGD(test_learner.LEARNING_RATE))
+    before = learner.network.get_weights()
+    training = SimpleNamespace(strategy=used, learner=learner, _reported=set())
+    training._feed = lambda *args, training=training: TrainingRun._feed(training, *args)
     interruption = SimpleNamespace(is_requested=False)
     calls = []
-    call = trainer.call
-    trainer.call = lambda *args, calls=calls, call=call, **o: calls.append(1) or call(*args, **o)
+    call = learner.call
+    learner.call = lambda *args, calls=calls, call=call, **o: calls.append(1) or call(*args, **o)
     figures = []
     reader = iter(batches)
     for _ in range(3):
-        shown, num_done = Training._train_steps(training, reader, 2, Mock(), interruption)
+        shown, num_done = TrainingRun._train_steps(training, reader, 2, Mock(), interruption)
         assert num_done == 2
         figures += [shown["loss"], shown["accuracy"]]
         calls.append(-1)
     assert calls[calls.index(-1):] == [-1, -1, -1], "traced again"
-    updates = [new - old for new, old in zip(trainer.network.get_weights(), before)]
+    updates = [new - old for new, old in zip(learner.network.get_weights(), before)]
     results |= {f"figures_{name}": figures}
     results |= {f"update_{name}_{number}": update for number, update in enumerate(updates)}
 np.savez(sys.argv[1], **results)
