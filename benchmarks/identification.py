@@ -173,7 +173,8 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
     ready = f"{time.perf_counter() - start:.1f} s"
     ours_ms = add("in memory", ask(lambda x: index.best(x, 1), questions, answers), ready)
     with tempfile.TemporaryDirectory() as folder:
-        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))  # type: ignore[arg-type]
+        model: Any = Model(args.dimensions)
+        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", model)
         fill(database, enrolled)
         ready = f"{first_question(database, questions[0]):.1f} s"
         add("SQLite", ask(database.identify, questions, answers), ready)
@@ -185,7 +186,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             if server is None:
                 notes.append(f"PostgreSQL was not measured: {NO_SERVER}.")
                 return lines, loop_ms, ours_ms, notes
-            database = SqlVoiceStore(server.new_database(), Model(args.dimensions))  # type: ignore[arg-type]
+            database = SqlVoiceStore(server.new_database(), model)
             fill(database, enrolled)
             with database._connections.engine.execution_options(
                 isolation_level="AUTOCOMMIT"

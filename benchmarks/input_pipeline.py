@@ -80,8 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         rates: dict[tuple[str, str], float] = {}
         for suffix in FORMATS:
             files = sorted(folder.glob(f"*.{suffix}"))
-            baseline: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
-            baseline += ["read", *files]
+            baseline: list[str | Path] = [
+                sys.executable,
+                ROOT / "benchmarks" / "baseline.py",
+                "read",
+                *files,
+            ]
             baseline += [
                 f"--batch_size={args.batch_size}",
                 f"--num_batches={args.baseline_batches}",
@@ -131,15 +135,8 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
 
 def ours(args: argparse.Namespace, folder: Path, suffix: str, *options: str) -> float:
     """Returns clips a second of our reader, measured in a process of its own."""
-    command: list[str | Path] = [
-        sys.executable,
-        __file__,
-        "--side=read",
-        "--folder",
-        folder,
-        "--suffix",
-        suffix,
-    ]
+    command: list[str | Path] = [sys.executable, __file__, "--side=read", "--folder", folder]
+    command += ["--suffix", suffix]
     command += [f"--batch_size={args.batch_size}", f"--num_batches={args.num_batches}", *options]
     return float(run_json(command))
 

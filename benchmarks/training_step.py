@@ -84,8 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         ratio = stock.step_s / ours.step_s
         size = args.batch_size if name == "ours" else args.baseline_batch_size
         what = f"training step, {TITLES[name]}, batch of {size}"
-        cells = [f"stock Keras, float32: {stock.step_s:.2f} s", f"{ours.step_s:.2f} s"]
-        rows.append(Row(what, cells[0], cells[1], f"{ratio:.1f}x", ">= 3x"))
+        stock_cell = f"stock Keras, float32: {stock.step_s:.2f} s"
+        rows.append(Row(what, stock_cell, f"{ours.step_s:.2f} s", f"{ratio:.1f}x", ">= 3x"))
         lines.append([TITLES[name], f"{size}", f"{stock.step_s:.2f}", f"{ours.step_s:.2f}",
                       f"{size / ours.step_s:.1f}", f"{ratio:.1f}"])  # fmt: skip
         curves.append(describe_losses(TITLES[name], stock.losses, ours.losses))
@@ -181,7 +181,7 @@ def make_batch(
     starts = rng.integers(0, waveforms.shape[1] - num_samples + 1, size)
     crops = np.stack([waveforms[c, s : s + num_samples] for c, s in zip(chosen, starts)])  # noqa: B905
     crops = crops + rng.normal(0.0, 0.002, crops.shape)
-    inputs: dict[str, Any] = {
+    inputs: dict[str, np.ndarray] = {
         "waveforms": np.round(crops * 32767.0).astype(np.int16),
         "masks": np.zeros((size, 1, 4), np.int32),
     }
