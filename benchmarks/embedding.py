@@ -3,12 +3,12 @@
     python benchmarks/embedding.py
     python benchmarks/embedding.py --audio_dir speech/dev --num_files 1000
 
-One: from a file of 3 s to its embedding, median, each model in a process that may use one core
-only. Many: files a second through `SpeakerEncoder.embed_files`, and as eval.py does it
-(`utils.verification.evaluation.embed_clips`). The baseline is the seed's way, `librosa.load` and
-one `model.predict` a file (benchmarks/seed_way.py); Resemblyzer and CAM++ are measured where they
-are installed. Without --audio_dir the shipped recordings and synthetic voices are cut to 3 s; with
-it, the 3 s from the middle of each file.
+One: median time from a 3 s file to its embedding, each model in a process limited to one core.
+Many: files a second through `SpeakerEncoder.embed_files`, and through eval.py's
+`utils.verification.evaluation.embed_clips`. The baseline is `librosa.load` and one `model.predict`
+per file (benchmarks/seed_way.py); Resemblyzer and CAM++ are measured if installed. Without
+--audio_dir the clips are 3 s of the shipped recordings and synthetic voices; with it, the middle 3
+s of each file.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from utils.arguments import make_parser, positive_int
 from utils.errors import AudioError, run_script
 
 CLIP_S = 3.0
-SEED, DEFAULT, KERAS, INT8 = "the seed's way", "ours", "ours, .keras model", "ours, in 8 bits"
+SEED, DEFAULT, KERAS, INT8 = "the baseline", "ours", "ours, .keras model", "ours, in 8 bits"
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 
 
@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--audio_dir", metavar="DIR", help="folder of recordings, searched with its subfolders")
     add("--num_files", type=positive_int, default=200, help="files that ours embeds")
-    add("--seed_files", type=positive_int, default=40, help="files that the seed's loop embeds")
+    add("--seed_files", type=positive_int, default=40, help="files that the baseline embeds")
     add("--one_files", type=positive_int, default=40, help="files for the time of one")
     add("--rounds", type=positive_int, default=2, help="turns of the many; the median counts")
     add("--model_path", help="model of ours (default: the encoder's)")
@@ -116,7 +116,7 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
 
 
 def clips(folder: Path, num_clips: int) -> list[str]:
-    """Returns the first clips, from the start again where there are too few."""
+    """Returns the first clips, repeating them if there are too few."""
     found = sorted(str(path) for path in (folder / "clips").iterdir())
     return [found[number % len(found)] for number in range(num_clips)]
 
@@ -126,7 +126,7 @@ def has_int8(args: argparse.Namespace) -> bool:
 
 
 def ours(args: argparse.Namespace, folder: Path, side: str, model: str | None) -> Any:
-    """Measures one side of ours in a process of its own."""
+    """Measures one of our variants in a separate process."""
     command = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
     command += ["--num_files", str(args.num_files), "--one_files", str(args.one_files)]
     return run_json([*command, *(["--model_path", model] if model else [])])
@@ -205,10 +205,10 @@ def report(
     """Prints and writes the figures."""
     order = sorted(one, key=one.__getitem__)
     lines = [[t, f"{one[t]:.1f}", f"{one[SEED] / one[t]:.1f}"] for t in order]
-    first = table(["one embedding of 3 s, one core", "ms", "times as fast as the seed's"], lines)
+    first = table(["one embedding of 3 s, one core", "ms", "times as fast as the baseline"], lines)
     lines = [[t, f"{rate:.1f}", f"{rate / many[SEED]:.1f}"] for t, rate in many.items()]
     cores = f"{num_cores()} cores"
-    second = table([f"files of 3 s, {cores}", "files/s", "times the seed's"], lines)
+    second = table([f"files of 3 s, {cores}", "files/s", "times the baseline"], lines)
     details = "\n\n".join([first, *missing, second])
     print(details)
     rows = [

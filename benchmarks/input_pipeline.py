@@ -1,14 +1,14 @@
-"""Measures reading for training: audio files to batches that the training device can take.
+"""Measures the input pipeline of training: from audio files to batches for the training device.
 
     python benchmarks/input_pipeline.py
     python benchmarks/input_pipeline.py --audio_dir speech/train --num_batches 100
 
-The seed's way is `tf.data.Dataset.from_generator` around librosa: load, join, crop, STFT, normalise
+The baseline is `tf.data.Dataset.from_generator` around librosa: load, join, crop, STFT, normalise
 (benchmarks/seed_way.py). Ours is `utils.reader.TrainingReader`: worker processes cut the crop out
-of the waveform and hand it over as 16-bit samples; the spectrogram is computed batch by batch on
-the training device, which is measured here too, on this processor. The first batch of each is not
-counted. Clips of 4 s, made of synthetic voices, or with --audio_dir of the recordings in it, as
-wav and as flac. The last lines reckon what 16 cores make of it beside a GPU.
+of the waveform and pass it on as 16-bit samples; the training device computes the spectrogram batch
+by batch, which is measured here too, on this processor. The first batch of each is not counted. The
+clips are 4 s of synthetic voices, or of the recordings in --audio_dir, as wav and as flac. The last
+lines estimate the throughput of 16 cores beside a GPU.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from utils.errors import AudioError, run_script
 FORMATS = ("wav", "flac")
 CLIP_S = 4.0
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
-SEED, BARE = "the seed's way", "ours, the same steps"
+SEED, BARE = "the baseline", "ours, the same steps"
 FULL = "ours, silence cut and augmented as make_model.sh does"
 GPU_CORES = 16
 GPU_CROPS_PER_S = 13_000
@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num_clips", type=positive_int, default=256)
     add("--batch_size", type=positive_int, default=32)
     add("--num_batches", type=positive_int, default=60, help="batches of ours that are timed")
-    add("--seed_batches", type=positive_int, default=12, help="batches of the seed's way")
+    add("--seed_batches", type=positive_int, default=12, help="batches of the baseline")
     add_json_option(parser)
     add("--side", choices=["read", "spectrogram"], help=argparse.SUPPRESS)
     add("--folder", help=argparse.SUPPRESS)
@@ -141,7 +141,7 @@ def measure_reader(args: argparse.Namespace) -> float:
 
     paths = sorted(Path(args.folder).glob(f"*.{args.suffix}"))
     utterances = [Utterance(str(path), number % 32) for number, path in enumerate(paths)]
-    # As the seed: the clip as it is, flipped now and then.
+    # As in the baseline: the clip as it is, sometimes flipped.
     augment = AugmentSettings(**(AUGMENTATIONS if args.augmented else {}))
     settings = ReaderSettings(
         args.batch_size,
@@ -152,7 +152,7 @@ def measure_reader(args: argparse.Namespace) -> float:
     num_batches = args.num_batches
     if args.augmented or args.num_workers == 1:
         num_batches = max(num_batches // 3, 2)
-    # What is made while the first batches are awaited must not count.
+    # Batches made while waiting for the first ones must not count.
     skipped = 2 * args.num_workers + 2
     with TrainingReader(utterances, settings, args.num_workers) as reader:
         batches = reader.epoch(1, num_batches + skipped)
@@ -193,7 +193,7 @@ def report(
 ) -> None:
     """Prints and writes the figures."""
     lines = []
-    # Both on the same cores, one after the other, as if there were no other device.
+    # Both on the same cores, one after the other, as without another device.
     together = {s: 1 / (1 / rates[s, BARE] + 1 / device_rate) for s in FORMATS}
     for suffix in FORMATS:
         for title, rate in (
@@ -204,12 +204,12 @@ def report(
         ):
             lines.append([title, suffix, f"{rate:,.0f}", f"{rate / rates[suffix, SEED]:.1f}"])
     cores = f"{num_cores()} cores"
-    first = table([f"reading, {cores}", "files", "clips/s", "times the seed's"], lines)
+    first = table([f"reading, {cores}", "files", "clips/s", "times the baseline"], lines)
     readers = GPU_CORES - 1
     clips, augmented = readers * core_rate, readers * augmented_rate
     arithmetic = (
         f"One reading process makes {core_rate:,.0f} clips a second of wav files, augmented as "
-        f"the recipe does {augmented_rate:,.0f}; the seed's way makes {rates['wav', SEED]:,.0f}, "
+        f"the recipe does {augmented_rate:,.0f}; the baseline makes {rates['wav', SEED]:,.0f}, "
         f"however many cores there are. Beside a GPU with {GPU_CORES} cores, {readers} that read "
         f"make {clips:,.0f} clips a second, augmented {augmented:,.0f}. An H100 trains on "
         f"{GPU_CROPS_PER_S:,} crops a second (measured, see training speed). Without augmentation "

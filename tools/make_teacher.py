@@ -6,19 +6,19 @@ r"""Embeds every utterance of a list with the public speaker model CAM++, for `t
 
 A list is a data list (`path<TAB>label`) or a table with a header whose first column is `path`.
 Paths are relative to --root. The .npz file has one row per utterance and speed: `path` (as in the
-list), `speed` (float32) and `embedding` (float16, unit length, 192 numbers). The first 8 s of an
+list), `speed` (float32) and `embedding` (float16, unit length, 192 elements). The first 8 s of an
 utterance are embedded; one under 2 s is repeated, three times at most, to 3 s; one under 0.75 s is
-left out and named.
+skipped and reported.
 
-Speed 1.1 means that the waveform is resampled to n / 1.1 samples and played at 16 kHz: shorter,
-and higher in pitch and formants, which is another voice to a speaker model. Speed first, then the
-first 8 s of the result.
+Speed 1.1 resamples the waveform to n / 1.1 samples, played at 16 kHz: shorter, and higher in pitch
+and formants, which is another voice to a speaker model. The 8 s are taken after the change of
+speed.
 
-`--before_relu --centre` makes the better teacher: the wheel's network ends in a ReLU that throws
-half of the embedding away, and a common offset hides differences (speakers never heard, 1,423
-utterances: EER 1.84 % as the wheel is, 1.72 % before the ReLU, 1.67 % centred too).
+`--before_relu --centre` makes the better teacher: the wheel's network ends in a ReLU that discards
+half of the embedding, and a common offset hides differences (1,423 utterances of unseen speakers:
+EER 1.84 % from the wheel as it is, 1.72 % before the ReLU, 1.67 % also centred).
 
-PyTorch, NumPy, SciPy and soundfile are needed, on the CPU or on a GPU (--device cuda).
+Requires PyTorch, NumPy, SciPy and soundfile, on the CPU or on a GPU (--device cuda).
 """
 
 import argparse
@@ -42,7 +42,7 @@ from utils.arguments import make_parser, positive_float, positive_int
 from utils.errors import AudioError, DataListError, VoiceprintError, run_script
 from utils.files import atomic_path
 
-SHORTEST_S = 0.75  # under this an embedding says little of the voice
+SHORTEST_S = 0.75  # a shorter utterance says too little about the voice
 REPEAT_BELOW_S = 2.0
 REPEAT_TO_S = 3.0
 LONGEST_S = 8.0
@@ -61,7 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", default="dataset/teacher.npz", help="the .npz file to write")
     add("--speeds", type=positive_float, nargs="+", default=[1.0], help="speeds to embed at")
     add("--remove_silence", action="store_true", help="cut silence first, as in training")
-    add("--before_relu", action="store_true", help="take the embedding before the wheel's ReLU")
+    add("--before_relu", action="store_true", help="use the embedding before the wheel's ReLU")
     add("--centre", action="store_true", help="subtract the mean of the first list, renormalise")
     add("--device", default="cpu", choices=["cpu", "cuda"], help="where the network runs")
     add("--batch_size", type=positive_int, default=64, help="utterances of one length at a time")
@@ -127,11 +127,11 @@ def read_paths(name: str) -> list[str]:
 
 def prepare(waveform: FloatArray, speed: float) -> FloatArray:
     """Changes the speed, repeats what is short and cuts what is long. 16 kHz samples in and out."""
-    # What the cut would drop need not be resampled; half a second covers the filter's reach.
+    # Don't resample what the cut would drop; half a second covers the filter's length.
     waveform = waveform[: int((LONGEST_S * speed + 0.5) * SAMPLE_RATE)]
     waveform = change_speed(waveform, speed)
     if len(waveform) < REPEAT_BELOW_S * SAMPLE_RATE:
-        # Three copies at most: half a second said six times is no more than said three times.
+        # Three copies at most: further ones add nothing.
         waveform = np.tile(waveform, 3)[: int(REPEAT_TO_S * SAMPLE_RATE)]
     return waveform[: int(LONGEST_S * SAMPLE_RATE)]
 
@@ -151,7 +151,7 @@ def change_speed(waveform: FloatArray, speed: float) -> FloatArray:
 
 
 def decode_one(path: Path, speeds: Sequence[float], remove: bool) -> list[FloatArray] | str:
-    """Returns one waveform per speed, or the reason why there is none. Runs in a worker."""
+    """Returns one waveform per speed, or the reason for skipping. Runs in a worker."""
     import soundfile
 
     try:
@@ -171,7 +171,7 @@ def decode_one(path: Path, speeds: Sequence[float], remove: bool) -> list[FloatA
 
 
 def decode_rows(paths: list[str], args: argparse.Namespace, skipped: list[str]) -> Iterator[Row]:
-    """Decodes the utterances in several processes, in order, a bounded number ahead."""
+    """Decodes the utterances in several processes, in order, with a bounded lookahead."""
     # spawn: forking a process that runs PyTorch's threads can deadlock.
     context = multiprocessing.get_context("spawn")
     os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers
@@ -195,9 +195,9 @@ def decode_rows(paths: list[str], args: argparse.Namespace, skipped: list[str]) 
 
 
 def batches(rows: Iterable[Row], batch_size: int, max_pending: int) -> Iterator[list[Row]]:
-    """Groups rows by their number of frames, so that none is padded.
+    """Groups rows by their number of frames, to avoid padding.
 
-    A group is given out when it is full; when more than `max_pending` rows wait, the fullest one.
+    Yields a group when it is full, and the largest one when more than `max_pending` rows wait.
     """
     groups: dict[int, list[Row]] = {}
     pending = 0
@@ -216,10 +216,10 @@ def batches(rows: Iterable[Row], batch_size: int, max_pending: int) -> Iterator[
 def centre(embeddings: FloatArray, reference: NDArray[np.bool_]) -> FloatArray:
     """Subtracts the mean of the reference rows and gives all rows unit length again.
 
-    What all voices have in common says nothing of one of them.
+    The common mean says nothing about an individual voice.
 
     Raises:
-        AudioError: If no reference row is left, since all of them were skipped.
+        AudioError: If all reference rows were skipped.
     """
     if not reference.any():
         raise AudioError("--centre found no embedding of the first list at speed 1.0")
@@ -244,7 +244,7 @@ def write_teacher(
 
 
 def show_progress(done: int, total: int) -> None:
-    """Rewrites one line on stderr. tqdm is not asked for: a bare GPU box lacks it."""
+    """Rewrites one line on stderr, without tqdm, which a bare GPU machine lacks."""
     if sys.stderr.isatty():
         print(f"\r{done}/{total} {100 * done // total}%", end="", file=sys.stderr, flush=True)
 

@@ -1,6 +1,6 @@
 """The benchmarks of speed at a small size: they print their tables, and the ratios are right.
 
-Children that only the seed's way needs, with TensorFlow, are stood in for: `seed_way` itself is
+Child processes that only the baseline needs, with TensorFlow, are replaced: `seed_way` itself is
 tested in this process.
 """
 
@@ -95,7 +95,7 @@ def test_comparison(
     options = ["--repeats", "1", "--model_path", tiny_onnx, "--peers", "/no/python"]
     assert comparison.main([*options, "--json", str(out)]) == 0
     text = capsys.readouterr().out
-    assert "| the seed's way | 2.00 | 1.0 | 200 |" in text
+    assert "| the baseline | 2.00 | 1.0 | 200 |" in text
     assert "Resemblyzer 0.1.4 (PyTorch) is left out: /no/python cannot be started" in text
     rows = check_ratios(out)
     assert [row[0] for row in rows] == [
@@ -112,11 +112,11 @@ def test_embedding(
     options += ["--model_path", tiny_onnx, "--peers", "/no/python", "--json", str(out)]
     assert embedding.main([*options, "--int8_model", "none.onnx"]) == 0
     text = capsys.readouterr().out
-    assert "| the seed's way | 200.0 | 1.0 |" in text
-    assert "| the seed's way | 5.0 | 1.0 |" in text
+    assert "| the baseline | 200.0 | 1.0 |" in text
+    assert "| the baseline | 5.0 | 1.0 |" in text
     rows = check_ratios(out)
-    assert rows[0][:2] == ["one embedding of 3 s, one core", "the seed's way: 200 ms"]
-    assert rows[-1][1] == "the seed's way: 5.0 files/s"
+    assert rows[0][:2] == ["one embedding of 3 s, one core", "the baseline: 200 ms"]
+    assert rows[-1][1] == "the baseline: 5.0 files/s"
     assert embedding.main([*options, "--int8_model", tiny_onnx]) == 0
     assert "| embed_files, in 8 bits |" in capsys.readouterr().out
     rows = check_ratios(out)
@@ -143,7 +143,7 @@ def test_input_pipeline(tmp_path: Path, stand_in: None, capsys: pytest.CaptureFi
     options = ["--audio_dir", str(tmp_path / "speech"), "--num_clips", "4", "--batch_size", "2"]
     options += ["--num_batches", "2", "--num_workers", "1", "--json", str(out)]
     assert input_pipeline.main(options) == 0
-    assert "| the seed's way | flac | 10 | 1.0 |" in capsys.readouterr().out
+    assert "| the baseline | flac | 10 | 1.0 |" in capsys.readouterr().out
     rows = check_ratios(out, 0.3)
     assert [row[0].split(",")[1] for row in rows] == [" wav", " flac"]
     assert "An H100 trains on 13,000" in results(out)["details"]
