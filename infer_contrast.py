@@ -4,11 +4,12 @@
     python infer_contrast.py --trials trials.txt --scores scores.tsv     compares many pairs
 
 The similarity is the cosine of the two embeddings, in [-1, 1]. From the threshold up the answer is
-"the same person"; by default it is the one at which the model errs as often in either direction.
+"the same person"; by default it is the one that at most 5 % of strangers should reach.
 """
 
 import argparse
 import json
+import sys
 import time
 
 from utils.arguments import make_parser, positive_int, print_arguments, score
@@ -68,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     args.model_path = header.path
     if args.threshold is None:
         args.threshold = header.calibration.threshold
+        if header.calibration.rates:
+            note = f"threshold {args.threshold}: {header.calibration.rates}"
+            print(translate(note), file=sys.stderr)
     if args.trials:
         return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
@@ -84,14 +88,15 @@ def main(argv: list[str] | None = None) -> int:
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
     similarity = cosine_score(embedding1, embedding2)
     is_same = verdict(similarity, args.threshold)
-    probability = encoder.probability(similarity) if encoder.is_calibrated else None
+    speech_s = speech_seconds(waveforms[0]), speech_seconds(waveforms[1])
+    probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None
     if args.json:
         report = {name: getattr(args, name) for name in shown} | {
             "score": similarity,
             "is_same_speaker": is_same,
             "probability": probability,
             "mean_time_ms": mean_time_ms,
-            "speech_s": [round(speech_seconds(waveform), 2) for waveform in waveforms],
+            "speech_s": [round(seconds, 2) for seconds in speech_s],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0

@@ -2,12 +2,11 @@
 
 Features and flow of eval.py, infer_contrast.py and the training follow that system's README:
 librosa one file at a time, `model.predict` one crop at a time, Python loops. The network is of the
-same family: a thin bottleneck ResNet34 whose first convolution runs at full resolution (7.5
-million parameters), with two outputs. Its weights are random, since only time and memory are
-measured.
+same family: a thin bottleneck ResNet34 whose first convolution runs at full resolution (7.5 million
+parameters), with two outputs. Its weights are random, since only time and memory are measured.
 
-    python benchmarks/seed_way.py make model.keras
-    python benchmarks/seed_way.py compare model.keras audio/a_1.wav audio/b_2.wav
+    python benchmarks/baseline.py make model.keras
+    python benchmarks/baseline.py compare model.keras audio/a_1.wav audio/b_2.wav
 """
 
 import argparse
@@ -38,7 +37,7 @@ def load_audio(audio_path: str, mode: str = "infer") -> FloatArray:
     wav, _ = librosa.load(audio_path, sr=16000)
     if mode == "train":
         extended_wav = np.append(wav, wav)
-        if np.random.random() < 0.3:  # noqa: NPY002  as in the baseline
+        if np.random.random() < 0.3:  # noqa: NPY002  the baseline's own way
             extended_wav = extended_wav[::-1]
     else:
         extended_wav = np.append(wav, wav[::-1])
@@ -51,7 +50,7 @@ def load_audio(audio_path: str, mode: str = "infer") -> FloatArray:
     spec_mag = mag_t[:, start : start + SPEC_LEN]
     mean = np.mean(spec_mag, 0, keepdims=True)
     std = np.std(spec_mag, 0, keepdims=True)
-    return (spec_mag - mean) / (std + 1e-5)
+    return np.asarray((spec_mag - mean) / (std + 1e-5))
 
 
 def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> Any:
@@ -89,13 +88,13 @@ def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> 
 
 
 def infer(model: Any, audio_path: str) -> FloatArray:
-    """Returns the embedding of one file, through `model.predict`."""
+    """Returns the embedding of one file, through `model.predict` as the baseline does it."""
     data = load_audio(audio_path)[np.newaxis, :, :, np.newaxis]
-    return model.predict(data, verbose=0)[1][0]
+    return np.asarray(model.predict(data, verbose=0)[1][0])
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Does what the baseline's infer_contrast.py does."""
+    """Is infer_contrast.py of the baseline."""
     import librosa  # noqa: F401
     import tensorflow as tf
 
@@ -121,7 +120,7 @@ def make(args: argparse.Namespace) -> int:
 
 
 def embed(args: argparse.Namespace) -> int:
-    """Embeds the files one by one, as the baseline's eval.py does; prints seconds per file."""
+    """Embeds the files one by one as eval.py of the baseline; prints seconds a file."""
     import tensorflow as tf
 
     if args.one_core:
@@ -139,7 +138,7 @@ def embed(args: argparse.Namespace) -> int:
 
 
 def generate(files: Sequence[str]) -> Iterator[tuple[FloatArray, int]]:
-    """Yields crops forever: the generator of the baseline's training."""
+    """Yields crops for ever, the generator of the baseline's training."""
     while True:
         for path in files:
             yield load_audio(path, "train")[:, :, np.newaxis], 0
