@@ -53,12 +53,21 @@ NUM_NAMED_DEFECTS = 5
 """Clips left out that are named on stderr; all of them are in report.json."""
 
 
-class Encoder(Protocol):
-    """What the evaluation needs of `utils.model.encoder.SpeakerEncoder`."""
+class Embedder(Protocol):
+    """What turns recordings into embeddings."""
 
     @property
     def model_id(self) -> str:
         """A text that differs for every model."""
+
+    def embed_files(
+        self, paths: Sequence[str | Path], *, on_error: Any = ...
+    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
+        """Yields position and embedding, or the reason why there is none, in order."""
+
+
+class Encoder(Embedder, Protocol):
+    """What the evaluation needs of `utils.model.encoder.SpeakerEncoder`."""
 
     @property
     def is_calibrated(self) -> bool:
@@ -75,11 +84,6 @@ class Encoder(Protocol):
     @property
     def strict_threshold(self) -> float:
         """The score from which the model's scripts let a voice in."""
-
-    def embed_files(
-        self, paths: Sequence[str | Path], *, on_error: Any = ...
-    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
-        """Yields position and embedding, or the reason why there is none, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +102,7 @@ class Clips:
 
 
 def embed_clips(
-    encoder: Encoder,
+    encoder: Embedder,
     paths: Sequence[str],
     store: EmbeddingStore | None = None,
     progress: Callable[[int], object] = lambda num_done: None,
