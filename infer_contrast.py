@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.threshold is None:
         args.threshold = header.calibration.threshold
         if header.calibration.rates:
-            rates = header.calibration.rates
-            print(translate(f"threshold {args.threshold}: {rates}"), file=sys.stderr)
+            note = f"threshold {args.threshold}: {header.calibration.rates}"
+            print(translate(note), file=sys.stderr)
     if args.trials:
         return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]

@@ -84,7 +84,8 @@ def read_headers(paths: Sequence[str] | None) -> list[ModelHeader]:
     Raises:
         ModelError: If one can't be used, or is of another model than the first.
     """
-    headers = [read_header(path) for path in paths or [None]]
+    chosen: Sequence[str | None] = paths or [None]
+    headers = [read_header(path) for path in chosen]
     for header in headers:
         if header.model_id != headers[0].model_id:
             raise ModelError(

@@ -81,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
                 # Where a file lay on the machine of the training is nobody else's business.
                 options[name] = Path(options[name]).name
     metadata = {
+        "architecture": metadata.get("architecture", "resnet34"),
         "network": metadata["network"],
         "embedding_size": metadata["embedding_size"],
         "num_classes": metadata["num_classes"],
@@ -138,10 +139,11 @@ def without_speed_classes(network: Any, metadata: dict[str, Any]) -> tuple[Any, 
     num_speeds = int(metadata.get("num_speed_classes", 1))
     if num_speeds == 1:
         return network, metadata
-    from utils.resnet import build_resnet34
+    from utils.networks.catalogue import NETWORKS
 
+    build = NETWORKS[metadata.get("architecture", "resnet34")]
     shape = {**metadata["network"], "num_classes": metadata["num_classes"]}
-    smaller = build_resnet34(**shape)
+    smaller = build(**shape)
     for target, source in zip(smaller.weights, network.weights, strict=True):
         value = np.asarray(source)
         is_head = "classification" in target.path

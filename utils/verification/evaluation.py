@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,10 @@ from utils.files import write_text_atomically
 from utils.messages import translate
 from utils.verification.calibration import (
     STRICT_FALSE_ACCEPT_RATE,
-    Calibration,
     ThresholdRates,
     fit_calibration,
 )
+from utils.verification.embedding import ClipEncoder, Encoder
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.log_odds import LogOddsHistogram, count_pairs, count_trials
 from utils.verification.metrics import C_FALSE_ACCEPT, C_MISS, P_TARGET, ErrorCurve
@@ -53,39 +53,6 @@ NUM_NAMED_DEFECTS = 5
 """Clips left out that are named on stderr; all of them are in report.json."""
 
 
-class Embedder(Protocol):
-    """What turns recordings into embeddings."""
-
-    @property
-    def model_id(self) -> str:
-        """A text that differs for every model."""
-
-    def embed_files(
-        self, paths: Sequence[str | Path], *, on_error: Any = ...
-    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
-        """Yields position and embedding, or the reason why there is none, in order."""
-
-
-class Encoder(Embedder, Protocol):
-    """What the evaluation needs of `utils.model.encoder.SpeakerEncoder`."""
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether the model holds thresholds."""
-
-    @property
-    def calibration(self) -> Calibration:
-        """Thresholds and probability scale, if `is_calibrated`."""
-
-    @property
-    def threshold(self) -> float:
-        """The score from which the model's scripts answer "same person"."""
-
-    @property
-    def strict_threshold(self) -> float:
-        """The score from which the model's scripts let a voice in."""
-
-
 @dataclass(frozen=True, eq=False)
 class Clips:
     """The clips of a list that could be used, and those that could not.
@@ -102,7 +69,7 @@ class Clips:
 
 
 def embed_clips(
-    encoder: Embedder,
+    encoder: ClipEncoder,
     paths: Sequence[str],
     store: EmbeddingStore | None = None,
     progress: Callable[[int], object] = lambda num_done: None,
@@ -396,13 +363,12 @@ def describe_groups(groups: Mapping[str, dict[str, Any]]) -> list[str]:
     """Returns a line for each group: EER, and the errors at the model's thresholds."""
     lines = []
     for name, rates in groups.items():
-        parts = [f"EER {format_rate(rates['eer'])}"]
+        parts = [translate(f"EER {format_rate(rates['eer'])}")]
         for key, title in (("model_threshold", "threshold"), ("model_strict_threshold", "strict")):
             if key in rates:
                 accepts, misses = (rates[key][n] for n in ("false_accept_rate", "miss_rate"))
-                parts.append(
-                    f"{title} {format_rate(accepts)} false accepts, {format_rate(misses)} misses"
-                )
+                part = f"{title} {format_rate(accepts)} false accepts, {format_rate(misses)} misses"
+                parts.append(translate(part))
         lines.append(f"Group {name}: {'; '.join(parts)}")
     return lines
 
