@@ -13,8 +13,8 @@ import time
 
 from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
-from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
+from utils.audio.quality import measure_quality
 from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
 from utils.messages import translate
@@ -86,12 +86,14 @@ def main(argv: list[str] | None = None) -> int:
     is_same = verdict(similarity, args.threshold)
     probability = encoder.probability(similarity) if encoder.is_calibrated else None
     if args.json:
+        qualities = list(map(measure_quality, waveforms))
         report = {name: getattr(args, name) for name in shown} | {
             "score": similarity,
             "is_same_speaker": is_same,
             "probability": probability,
             "mean_time_ms": mean_time_ms,
-            "speech_s": [round(speech_seconds(waveform), 2) for waveform in waveforms],
+            "speech_s": [round(quality.speech_s, 2) for quality in qualities],
+            "level_dbfs": [quality.level_dbfs for quality in qualities],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0
