@@ -4,15 +4,17 @@
     python infer_contrast.py --trials trials.txt --scores scores.tsv     compares many pairs
 
 The similarity is the cosine of the two embeddings, in [-1, 1]. From the threshold up the answer is
-"the same person"; by default it is the one at which the model errs as often in either direction.
+"the same person"; by default it is the one that at most 5 % of strangers should reach.
 """
 
 import argparse
 import json
+import sys
 import time
 
 from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
+from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
 from utils.audio.quality import measure_quality
 from utils.corpus.lists import read_pair_list
@@ -68,6 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     args.model_path = header.path
     if args.threshold is None:
         args.threshold = header.calibration.threshold
+        if header.calibration.rates:
+            note = f"threshold {args.threshold}: {header.calibration.rates}"
+            print(translate(note), file=sys.stderr)
     if args.trials:
         return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
@@ -84,16 +89,16 @@ def main(argv: list[str] | None = None) -> int:
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
     similarity = cosine_score(embedding1, embedding2)
     is_same = verdict(similarity, args.threshold)
-    probability = encoder.probability(similarity) if encoder.is_calibrated else None
+    speech_s = speech_seconds(waveforms[0]), speech_seconds(waveforms[1])
+    probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None
     if args.json:
-        qualities = list(map(measure_quality, waveforms))
         report = {name: getattr(args, name) for name in shown} | {
             "score": similarity,
             "is_same_speaker": is_same,
             "probability": probability,
             "mean_time_ms": mean_time_ms,
-            "speech_s": [round(quality.speech_s, 2) for quality in qualities],
-            "level_dbfs": [quality.level_dbfs for quality in qualities],
+            "speech_s": [round(seconds, 2) for seconds in speech_s],
+            "level_dbfs": [measure_quality(waveform).level_dbfs for waveform in waveforms],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0

@@ -7,6 +7,7 @@ python infer_recognition.py --list              --delete 夜雨飘零 removes a 
 """
 
 import argparse
+import sys
 from functools import partial
 
 from utils.arguments import make_parser, positive_int, print_arguments, score
@@ -16,9 +17,10 @@ from utils.errors import run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header
+from utils.speaker_names import clean_name
 from utils.verification.verdict import verdict
 from voices import menu
-from voices.folder import Voiceprints, choose_target, clean_name, open_database
+from voices.store import VoiceStore, choose_target, open_database
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -49,7 +51,7 @@ def infer(encoder: SpeakerEncoder, waveform: FloatArray) -> FloatArray:
     return encoder.embed_waveform(waveform)
 
 
-def load_audio_db(database: Voiceprints) -> None:
+def load_audio_db(database: VoiceStore) -> None:
     """Loads the enrolled voices and names them; what cannot be used is told on stderr."""
     for name in database.load():
         print(f"Loaded {name} audio.", flush=True)
@@ -57,14 +59,14 @@ def load_audio_db(database: Voiceprints) -> None:
 
 
 def register(
-    database: Voiceprints, name: str, waveforms: list[FloatArray], replace: bool = False
+    database: VoiceStore, name: str, waveforms: list[FloatArray], replace: bool = False
 ) -> list[object]:
     """Saves recordings in the database and takes their embeddings into the comparison."""
     return list((database.replace if replace else database.add)(name, *waveforms))
 
 
 def recognition(
-    database: Voiceprints, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
+    database: VoiceStore, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
 ) -> tuple[str | None, float]:
     """Compares a recording with all speakers: the best of them, or None below the threshold."""
     name, best = database.rank(infer(encoder, waveform))[0]
@@ -81,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     args.model_path = header.path
     if args.threshold is None:
         args.threshold = header.calibration.strict_threshold
+        if header.calibration.strict_rates:
+            note = f"threshold {args.threshold}: {header.calibration.strict_rates}"
+            print(translate(note), file=sys.stderr)
     print_arguments(args, ["audio_db", "model_path", "threshold"])
     new_name = clean_name(args.register[0]) if args.register else ""
     waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]

@@ -19,7 +19,8 @@ from typing import Any
 from utils.arguments import make_parser, positive_int
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
 from utils.messages import translate
-from voices.folder import DATABASE_VARIABLE, VoiceprintDatabase, open_database, public_name
+from voices.folder import FolderVoiceStore
+from voices.store import DATABASE_VARIABLE, open_database, public_name
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         database: Any = open_database(args.source, create=False)
         from voices.move import move_out
 
-        folder = VoiceprintDatabase(args.destination)
+        folder = FolderVoiceStore(args.destination)
         move = move_out(database, folder, delete_source=args.delete_source)
     else:
         # Before a database is made for what isn't there.
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         database = open_database(args.destination, encoder, keep_audio=True)
         from voices.move import move_in
 
-        folder = VoiceprintDatabase(args.source)
+        folder = FolderVoiceStore(args.source)
         move = move_in(folder, database, encoder, delete_source=args.delete_source)
     for what, reason in move.refused:
         print(translate(f"not moved: {what}: {reason}"), file=sys.stderr)

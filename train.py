@@ -36,10 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     settings = training_options.to_settings(args)
 
     from utils.training.devices import select_devices
-    from utils.training.run import Training, describe_checkpoint
+    from utils.training.run import TrainingRun, describe_checkpoint
 
     strategy = select_devices(args.gpu, args.precision)
-    training = Training(train, test, settings, args.num_classes, args.resume, args.init, strategy)
+    training = TrainingRun(
+        train, test, settings, args.num_classes, args.resume, args.init, strategy
+    )
     try:
         if args.resume:
             print(translate(f"==> resuming from {describe_checkpoint(args.resume)}"))

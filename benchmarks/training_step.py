@@ -6,7 +6,8 @@
 Both sides train the same network from the same weights on the same batches of synthetic voices, in
 turns in one process. Stock: keras.layers.BatchNormalization in float32, as `fit` does it by
 default. Ours: the fused normalisation of utils/resnet.py in mixed bfloat16 (`train.py --precision
-mixed_bfloat16`). Two networks: this project's, and the seed's with its full-resolution stem. The
+mixed_bfloat16`). Two networks: this project's, and the baseline's, with its full-resolution stem.
+The
 losses of both sides are compared step by step. The times of large matrix products in both
 precisions say how much faster 16 bits can make a step on this processor at the most.
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,7 +30,7 @@ from benchmarks.measuring import Row, add_json_option, median, table, write_resu
 from utils.arguments import make_parser, positive_int
 from utils.errors import run_script
 
-TITLES = {"ours": "this project's network", "seed": "the seed's network"}
+TITLES = {"ours": "this project's network", "baseline": "the baseline's network"}
 NUM_SPEAKERS = 16
 CLIPS_A_SPEAKER = 2
 CLIP_S = 4.0
@@ -55,8 +57,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--networks", nargs="+", choices=list(TITLES), default=list(TITLES))
     add("--batch_size", type=positive_int, default=16, help="crops in a batch")
     add("--steps", type=positive_int, default=30, help="steps of our network, at least 3")
-    add("--seed_batch_size", type=positive_int, default=8, help="batch of the seed's network")
-    add("--seed_steps", type=positive_int, default=5, help="steps of the seed's network")
+    add(
+        "--baseline_batch_size",
+        type=positive_int,
+        default=8,
+        help="batch of the baseline's network",
+    )
+    add("--baseline_steps", type=positive_int, default=5, help="steps of the baseline's network")
     add("--crop_frames", type=positive_int, default=257, help="length of a crop; 257 are 2.57 s")
     add("--widths", type=positive_int, nargs=4, default=[32, 64, 128, 256])
     add("--num_blocks", type=positive_int, nargs=4, default=[3, 4, 6, 3])
@@ -75,10 +82,10 @@ def main(argv: list[str] | None = None) -> int:
         stock, ours = measure(name, args)
         times[name] = min(stock.seconds[1:]), min(ours.seconds[1:])
         ratio = stock.step_s / ours.step_s
-        size = args.batch_size if name == "ours" else args.seed_batch_size
+        size = args.batch_size if name == "ours" else args.baseline_batch_size
         what = f"training step, {TITLES[name]}, batch of {size}"
         cells = [f"stock Keras, float32: {stock.step_s:.2f} s", f"{ours.step_s:.2f} s"]
-        rows.append(Row(what, *cells, f"{ratio:.1f}x", ">= 3x"))
+        rows.append(Row(what, cells[0], cells[1], f"{ratio:.1f}x", ">= 3x"))
         lines.append([TITLES[name], f"{size}", f"{stock.step_s:.2f}", f"{ours.step_s:.2f}",
                       f"{size / ours.step_s:.1f}", f"{ratio:.1f}"])  # fmt: skip
         curves.append(describe_losses(TITLES[name], stock.losses, ours.losses))
@@ -96,8 +103,8 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
     from utils.resnet import FusedBatchNormalization
 
     build = build_ours if name == "ours" else build_seed
-    num_steps = args.steps if name == "ours" else args.seed_steps
-    size = args.batch_size if name == "ours" else args.seed_batch_size
+    num_steps = args.steps if name == "ours" else args.baseline_steps
+    size = args.batch_size if name == "ours" else args.baseline_batch_size
     sides = []
     for normalization, policy in (
         (keras.layers.BatchNormalization, "float32"),
@@ -113,9 +120,9 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
     rng = np.random.default_rng(0)
     num_samples = (args.crop_frames - 1) * 160
     for _ in range(num_steps):
-        arrays = make_batch(waveforms, speakers, size, num_samples, rng)
-        if name == "seed":
-            arrays = seed_batch(*arrays)
+        arrays: tuple[Any, Any] = make_batch(waveforms, speakers, size, num_samples, rng)
+        if name == "baseline":
+            arrays = baseline_batch(*arrays)
         for model, curve in zip(sides, curves, strict=True):
             start = time.perf_counter()
             result = model.train_on_batch(*arrays, return_dict=True)
@@ -125,30 +132,26 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
 
 
 def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
-    """Returns the compiled trainer around our network with such a normalisation."""
+    """Returns the compiled learner around our network with such a normalisation."""
     import keras
 
     from utils import resnet
-    from utils.training.learner import SpeakerTrainer
+    from utils.training.learner import SpeakerLearner
     from utils.training.settings import LossSettings
 
-    ours = resnet.FusedBatchNormalization
-    try:
-        resnet.FusedBatchNormalization = normalization
+    with mock.patch.object(resnet, "FusedBatchNormalization", normalization):
         network = resnet.build_resnet34(NUM_SPEAKERS, args.widths, num_blocks=args.num_blocks)
-    finally:
-        resnet.FusedBatchNormalization = ours
-    trainer = SpeakerTrainer(network, LossSettings())
-    trainer.compile(optimizer=keras.optimizers.AdamW(3e-3))
-    trainer.build({"waveforms": (None, None), "masks": (None, 1, 4)})
-    return trainer
+    learner = SpeakerLearner(network, LossSettings())
+    learner.compile(optimizer=keras.optimizers.AdamW(3e-3))
+    learner.build({"waveforms": (None, None), "masks": (None, 1, 4)})
+    return learner
 
 
 def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
-    """Returns the seed's network, compiled, with such a normalisation."""
+    """Returns the baseline's network, compiled, with such a normalisation."""
     import keras
 
-    from benchmarks.seed_way import build_network
+    from benchmarks.baseline import build_network
 
     del args
     network = build_network(NUM_SPEAKERS, normalization)
@@ -170,7 +173,7 @@ def make_batch(
     waveforms: np.ndarray, speakers: np.ndarray, size: int, num_samples: int,
     rng: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
-    """Returns a batch of random crops as `SpeakerTrainer` takes it, of each speaker as many."""
+    """Returns a batch of random crops as `SpeakerLearner` takes it, of each speaker as many."""
     # Else the losses would tell mostly which speakers a batch happens to hold.
     rounds = -(-size // NUM_SPEAKERS)
     order = np.concatenate([rng.permutation(NUM_SPEAKERS) for _ in range(rounds)])[:size]
@@ -178,7 +181,7 @@ def make_batch(
     starts = rng.integers(0, waveforms.shape[1] - num_samples + 1, size)
     crops = np.stack([waveforms[c, s : s + num_samples] for c, s in zip(chosen, starts)])  # noqa: B905
     crops = crops + rng.normal(0.0, 0.002, crops.shape)
-    inputs = {
+    inputs: dict[str, Any] = {
         "waveforms": np.round(crops * 32767.0).astype(np.int16),
         "masks": np.zeros((size, 1, 4), np.int32),
     }
@@ -190,10 +193,10 @@ def make_batch(
     return inputs, targets
 
 
-def seed_batch(
+def baseline_batch(
     inputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same batch as the seed's network takes it: spectrograms and labels."""
+    """Returns the same batch as the baseline's network takes it: spectrograms and labels."""
     from utils.audio.spectrogram import spectrogram
 
     features = [spectrogram(waveform / np.float32(32767)) for waveform in inputs["waveforms"]]

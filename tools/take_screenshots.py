@@ -7,6 +7,7 @@ the page need (tests/support/browser.py), and a font with Chinese (Debian: fonts
 """
 
 import argparse
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -128,7 +129,8 @@ def enrol(browser: Browser, name: str, paths: list[Path]) -> None:
     for i, path in enumerate(paths, 1):
         card = SLOT.format(i)
         browser.record(card, path, seconds=4.5)
-        browser.wait(lambda card=card: browser.shown(f"{card} .quality"), "its quality is there")
+        quality = f"{card} .quality"
+        browser.wait(functools.partial(browser.shown, quality), "its quality is there")
     ready = "#enrol-submit[aria-disabled=false]"
     browser.wait(lambda: browser.shown(ready), "the voice can be enrolled")
 

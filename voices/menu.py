@@ -13,12 +13,13 @@ from utils.arrays import FloatArray
 from utils.audio.microphone import describe_recording_defect, record
 from utils.errors import DatabaseError, MicrophoneError, VoiceprintError
 from utils.messages import translate
-from voices.folder import Voiceprints, clean_name
+from utils.speaker_names import clean_name
+from voices.store import VoiceStore
 
 RECORD_SECONDS = 3
 """Length of a recording, as the prompt says it."""
 
-Register = Callable[[Voiceprints, str, list[FloatArray], bool], object]
+Register = Callable[[VoiceStore, str, list[FloatArray], bool], object]
 """`(database, name, waveforms, replace)`: enrols, with or without the recordings there are."""
 
 Recognise = Callable[[FloatArray], tuple[str | None, float]]
@@ -32,27 +33,27 @@ def describe_match(name: str | None, score: float) -> str:
     return translate(f"识别说话的为：{name}，相似度为：{score:f}")
 
 
-def print_speakers(database: Voiceprints) -> None:
+def print_speakers(database: VoiceStore) -> None:
     """Prints the enrolled speakers and how many recordings each has."""
-    names = database.names()
-    for name in names:
-        print(translate(f"{name}（{len(database.recordings(name))}段录音）"))
-    print(translate(f"声纹库中共有{len(names)}个用户"))
+    speakers = database.all_recordings()
+    for name, recordings in speakers.items():
+        print(translate(f"{name}（{len(recordings)}段录音）"))
+    print(translate(f"声纹库中共有{len(speakers)}个用户"))
 
 
-def print_rejected(database: Voiceprints) -> None:
+def print_rejected(database: VoiceStore) -> None:
     """Tells on stderr which recordings cannot be used, and why."""
     for recording, reason in database.rejected:
         print(translate(f"warning: {recording} is left out: {reason}"), file=sys.stderr)
 
 
-def print_deletion(database: Voiceprints, name: str) -> None:
+def print_deletion(database: VoiceStore, name: str) -> None:
     """Deletes a speaker and prints what was removed."""
     for path in database.delete(name):
         print(translate(f"已删除：{path}"))
 
 
-def list_or_delete(database: Voiceprints, name: str | None) -> None:
+def list_or_delete(database: VoiceStore, name: str | None) -> None:
     """Prints the speakers, or deletes the one who is named."""
     if name is None:
         print_speakers(database)
@@ -60,7 +61,7 @@ def list_or_delete(database: Voiceprints, name: str | None) -> None:
         print_deletion(database, name)
 
 
-def ask_if_exists(database: Voiceprints, name: str) -> str | None:
+def ask_if_exists(database: VoiceStore, name: str) -> str | None:
     """Asks what becomes of a name that is enrolled already.
 
     Returns:
@@ -68,14 +69,14 @@ def ask_if_exists(database: Voiceprints, name: str) -> str | None:
     """
     num_recordings = len(database.recordings(name))
     question = (
-        f"{database.find(name)}已在声纹库中（{num_recordings}段录音），"
+        f"{database.enrolled_name(name)}已在声纹库中（{num_recordings}段录音），"
         "输入a追加录音，输入r替换原有录音，直接回车取消："
     )
     answer = input(translate(question))
     return {"a": "add", "r": "replace"}.get(_key(answer))
 
 
-def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
+def choose_if_exists(database: VoiceStore, name: str, if_exists: str) -> str:
     """Returns what to do with a name that may be enrolled: "add" or "replace".
 
     Args:
@@ -87,7 +88,7 @@ def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
         DatabaseError: If the name is enrolled, and the answer was to leave it so or nobody can
             be asked.
     """
-    if database.find(name) is None:
+    if database.enrolled_name(name) is None:
         return "add"
     if if_exists != "ask":
         return if_exists
@@ -103,7 +104,7 @@ def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
 class Menu:
     """The interactive loop; it ends by q or at the end of input."""
 
-    def __init__(self, database: Voiceprints, register: Register, recognise: Recognise) -> None:
+    def __init__(self, database: VoiceStore, register: Register, recognise: Recognise) -> None:
         """Takes the loaded database and the two functions that do the work."""
         self.database = database
         self._register = register
@@ -144,7 +145,7 @@ class Menu:
             return
         name = self.ask_name("请输入该音频用户的名称：")
         choice: str | None = "add"
-        if self.database.find(name) is not None:
+        if self.database.enrolled_name(name) is not None:
             choice = ask_if_exists(self.database, name)
         if choice is None:
             print(translate("已取消，声纹库没有变化"))
@@ -163,9 +164,10 @@ class Menu:
     def delete(self) -> None:
         """Asks for a name and, once more, for consent, and deletes the speaker."""
         name = self.ask_name("请输入要删除的用户的名称：")
-        if self.database.find(name) is None:
+        enrolled = self.database.enrolled_name(name)
+        if enrolled is None:
             print(translate(f"声纹库中没有{name}"))
-        elif _key(input(translate(f"输入y确认删除{self.database.find(name)}的全部录音："))) == "y":
+        elif _key(input(translate(f"输入y确认删除{enrolled}的全部录音："))) == "y":
             print_deletion(self.database, name)
         else:
             print(translate("已取消，声纹库没有变化"))

@@ -15,7 +15,7 @@ from service.metrics import Metrics
 from utils.verification.verdict import verdict
 from voices.sql.index import Question
 from voices.sql.records import AuditLine
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 NOBODY = "nobody"
 """The actor in the audit log if there is no token."""
@@ -58,7 +58,7 @@ class Identifier:
 
     def __init__(
         self,
-        database: SqlVoiceprintDatabase,
+        database: SqlVoiceStore,
         pool: EncodingPool,
         reader: VoiceReader,
         metrics: Metrics,
@@ -131,7 +131,7 @@ class Identifier:
             outcome = "rejected" if name is None else "accepted"
             answers.append(Identified(inquiry.voice, name, matches))
             lines.append(AuditLine(inquiry.actor, "identify", name or "", outcome, score))
-        self._database.append_audit(*lines)
+        self._database.audit_log.append(*lines)
         for line in lines:
             self._metrics.decisions.labels("identify", line.outcome).inc()
         return answers

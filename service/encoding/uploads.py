@@ -5,51 +5,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import UploadFile
 
 from service.encoding.pool import EncodingPool
 from service.settings import Settings
 from utils.arrays import FloatArray
-from utils.audio.activity import Activity, find_activity
+from utils.audio.activity import find_activity
 from utils.audio.quality import Quality, measure_quality
 from utils.audio.upload import load_audio_bytes
-from utils.verification.calibration import Calibration
+from utils.verification.embedding import Encoder
 from voices.sql.audio import encode_flac
 from voices.sql.records import NewRecording
-
-
-class Encoder(Protocol):
-    """The part of `SpeakerEncoder` that the service uses."""
-
-    @property
-    def model_id(self) -> str:
-        """A text that differs for every model."""
-
-    @property
-    def embedding_size(self) -> int:
-        """Length of an embedding."""
-
-    @property
-    def calibration(self) -> Calibration:
-        """Thresholds and probability scale of the model."""
-
-    @property
-    def threshold(self) -> float:
-        """Score at which false accepts and misses were equally frequent."""
-
-    @property
-    def strict_threshold(self) -> float:
-        """Score that at most one of a thousand strangers reached."""
-
-    def probability(self, score: float) -> float:
-        """Returns the probability that a score comes from one speaker."""
-
-    def embed_waveform(
-        self, waveform: FloatArray, source: str = "recording", activity: Activity | None = None
-    ) -> FloatArray:
-        """Returns the unit-length embedding, shape `(embedding_size,)`."""
 
 
 @dataclass(frozen=True)
@@ -103,20 +71,20 @@ class VoiceReader:
         uploads: Sequence[tuple[str, UploadFile]],
         *,
         embed: bool = True,
-        keep: bool = False,
+        store_audio: bool = False,
     ) -> list[Voice]:
         """Reads uploads.
 
         Args:
             uploads: `(field, upload)`; errors name the recording by its field.
             embed: Whether to compute embeddings.
-            keep: Whether the recordings will be stored.
+            store_audio: Whether the recordings will be stored.
 
         Raises:
             AudioError: If one of them cannot be used.
             Problem: 503 if too many recordings are waiting.
         """
-        jobs = [await self._job(field, upload, embed, keep) for field, upload in uploads]
+        jobs = [await self._job(field, upload, embed, store_audio) for field, upload in uploads]
         futures = [asyncio.wrap_future(future) for future in self._pool.submit(jobs)]
         results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
         for result in results:
@@ -135,17 +103,17 @@ class VoiceReader:
         Raises:
             Problem: 503 if too many recordings are waiting.
         """
-        job = await self._job(field, upload, embed=True, keep=False)
+        job = await self._job(field, upload, embed=True, store_audio=False)
         (future,) = self._pool.submit([lambda: on_voice(job())])
         return future
 
     async def _job(
-        self, field: str, upload: UploadFile, embed: bool, keep: bool
+        self, field: str, upload: UploadFile, embed: bool, store_audio: bool
     ) -> Callable[[], Voice]:
         """Reads the bytes of an upload, and returns the job to run on them."""
         data = await upload.read()
         await upload.close()
-        return partial(self._work, data, field, embed, keep and self._settings.keep_audio)
+        return partial(self._work, data, field, embed, store_audio and self._settings.keep_audio)
 
     def _work(self, data: bytes, source: str, embed: bool, with_audio: bool) -> Voice:
         """Processes one recording; runs in a thread of the pool."""

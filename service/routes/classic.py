@@ -40,7 +40,7 @@ async def register(
     name = checked_name(speaker_id)
     if "," in name:
         raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
-    (voice,) = await service.reader.read([("file", file)], keep=True)
+    (voice,) = await service.reader.read([("file", file)], store_audio=True)
     speaker = await replace_speaker(service, name, [voice])
     await service.note(request, "enrol", speaker.name, "1 recording, classic")
     return {"success": True, "msg": f"已登记: {speaker_id}"}

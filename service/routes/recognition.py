@@ -81,11 +81,12 @@ async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, A
     threshold = service.encoder.threshold
     is_same = verdict(score, threshold)
     _count(service, "compare", is_same)
+    speech_s = voices[0].quality.speech_s, voices[1].quality.speech_s
     return {
         "score": score,
         "threshold": threshold,
         "is_same_speaker": is_same,
-        "probability": service.encoder.probability(score),
+        "probability": service.encoder.probability(score, speech_s),
         "quality": [quality_document(voice.quality) for voice in voices],
     }
 
@@ -129,7 +130,8 @@ async def verify(
         "score": score,
         "threshold": threshold,
         "is_same_speaker": is_same,
-        "probability": service.encoder.probability(score),
+        # How long the enrolled recordings are is not kept.
+        "probability": service.encoder.probability(score, (voice.quality.speech_s, None)),
         "quality": quality_document(voice.quality),
     }
 
@@ -153,6 +155,7 @@ async def identify(
     )
     matches = found.matches
     probability = service.encoder.probability
+    speech_s = found.voice.quality.speech_s, None  # of those enrolled it is not kept
     document = {
         "name": found.name,
         "score": rounded(matches[0][1]) if matches else None,
@@ -161,7 +164,7 @@ async def identify(
             {
                 "name": other,
                 "score": rounded(value),
-                "probability": rounded(probability(value)),
+                "probability": rounded(probability(value, speech_s)),
             }
             for other, value in matches
         ],
@@ -186,7 +189,7 @@ async def _check_candidates(service: Service, candidates: Sequence[str]) -> list
             expected=f"at most {most}",
         )
     names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
-    found = await service.call(lambda: [service.database.find(name) for name in names])
+    found = await service.call(lambda: [service.database.enrolled_name(name) for name in names])
     unknown = [name for name, other in zip(names, found, strict=True) if other is None]
     if unknown:
         raise Problem(

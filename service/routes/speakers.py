@@ -18,7 +18,7 @@ from service.answers.schemas import (
 )
 from service.context import Context, Service, checked_name, require_speaker
 from service.encoding.uploads import Voice, name_fields
-from utils.errors import FileBlockedError, UnknownSpeakerError
+from utils.errors import UnknownSpeakerError
 from voices.sql.records import IfExists, Speaker
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
@@ -52,9 +52,9 @@ async def enrol(
     """Enrols a speaker from one or more recordings; a name that is already enrolled is refused."""
     name = checked_name(name)
     _check_number(service, files)
-    if await service.call(service.database.find, name) is not None:
+    if await service.call(service.database.enrolled_name, name) is not None:
         raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
-    voices = await service.reader.read(name_fields(files), keep=True)
+    voices = await service.reader.read(name_fields(files), store_audio=True)
     speaker = await _store(service, name, voices, "error")
     await service.note(request, "enrol", speaker.name, f"{len(voices)} recordings")
     response.headers["Location"] = _path_of(speaker)
@@ -87,11 +87,10 @@ async def rename_speaker(
     """Gives a speaker another name."""
     new_name = checked_name(document.name)
     old = await require_speaker(service, name)
-    found = await service.call(service.database.find, new_name)
+    found = await service.call(service.database.enrolled_name, new_name)
     if found not in (None, old.name):
         raise Problem("speaker-exists", f"{found} is enrolled already; choose another name")
-    rename = (service.folder or service.database).rename
-    speaker = await service.call(rename, old.name, new_name)
+    speaker = await service.call(service.database.rename, old.name, new_name)
     await service.note(request, "rename", old.name, f"to {speaker.name}")
     return service.describe(speaker)
 
@@ -123,7 +122,7 @@ async def add_recordings(
             received=len(speaker.recordings) + len(files),
             expected=f"at most {most}",
         )
-    voices = await service.reader.read(name_fields(files), keep=True)
+    voices = await service.reader.read(name_fields(files), store_audio=True)
     speaker = await _store(service, speaker.name, voices, "add", must_exist=True)
     await service.note(request, "add", speaker.name, f"{len(voices)} recordings")
     response.headers["Location"] = _path_of(speaker)
@@ -137,7 +136,7 @@ async def replace_recordings(
     """Replaces all recordings of a speaker."""
     _check_number(service, files)
     speaker = await require_speaker(service, name)
-    voices = await service.reader.read(name_fields(files), keep=True)
+    voices = await service.reader.read(name_fields(files), store_audio=True)
     speaker = await replace_speaker(service, speaker.name, voices, must_exist=True)
     await service.note(request, "replace", speaker.name, f"{len(voices)} recordings")
     return _enrolled_document(service, speaker, voices)
@@ -156,7 +155,7 @@ async def delete_recording(
     _require_recording(speaker, recording_id)
     if len(speaker.recordings) == 1:
         raise Problem("only-recording", f"{speaker.name} has no other; delete the speaker")
-    remove = (service.folder or service.database).remove_recording
+    remove = (service.inbox or service.database).remove_recording
     changed = await service.call(remove, speaker.name, recording_id)
     await service.note(request, "delete recording", speaker.name, recording_id)
     return service.describe(changed)
@@ -175,8 +174,8 @@ async def hear_recording(
     speaker = await require_speaker(service, name)
     _require_recording(speaker, recording_id)
     content = await service.call(service.database.recording_audio, speaker.name, recording_id)
-    if content is None and service.folder is not None:
-        content = await service.call(service.folder.read_recording, recording_id)
+    if content is None and service.inbox is not None:
+        content = await service.call(service.inbox.read_recording, recording_id)
     if content is None:
         raise Problem("no-audio-kept", "this recording's audio was not kept; see --keep_audio")
     wav = await service.call(_to_wav, content)
@@ -185,19 +184,14 @@ async def hear_recording(
 
 
 async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
-    """Removes a speaker, including leftovers of an earlier removal, and lists what was removed."""
+    """Removes a speaker everywhere, and lists what was removed."""
     name = checked_name(name)
-    found: str | None = await service.call(service.database.find, name)
+    found: str | None = await service.call(service.database.enrolled_name, name)
     name = found or name
     try:
-        removal = await service.call((service.folder or service.database).remove, name)
+        removal = await service.call((service.inbox or service.database).remove, name)
     except UnknownSpeakerError as error:
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
-    except FileBlockedError:
-        if found is not None and await service.call(service.database.find, name) is None:
-            service.lockout.forget(name)
-            await service.note(request, "delete", name, "deleted; files wait")
-        raise
     service.lockout.forget(name)
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {
@@ -227,7 +221,7 @@ async def _store(
 ) -> Speaker:
     """Enrols voices; with `must_exist`, a speaker deleted meanwhile is not enrolled again."""
     return await service.call(
-        (service.folder or service.database).enrol,
+        (service.inbox or service.database).enrol,
         name,
         [voice.to_recording() for voice in voices],
         if_exists=if_exists,

@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.errors import DataListError
 
 ZHVOICE_URL = "https://github.com/KuangDD/zhvoice"
-
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au"}
-AUDIO_SUFFIXES |= {".caf", ".m4a", ".aac", ".amr", ".mp4", ".3gp", ".wma"}
-"""Files that count as recordings in a folder tree, by their suffix in lower case."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import duration_seconds, load_audio
+from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DataListError
-
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 MIN_SOUND_S = 0.1
 """Seconds. Shorter files are left out."""

@@ -251,10 +251,6 @@ class Comparison:
 class _Encoder:
     """Adapts a function from speech to embedding to the evaluation's interface."""
 
-    model_id = ""
-    is_calibrated = False
-    threshold = strict_threshold = 0.0
-
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
 

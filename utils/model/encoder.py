@@ -93,20 +93,26 @@ class SpeakerEncoder:
 
     @property
     def threshold(self) -> float:
-        """Score at which false accepts and misses were equally frequent on the development set."""
+        """Score that at most 5 % of strangers should reach, in any group of people alike."""
         return self.calibration.threshold
 
     @property
     def strict_threshold(self) -> float:
-        """Score that at most one of a thousand strangers reached on the development set."""
+        """Score that at most 0.3 % of strangers should reach, in any group of people alike."""
         return self.calibration.strict_threshold
 
-    def probability(self, score: float) -> float:
+    def probability(
+        self, score: float, speech_s: tuple[float | None, float | None] | None = None
+    ) -> float:
         """Returns how probable it is that a score comes from one speaker, in [0, 1].
 
         Same and different speakers are taken as equally probable beforehand.
+
+        Args:
+            score: The cosine of two embeddings.
+            speech_s: Seconds of speech in both recordings; None where it is not known.
         """
-        return self.calibration.probability(score)
+        return self.calibration.probability(score, speech_s)
 
     def embed_waveform(
         self,

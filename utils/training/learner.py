@@ -13,7 +13,7 @@ from utils.training.settings import LossSettings
 from utils.training.views import cut_views
 
 
-class SpeakerTrainer(keras.Model):
+class SpeakerLearner(keras.Model):
     """Trains a network on 16-bit waveforms.
 
     Call arguments:
@@ -41,7 +41,7 @@ class SpeakerTrainer(keras.Model):
                 network came with, so that small batches of other speech don't move them.
         """
         # Views and features are computed in 32 bits even with 16-bit floats.
-        super().__init__(name="trainer", autocast=False)
+        super().__init__(name="learner", autocast=False)
         self.network = network
         self.losses_used = losses
         self.num_views = num_views

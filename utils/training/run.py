@@ -29,6 +29,10 @@ CHUNK_STEPS = 200
 """Steps between two checks of the clock, the places for checkpoints inside an epoch."""
 
 
+HEAD_LAYERS = ("projection", "classification")
+"""The layers that `--head_only` trains."""
+
+
 @dataclass
 class Progress:
     """Progress of a training.
@@ -48,7 +52,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
 
 
-class Training:
+class TrainingRun:
     """One training run, new or resumed.
 
     Attributes:
@@ -112,11 +116,11 @@ class Training:
             raise
 
     def _build(self) -> None:
-        """Builds network, trainer and optimiser."""
+        """Builds network, learner and optimiser."""
         import keras
 
         from utils.networks.catalogue import NETWORKS
-        from utils.training.learner import SpeakerTrainer
+        from utils.training.learner import SpeakerLearner
 
         settings = self.settings
         keras.utils.set_random_seed(settings.reader.seed + 1)
@@ -134,7 +138,10 @@ class Training:
         self.float_network = build(**shape) if policy.name != "float32" else network
         keras.config.set_dtype_policy(policy)
         self.network_shape = shape
-        self.trainer = SpeakerTrainer(
+        if settings.head_only:
+            for layer in network.layers:
+                layer.trainable = layer.name in HEAD_LAYERS
+        self.learner = SpeakerLearner(
             network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
             settings.keep_statistics,
         )  # fmt: skip
@@ -147,16 +154,16 @@ class Training:
         )  # fmt: skip
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-        self.trainer.compile(optimizer=optimizer, jit_compile="auto")
+        self.learner.compile(optimizer=optimizer, jit_compile="auto")
         frames = settings.reader.crop_samples
-        self.trainer.build({"waveforms": (None, frames), "masks": (None, 1, 4)})
-        # Not `optimizer`: with 16-bit floats the trainer wraps it to scale the loss.
-        self.trainer.optimizer.build(self.trainer.trainable_variables)
+        self.learner.build({"waveforms": (None, frames), "masks": (None, 1, 4)})
+        # Not `optimizer`: with 16-bit floats the learner wraps it to scale the loss.
+        self.learner.optimizer.build(self.learner.trainable_variables)
 
     def _load_weights(self, source: Any, path: str, matching_only: bool) -> None:
         """Copies weights by name; all must match, except the classifier's with `matching_only`."""
         values = {weight.path: weight for weight in source.weights}
-        for weight in self.trainer.network.weights:
+        for weight in self.learner.network.weights:
             value = values.get(weight.path)
             if value is not None and tuple(value.shape) == tuple(weight.shape):
                 weight.assign(np.asarray(value))
@@ -178,7 +185,7 @@ class Training:
         A class that begins anywhere would first pull the network towards that place.
         """
         maker = self.reader.maker
-        kernel = self.trainer.network.get_layer("classification").kernel
+        kernel = self.learner.network.get_layer("classification").kernel
         if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, self.num_speakers):
             return
         values = np.array(kernel)
@@ -205,8 +212,8 @@ class Training:
 
     def _extra_variables(self) -> list[Any]:
         """Returns the training's variables outside the network: optimiser and bridge."""
-        bridge = self.trainer.bridge.weights if self.trainer.bridge else []
-        return [*self.trainer.optimizer.variables, *bridge]
+        bridge = self.learner.bridge.weights if self.learner.bridge else []
+        return [*self.learner.optimizer.variables, *bridge]
 
     def run(self) -> None:
         """Trains to the last epoch; each epoch ends with a checkpoint and its figures.
@@ -273,7 +280,7 @@ class Training:
         """Trains some steps, fewer if Ctrl-C is pressed; returns mean figures and their number."""
         if self.strategy is None:
             watch = _make_watch(bar, interruption)
-            history = self.trainer.fit(
+            history = self.learner.fit(
                 self._feed(batches, num_steps),
                 steps_per_epoch=num_steps, epochs=1, shuffle=False, verbose=0, callbacks=[watch],
             ).history  # fmt: skip
@@ -282,7 +289,7 @@ class Training:
         sums: dict[str, float] = {}
         num_done = 0
         for arrays in self._feed(batches, num_steps):
-            for name, value in self.trainer.train_on_batch(*arrays, return_dict=True).items():
+            for name, value in self.learner.train_on_batch(*arrays, return_dict=True).items():
                 sums[name] = sums.get(name, 0.0) + float(value)
             num_done += 1
             bar.update(1)
@@ -302,7 +309,7 @@ class Training:
     def _finish_epoch(self, figures: dict[str, float]) -> None:
         """Validates, writes the checkpoint, the log lines and the summary line of an epoch."""
         progress = self.progress
-        result = self.validation.measure(self.trainer.predict_on_batch)
+        result = self.validation.measure(self.learner.predict_on_batch)
         figures = {**figures, **result.figures}
         self._calibration = result.calibration
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
@@ -324,8 +331,8 @@ class Training:
 
     def _checkpoint(self, name: str) -> None:
         """Writes network and training state as one file."""
-        if self.float_network is not self.trainer.network:
-            self.float_network.set_weights(self.trainer.network.get_weights())
+        if self.float_network is not self.learner.network:
+            self.float_network.set_weights(self.learner.network.get_weights())
         extra = self._extra_variables()
         state: dict[str, npt.NDArray[Any]] = {
             f"variable_{index}": np.asarray(variable) for index, variable in enumerate(extra)

@@ -60,7 +60,7 @@ class Validation:
         """Returns accuracy, EER and calibration of a network.
 
         Args:
-            predict: From a batch of inputs to outputs, as `SpeakerTrainer.predict_on_batch`.
+            predict: From a batch of inputs to outputs, as `SpeakerLearner.predict_on_batch`.
 
         Raises:
             VoiceprintError: If an embedding is not finite.
