@@ -16,6 +16,7 @@ from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
+from utils.audio.quality import measure_quality
 from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
 from utils.messages import translate
@@ -97,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
             "probability": probability,
             "mean_time_ms": mean_time_ms,
             "speech_s": [round(seconds, 2) for seconds in speech_s],
+            "level_dbfs": [measure_quality(waveform).level_dbfs for waveform in waveforms],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0

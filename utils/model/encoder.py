@@ -11,6 +11,7 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.activity import Activity, remove_silence
 from utils.audio.decode import read_blocks
+from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
 from utils.model.header import ModelHeader, read_header
@@ -130,16 +131,16 @@ class SpeakerEncoder:
             Unit length, shape `(embedding_size,)`.
 
         Raises:
-            AudioError: If it is empty, silent, not finite, or holds too little speech.
+            AudioError: If it is empty, silent, not finite, or holds too little speech or none.
         """
         defect = describe_defect(waveform)
         if defect is not None:
             raise AudioError(f"{source}: {defect}; record it again")
         size = round(BLOCK_S * SAMPLE_RATE)
         if len(waveform) <= size:
-            return self._embed_speech([remove_silence(waveform, activity)], source)
+            return self._embed_blocks([waveform], source, activity)
         blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
-        return self._embed_speech(map(remove_silence, blocks), source)
+        return self._embed_blocks(blocks, source)
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -148,9 +149,9 @@ class SpeakerEncoder:
             Unit length, shape `(embedding_size,)`.
 
         Raises:
-            AudioError: If the file is missing, damaged, silent, or holds too little speech.
+            AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
         """
-        return self._embed_speech(map(remove_silence, read_blocks(path, BLOCK_S)), str(path))
+        return self._embed_blocks(read_blocks(path, BLOCK_S), str(path))
 
     def embed_files(
         self,
@@ -186,11 +187,20 @@ class SpeakerEncoder:
                     raise result
                 yield index, result
 
-    def _embed_speech(self, stretches: Iterable[FloatArray], source: str) -> FloatArray:
-        """Embeds consecutive stretches of speech of one recording."""
+    def _embed_blocks(
+        self, blocks: Iterable[FloatArray], source: str, activity: Activity | None = None
+    ) -> FloatArray:
+        """Embeds a recording that comes in blocks; `activity` is that of a single block."""
+        listener = SpeechListener()
+
+        def stretches() -> Iterator[FloatArray]:
+            for block in blocks:
+                listener.hear(block)
+                yield remove_silence(block, activity)
+
         total = np.zeros(self.embedding_size)
         num_samples = 0
-        for window in _windows(stretches):
+        for window in _windows(stretches()):
             num_samples += len(window)
             total += len(window) * self._embed_window(window)
         seconds = num_samples / SAMPLE_RATE
@@ -199,6 +209,8 @@ class SpeakerEncoder:
                 f"{source}: {seconds:.2f} s of speech found, expected at least "
                 f"{MIN_SPEECH_S:.2f} s; speak longer or closer to the microphone"
             )
+        if not listener.hears_speech:
+            raise NoSpeechError(source, listener.describe_sound())
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
 
 
