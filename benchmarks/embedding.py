@@ -195,7 +195,7 @@ def measure_ours(args: argparse.Namespace) -> Any:
 
     options: dict[str, Any] = {"num_threads": 1} if args.side == "one" else {}
     if args.model_path:
-        options["model_path"] = args.model_path
+        options["model"] = args.model_path
     encoder = SpeakerEncoder(**options)
     files = clips(Path(args.folder), args.one_files if args.side == "one" else args.num_files)
     for path in files[:4]:
