@@ -22,7 +22,7 @@ def write_wav(path: str | Path, waveform: FloatArray) -> None:
 
     Args:
         path: Where to write; its folder is made.
-        waveform: Shape `(num_samples,)`, 16 kHz; values outside [-1, 1] are clipped.
+        waveform: Shape `(num_samples,)`, 16 kHz; divided by its peak if that is beyond full scale.
 
     Raises:
         ValueError: If `waveform` is not one-dimensional or has samples that are not finite.
@@ -33,7 +33,23 @@ def write_wav(path: str | Path, waveform: FloatArray) -> None:
     if waveform.ndim != 1 or not np.isfinite(waveform).all():
         raise ValueError(f"expected finite samples in one dimension, received {waveform.shape}")
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        soundfile.write(temporary, within_full_scale(waveform), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+
+
+def within_full_scale(waveform: FloatArray) -> FloatArray:
+    """Divides a waveform by its peak if that is beyond full scale, so that nothing is clipped.
+
+    Files of floating-point samples may have any scale (some programs write 16-bit numbers as they
+    are), and lossy decoders overshoot a little. A voice is the same at any level.
+
+    Args:
+        waveform: Shape `(num_samples,)`, finite.
+
+    Returns:
+        The same shape, in [-1, 1].
+    """
+    peak = np.abs(waveform).max(initial=0.0)
+    return waveform if peak <= 1 else waveform / peak
 
 
 def describe_defect(waveform: FloatArray, min_duration_s: float = MIN_DURATION_S) -> str | None:
