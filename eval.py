@@ -14,7 +14,7 @@ from tqdm import tqdm
 from utils.arguments import make_parser, positive_int, print_arguments
 from utils.corpus.lists import read_data_list, read_trial_list
 from utils.errors import run_script
-from utils.model.archive import default_model_path
+from utils.model.header import read_header
 from utils.verification import evaluation
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.scoring import SWEEP_STEPS, sweep_accuracy
@@ -25,7 +25,7 @@ def make_options() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--list_path", default="dataset/test_list.txt", help="data list: path<TAB>label a line")
-    add("--model_path", default=default_model_path(), help="model to measure")
+    add("--model_path", help="model to measure")
     add("--include_self_pairs", action="store_true", help="pair each clip with itself too")
     add("--trials", metavar="FILE", help="trials (1 a.wav b.wav) in place of all pairs of a list")
     add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")
@@ -43,8 +43,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--trials_root needs --trials")
     if args.trials and args.include_self_pairs:
         parser.error("--include_self_pairs goes with the pairs of a list, not with --trials")
-    print_arguments(args, ["trials" if args.trials else "list_path", "model_path"], parser)
-
     # Mistakes in the list are told before the model is loaded, which takes seconds.
     trials, labels = [], {}
     if args.trials:
@@ -55,10 +53,13 @@ def main(argv: list[str] | None = None) -> int:
         paths = list(labels)
     if args.report_dir:
         evaluation.make_folder(args.report_dir)
+    header = read_header(args.model_path)
+    args.model_path = header.path
+    print_arguments(args, ["trials" if args.trials else "list_path", "model_path"], parser)
 
     from utils.model.encoder import SpeakerEncoder
 
-    encoder = SpeakerEncoder(args.model_path, args.num_threads)
+    encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n")
     store = EmbeddingStore(args.embeddings, encoder.model_id) if args.embeddings else None
     print("开始提取全部的音频特征...", flush=True)

@@ -17,9 +17,10 @@ from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
 from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
-from utils.model.archive import default_model_path
-from utils.model.encoder import SpeakerEncoder, read_calibration
+from utils.model.encoder import SpeakerEncoder
+from utils.model.header import ModelHeader, read_header
 from utils.verification.calibration import describe_probability
+from utils.verification.verdict import cosine_score, verdict
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -29,7 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     for number, default in ((1, "audio/a_1.wav"), (2, "audio/b_2.wav")):
         spellings = (f"--audio_path{number}", f"--audio{number}_path")
         add(*spellings, dest=f"audio{number}_path", default=default, help="a recording")
-    add("--model_path", default=default_model_path(), help="speaker model")
+    add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of the same person (default: the model's)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--trials", metavar="FILE", help="pairs to compare: two paths a line, or a trial list")
@@ -45,13 +46,13 @@ def infer(encoder: SpeakerEncoder, waveform: FloatArray, path: str) -> FloatArra
     return encoder.embed_waveform(waveform, source=path)
 
 
-def contrast_list(args: argparse.Namespace) -> int:
+def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
     """Compares the pairs of a list and writes their scores."""
     from utils.verification.contrast import contrast_pairs
 
     print_arguments(args, ["trials", "model_path", "threshold", "scores"])
     pairs = read_pair_list(args.trials, args.trials_root)
-    encoder = SpeakerEncoder(args.model_path, args.num_threads)
+    encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings)
     print(f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)")
@@ -61,24 +62,26 @@ def contrast_list(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Compares two recordings and prints the answer."""
     args = parse_args(argv)
+    header = read_header(args.model_path)
+    args.model_path = header.path
     if args.threshold is None:
-        args.threshold = read_calibration(args.model_path).threshold
+        args.threshold = header.calibration.threshold
     if args.trials:
-        return contrast_list(args)
+        return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
     if not args.json:
         print_arguments(args, shown)
     paths = [args.audio1_path, args.audio2_path]
     waveforms = [load_audio(path) for path in paths]  # Mistakes are told before the model loads.
-    encoder = SpeakerEncoder(args.model_path, args.num_threads)
+    encoder = SpeakerEncoder(header, args.num_threads)
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     infer(encoder, waveforms[0], paths[0])  # The first run prepares the network.
     start = time.perf_counter()
     embedding1, embedding2 = map(infer, [encoder] * 2, waveforms, paths)
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
-    similarity = float(max(-1.0, min(1.0, embedding1 @ embedding2)))
-    is_same = similarity >= args.threshold
+    similarity = cosine_score(embedding1, embedding2)
+    is_same = verdict(similarity, args.threshold)
     probability = encoder.probability(similarity) if encoder.is_calibrated else None
     if args.json:
         report = {name: getattr(args, name) for name in shown} | {
@@ -90,8 +93,8 @@ def main(argv: list[str] | None = None) -> int:
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0
-    verdict = "为同一个人，相似度为" if is_same else "不是同一个人，相似度仅为"
-    print(f"{paths[0]} 和 {paths[1]} {verdict}：{similarity:f}，平均预测时间：{mean_time_ms}ms")
+    answer = "为同一个人，相似度为" if is_same else "不是同一个人，相似度仅为"
+    print(f"{paths[0]} 和 {paths[1]} {answer}：{similarity:f}，平均预测时间：{mean_time_ms}ms")
     if probability is not None:
         print(f"按模型的校准，两段录音为同一个人的概率：{describe_probability(probability)}")
     return 0

@@ -13,8 +13,9 @@ from utils.arguments import make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
 from utils.errors import run_script
-from utils.model.archive import default_model_path
-from utils.model.encoder import SpeakerEncoder, read_calibration
+from utils.model.encoder import SpeakerEncoder
+from utils.model.header import read_header
+from utils.verification.verdict import verdict
 from voices import menu
 from voices.folder import Voiceprints, choose_target, clean_name, open_database
 
@@ -26,7 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--audio_db", help="folder of enrolled voices: NAME.wav and NAME/*.wav (audio_db)")
     add("--database", help="sqlite:///PATH or postgresql://... (docs/database.md)")
     add("--keep_audio", action="store_true", help="for --database: store the sound too")
-    add("--model_path", default=default_model_path(), help="speaker model")
+    add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
@@ -66,7 +67,7 @@ def recognition(
 ) -> tuple[str | None, float]:
     """Compares a recording with all speakers: the best of them, or None below the threshold."""
     name, best = database.rank(infer(encoder, waveform))[0]
-    return (name if best >= threshold else None), best
+    return (name if verdict(best, threshold) else None), best
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,12 +76,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.list or args.delete is not None:
         menu.list_or_delete(open_database(args.database, create=False), args.delete)
         return 0
+    header = read_header(args.model_path)
+    args.model_path = header.path
     if args.threshold is None:
-        args.threshold = read_calibration(args.model_path).strict_threshold
+        args.threshold = header.calibration.strict_threshold
     print_arguments(args, ["audio_db", "model_path", "threshold"])
     new_name = clean_name(args.register[0]) if args.register else ""
     waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]
-    encoder = SpeakerEncoder(args.model_path, args.num_threads)
+    encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     database = open_database(args.database, encoder, keep_audio=args.keep_audio)
     if args.register:

@@ -18,7 +18,6 @@ from typing import Any
 
 from utils.arguments import make_parser, positive_int
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
-from utils.model.archive import default_model_path
 from voices.folder import DATABASE_VARIABLE, VoiceprintDatabase, open_database, public_name
 
 
@@ -29,7 +28,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("source", help="a folder, or sqlite:///PATH, postgresql://... or env")
     add("destination", help="likewise; one of the two is a folder")
     add("--delete_source", action="store_true", help="remove what was moved and verified")
-    add("--model_path", default=default_model_path(), help="speaker model, for moving in")
+    add("--model_path", help="speaker model, for moving in")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     args = parser.parse_args(argv)
     for name in ("source", "destination"):

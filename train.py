@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit status."""
     parser, args = parse_args(argv)
-    print_arguments(args, training_options.SEED_OPTIONS, parser)
+    print_arguments(args, training_options.BASELINE_OPTIONS, parser)
     train = read_data_list(args.train_list_path)
     test = read_data_list(args.test_list_path) if args.test_list_path else []
     settings = training_options.to_settings(args)

@@ -130,7 +130,7 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
 
     from utils import resnet
     from utils.training.learner import SpeakerTrainer
-    from utils.training.options import LossSettings
+    from utils.training.settings import LossSettings
 
     ours = resnet.FusedBatchNormalization
     try:

@@ -22,8 +22,9 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import Encoder, VoiceReader
 from service.metrics import Metrics
 from service.routes import classic, health, recognition, speakers
-from service.settings import VERSION, Settings
+from service.settings import Settings
 from service.voice_folder import VoiceFolder
+from utils.version import __version__
 from voices.sql.store import SqlVoiceprintDatabase
 
 DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
@@ -66,7 +67,7 @@ def make_app(
 
     app = FastAPI(
         title="Voiceprint service",
-        version=VERSION,
+        version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,

@@ -6,9 +6,6 @@ from pathlib import Path
 
 from utils.errors import VoiceprintError
 
-VERSION = "2.0"
-"""Version of the service, as /v1/info and the OpenAPI document tell it."""
-
 DEFAULT_FOLDER = "audio_db"
 """Where infer_recognition.py keeps its voices, and the default database beside them."""
 

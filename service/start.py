@@ -37,9 +37,9 @@ def fill_in(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
     if args.audio_db is None and args.database == DEFAULT_DATABASE:
         args.audio_db = DEFAULT_FOLDER
     if args.model_path is None:
-        from utils.model.archive import default_model_path
+        from utils.model.header import read_header
 
-        args.model_path = str(default_model_path())
+        args.model_path = read_header().path
 
 
 def without_passwords(args: argparse.Namespace) -> argparse.Namespace:

@@ -21,8 +21,8 @@ MODULES = sorted(
 # Rooms from the ground up: the files of a room import from its own and those below it. A folder is
 # a room, and so is each file that lies directly in utils/, since those serve several folders.
 ROOMS = [
-    "utils/errors utils/files utils/workers utils/interruption utils/arrays",
-    "utils/arguments utils/speaker_names",
+    "utils/errors utils/files utils/workers utils/interruption utils/arrays utils/settings",
+    "utils/version utils/arguments utils/speaker_names",
     "utils/audio",
     "utils/corpus utils/resnet",
     "utils/crops utils/verification",

@@ -29,7 +29,8 @@ from utils.audio.waveform import SAMPLE_RATE
 from utils.corpus.lists import Utterance, read_data_list
 from utils.errors import AudioError, DataListError, ModelError, run_script
 from utils.files import atomic_path
-from utils.model.archive import load_network, read_model_metadata, update_metadata, write_model
+from utils.model.archive import load_network, update_metadata, write_model
+from utils.model.header import read_header
 from utils.verification.calibration import Calibration, fit_calibration
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import score_all_pairs
@@ -132,7 +133,7 @@ def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:
     Raises:
         ModelError: If one is no checkpoint of a training, or they differ in shape.
     """
-    metadata = read_model_metadata(paths[-1])
+    metadata = read_header(paths[-1]).metadata
     if not {"network", "num_classes"} <= metadata.keys():
         raise ModelError(
             f"{paths[-1]}: does not tell the shape of its network, expected a checkpoint that "

@@ -30,49 +30,49 @@ CLASSIC_PREFIX = "/voiceprint/"
 PROBLEMS: dict[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be read"),
     "bad-json": (400, "The body is not JSON"),
-    "bad-host": (400, "The request names another host"),
-    "unauthorized": (401, "A valid token is needed"),
+    "bad-host": (400, "The host name is not allowed"),
+    "unauthorized": (401, "A valid token is required"),
     "cross-origin": (403, "Pages of other origins may not call this service"),
-    "not-found": (404, "There is nothing here"),
-    "unknown-speaker": (404, "Nobody of this name is enrolled"),
+    "not-found": (404, "Not found"),
+    "unknown-speaker": (404, "No speaker with this name is enrolled"),
     "unknown-recording": (404, "The speaker has no such recording"),
-    "no-audio-kept": (404, "The recording's sound is not kept"),
-    "wrong-method": (405, "This path does not know the method"),
+    "no-audio-kept": (404, "The recording's audio was not kept"),
+    "wrong-method": (405, "The path does not support this method"),
     "slow-client": (408, "The request did not arrive in time"),
-    "speaker-exists": (409, "The name is enrolled already"),
+    "speaker-exists": (409, "The name is already enrolled"),
     "too-many-recordings": (409, "The speaker would have too many recordings"),
     "only-recording": (409, "A speaker keeps at least one recording"),
     "other-model": (409, "The speaker was enrolled with another model"),
-    "damaged": (409, "What is stored of the speaker's voice is damaged"),
+    "damaged": (409, "The speaker's stored voice data is damaged"),
     "too-large": (413, "The upload is too large"),
     "too-long": (413, "The recording is too long"),
-    "wrong-type": (415, "This is not a form or no audio that can be read"),
-    "bad-field": (422, "A field is missing or wrong"),
-    "bad-name": (422, "This cannot be a name"),
+    "wrong-type": (415, "Not a form, or unreadable audio"),
+    "bad-field": (422, "A field is missing or invalid"),
+    "bad-name": (422, "The name is not allowed"),
     "bad-recording": (422, "The recording cannot be used"),
     "too-many-requests": (429, "Too many requests"),
     "locked": (429, "Too many failed verifications"),
-    "internal": (500, "The service has made a mistake"),
+    "internal": (500, "Internal error"),
     "busy": (503, "The service is busy"),
     "files": (503, "A file of the speaker cannot be changed"),
-    "database": (503, "The database does not answer"),
+    "database": (503, "The database is unavailable"),
     "not-ready": (503, "The service is not ready"),
 }
 """Code -> status and title. The type of a problem is "/problems/CODE", and docs/service.md has a
 row for each."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-"""Those that some route of the service knows, in the order in which `Allow` names them."""
+"""Methods that the routes use, in the order in which `Allow` lists them."""
 
 FALLBACK_CODES = {400: "bad-request", 404: "not-found", 405: "wrong-method", 413: "too-large"}
 
 
 class Problem(HTTPException):
-    """An error that a route or a limit answers.
+    """An error response, raised by a route or a limit.
 
     Attributes:
         code: Key of `PROBLEMS`.
-        extra: Further members of the document, such as received and expected.
+        extra: Further members of the document, for example received and expected.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Problem(HTTPException):
 
 
 def retry_later(code: str, detail: str, seconds: float, **extra: Any) -> Problem:
-    """Returns a problem that says after how many seconds to try again."""
+    """Returns a problem with the seconds to wait before trying again."""
     whole = max(1, int(-(-seconds // 1)))
     return Problem(code, detail, headers={"Retry-After": str(whole)}, retry_after_s=whole, **extra)
 
 
 def describe_error(error: VoiceprintError) -> Problem:
-    """Turns an error of the toolkit into the problem that tells it."""
+    """Converts an error of the toolkit into a problem."""
     text = " ".join(str(error).split())
     if isinstance(error, AudioTooLongError):
         return Problem("too-long", text, expected=f"at most {error.max_duration_s:g} s")
@@ -105,22 +105,22 @@ def describe_error(error: VoiceprintError) -> Problem:
     if isinstance(error, TooManyRecordingsError):
         return Problem("too-many-recordings", text)
     if isinstance(error, UnknownSpeakerError):
-        return Problem("unknown-speaker", "nobody of this name is enrolled any more")
+        return Problem("unknown-speaker", "this speaker is no longer enrolled")
     if isinstance(error, DamagedVoiceError):
         return Problem(
-            "damaged", "what is stored of this voice cannot be read; enrol the voice again"
+            "damaged", "the stored voice data cannot be read; enrol the speaker again"
         )
     if isinstance(error, FileBlockedError):
         detail = "a file of this speaker cannot be removed or renamed; the service's log names it"
         return retry_later("files", detail, 60)
     if isinstance(error, DatabaseError):
-        # Its words name the server and are for the log.
+        # The error's text names the server, so it goes only into the log.
         return retry_later("database", "the database does not answer or cannot be written", 5)
-    return Problem("internal", "an error of the service; its log tells more")
+    return Problem("internal", "internal error; see the service's log")
 
 
 def problem_response(problem: Problem, path: str) -> JSONResponse:
-    """Returns the answer that tells a problem, in the form that the path's clients read."""
+    """Returns a problem as a response, in the format that the path's clients expect."""
     if path.startswith(CLASSIC_PREFIX):
         return JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
     status, title = PROBLEMS[problem.code]
@@ -135,10 +135,10 @@ def problem_response(problem: Problem, path: str) -> JSONResponse:
 
 
 def describe_validation(error: RequestValidationError, content_type: str) -> Problem:
-    """Tells in one problem which fields are wrong, without repeating what was in them."""
+    """Returns one problem that lists the invalid fields, without repeating their contents."""
     errors = error.errors()
     if any(entry["type"] == "json_invalid" for entry in errors):
-        return Problem("bad-json", "the body is not JSON that can be read")
+        return Problem("bad-json", "the body is not valid JSON")
     is_form = content_type.startswith(("multipart/form-data", "application/x-www-form-urlencoded"))
     lacks_file = any(str(entry["loc"][-1]).startswith("file") for entry in errors)
     if lacks_file and not is_form:
@@ -156,7 +156,7 @@ FORM = "multipart/form-data"
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Makes an application answer all its errors as problems."""
+    """Makes an application answer every error with a problem."""
 
     @app.exception_handler(Problem)
     async def answer_problem(request: Request, error: Problem) -> JSONResponse:
@@ -187,7 +187,7 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _methods_of(request: Request) -> list[str]:
-    """Returns the methods that a path knows, of all its routes; empty for files of the page."""
+    """Returns the methods that a path's routes support; empty for the page's files."""
     routes = [route for route in request.app.routes if not isinstance(route, Mount)]
     return [
         method

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-STATIC_FOLDER = Path(__file__).resolve().parent / "static"
+STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
 
 DOCS_PACKAGE = "fastapi_offline"
 """The package whose copy of Swagger UI is used: nothing is fetched from another machine."""

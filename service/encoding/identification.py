@@ -12,6 +12,7 @@ from service.encoding.joiner import Joiner
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import Voice, VoiceReader
 from service.metrics import Metrics
+from utils.verification.verdict import verdict
 from voices.sql.index import Question
 from voices.sql.records import AuditLine
 from voices.sql.store import SqlVoiceprintDatabase
@@ -124,8 +125,9 @@ class Identifier:
         found = self._database.identify_each([inquiry.question for inquiry in inquiries])
         answers, lines = [], []
         for inquiry, matches in zip(inquiries, found, strict=True):
-            score = matches[0][1] if matches else None
-            name = matches[0][0] if score is not None and score >= inquiry.threshold else None
+            best, score = matches[0] if matches else (None, None)
+            is_match = score is not None and verdict(score, inquiry.threshold)
+            name = best if is_match else None
             outcome = "rejected" if name is None else "accepted"
             answers.append(Identified(inquiry.voice, name, matches))
             lines.append(AuditLine(inquiry.actor, "identify", name or "", outcome, score))

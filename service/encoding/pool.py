@@ -100,7 +100,7 @@ class EncodingPool:
         """Returns the refusal, which tells how long the queue will take."""
         return retry_later(
             "busy",
-            f"{self._num_pending} recordings are being encoded or wait, which is all that may",
+            f"the queue is full: {self._num_pending} recordings are being encoded or waiting",
             self._num_pending * self._mean_s / self.num_threads,
         )
 

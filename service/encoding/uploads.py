@@ -15,6 +15,7 @@ from utils.arrays import FloatArray
 from utils.audio.activity import Activity, find_activity
 from utils.audio.quality import Quality, measure_quality
 from utils.audio.upload import load_audio_bytes
+from utils.verification.calibration import Calibration
 from voices.sql.audio import encode_flac
 from voices.sql.records import NewRecording
 
@@ -22,8 +23,17 @@ from voices.sql.records import NewRecording
 class Encoder(Protocol):
     """What the service needs of `SpeakerEncoder`."""
 
-    model_id: str
-    embedding_size: int
+    @property
+    def model_id(self) -> str:
+        """A text that differs for every model."""
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of an embedding."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """Thresholds and probability scale of the model."""
 
     @property
     def threshold(self) -> float:

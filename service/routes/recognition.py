@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse
 
@@ -21,10 +20,11 @@ from service.answers.schemas import (
 )
 from service.context import Context, Service, checked_name, require_speaker
 from service.logs import log_event
-from service.settings import VERSION
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
+from utils.verification.verdict import cosine_score, verdict
+from utils.version import __version__
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -41,17 +41,21 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
     """Tells what the service is and allows; without a valid token only whether it needs one."""
     required = service.auth_required
     if required and request.state.actor is None:
-        return InfoDocument(auth_required=required, version=VERSION)
+        return InfoDocument(auth_required=required, version=__version__)
     encoder, settings = service.encoder, service.settings
+    calibration = encoder.calibration
     return InfoDocument.model_validate(
         {
             "auth_required": required,
-            "version": VERSION,
+            "version": __version__,
             "model_id": encoder.model_id,
             "embedding_size": encoder.embedding_size,
             "threshold": encoder.threshold,
             "strict_threshold": encoder.strict_threshold,
-            "calibration": log_odds(encoder.probability),
+            "calibration": {
+                "slope": round(calibration.slope, 4),
+                "offset": round(calibration.offset, 4),
+            },
             "min_speech_s": MIN_SPEECH_S,
             "max_duration_s": settings.max_duration_s,
             "max_upload_bytes": settings.max_upload_bytes,
@@ -73,9 +77,9 @@ async def judge_quality(service: Context, file: Upload) -> dict[str, Any]:
 async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, Any]:
     """Tells whether two recordings are of the same person."""
     voices = await service.reader.read([("file1", file1), ("file2", file2)])
-    score = cosine(voices[0].vector, voices[1].vector)
+    score = cosine_score(voices[0].vector, voices[1].vector)
     threshold = service.encoder.threshold
-    is_same = score >= threshold
+    is_same = verdict(score, threshold)
     _count(service, "compare", is_same)
     return {
         "score": score,
@@ -114,9 +118,9 @@ async def verify(
     except BaseException:
         service.lockout.forget(speaker, mark)
         raise
-    is_same = score >= threshold
+    is_same = verdict(score, threshold)
     # What only a lower threshold of the client's own accepts has failed: it could be any voice.
-    if is_same and score >= strict:
+    if is_same and verdict(score, strict):
         service.lockout.forget(speaker)
     _count(service, "verify", is_same)
     await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
@@ -167,17 +171,6 @@ async def identify(
     return JSONResponse(document)
 
 
-def cosine(first: FloatArray, second: FloatArray) -> float:
-    """Returns the cosine of two unit embeddings, in [-1, 1]."""
-    return float(np.clip(first @ second, -1, 1))
-
-
-def log_odds(probability: Any) -> dict[str, float]:
-    """Reads slope and offset of a logistic calibration from two of its values."""
-    low, high = (float(np.log(p / (1 - p))) for p in (probability(0.0), probability(0.1)))
-    return {"slope": round(10 * (high - low), 4), "offset": round(low, 4)}
-
-
 async def _check_candidates(service: Service, candidates: Sequence[str]) -> list[str]:
     """Returns the enrolled names among which to search, each once.
 
@@ -215,7 +208,7 @@ async def _score(service: Service, name: str, embedding: FloatArray) -> float:
     except DatabaseError as error:
         await service.call(service.database.ping)  # it answers: the speaker is the reason
         log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))
-        detail = f"what is stored of {name} cannot be read; enrol the voice again"
+        detail = f"the stored voice data of {name} cannot be read; enrol the speaker again"
         raise Problem("damaged", detail) from error
 
 

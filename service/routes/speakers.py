@@ -178,7 +178,7 @@ async def hear_recording(
     if content is None and service.folder is not None:
         content = await service.call(service.folder.read_recording, recording_id)
     if content is None:
-        raise Problem("no-audio-kept", "this recording's sound is not kept; see --keep_audio")
+        raise Problem("no-audio-kept", "this recording's audio was not kept; see --keep_audio")
     wav = await service.call(_to_wav, content)
     await service.note(request, "hear", speaker.name, recording_id)
     return Response(wav, media_type="audio/wav")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import eval as eval_script
+from tests.support.fake_encoder import FakeHeader
 from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
 from utils.verification.calibration import Calibration
 
@@ -28,9 +29,8 @@ class FakeEncoder:
     strict_threshold = 0.9
     calls: list[str] = []  # noqa: RUF012
 
-    def __init__(self, model_path: str, num_threads: int | None = None) -> None:
-        if "missing" in model_path:
-            raise ModelError(f"{model_path}: no such model")
+    def __init__(self, model: object, num_threads: int | None = None) -> None:
+        pass
 
     def embed_files(
         self, paths: Sequence[str], *, on_error: str = "raise"
@@ -48,11 +48,18 @@ class FakeEncoder:
             yield position, embedding / np.linalg.norm(embedding)
 
 
+def read_fake_header(path: str | None) -> FakeHeader:
+    if path is not None and "missing" in path:
+        raise ModelError(f"{path}: no such model")
+    return FakeHeader(path)
+
+
 @pytest.fixture(autouse=True)
 def fake_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeEncoder]:
     module = types.ModuleType("utils.model.encoder")
     module.SpeakerEncoder = FakeEncoder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "utils.model.encoder", module)
+    monkeypatch.setattr(eval_script, "read_header", read_fake_header)
     monkeypatch.setattr(FakeEncoder, "calls", [])
     monkeypatch.setattr(FakeEncoder, "model_id", "model-1")
     monkeypatch.chdir(tmp_path)

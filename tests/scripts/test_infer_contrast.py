@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import infer_contrast
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, FakeHeader
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.errors import AudioError, DataListError
 from utils.verification.calibration import Calibration
@@ -16,7 +16,7 @@ from utils.verification.calibration import Calibration
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(infer_contrast, "SpeakerEncoder", lambda *options: FakeEncoder())
     stored = Calibration(threshold=0.8, strict_threshold=0.9, slope=10.0, offset=-8.0)
-    monkeypatch.setattr(infer_contrast, "read_calibration", lambda path: stored)
+    monkeypatch.setattr(infer_contrast, "read_header", lambda path: FakeHeader(path, stored))
 
 
 @pytest.fixture

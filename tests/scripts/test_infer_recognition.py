@@ -5,7 +5,7 @@ import pytest
 
 import infer_recognition
 import move_voices
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, FakeHeader
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.errors import AudioError, DatabaseError
 from utils.verification.calibration import Calibration
@@ -28,7 +28,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(infer_recognition, "SpeakerEncoder", lambda *options: FakeEncoder())
     stored = Calibration(threshold=0.5, strict_threshold=0.8, slope=10.0, offset=-5.0)
-    monkeypatch.setattr(infer_recognition, "read_calibration", lambda path: stored)
+    monkeypatch.setattr(infer_recognition, "read_header", lambda path: FakeHeader(path, stored))
     for name, speaker in [("audio_db/李达康", 0), ("audio_db/沙瑞金", 1), ("stranger", 2)]:
         write_wav(Path(f"{name}.wav"), synthetic_speech(speaker, 0, 3.0))
     write_wav(Path("known.wav"), synthetic_speech(1, 1, 3.0))
@@ -136,7 +136,7 @@ def test_list_and_delete_need_no_model(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(infer_recognition, "SpeakerEncoder", None)
-    monkeypatch.setattr(infer_recognition, "read_calibration", None)
+    monkeypatch.setattr(infer_recognition, "read_header", None)
     assert infer_recognition.main(["--list"]) == 0
     assert lines(capsys) == ["李达康（1段录音）", "沙瑞金（1段录音）", "声纹库中共有2个用户"]
     assert infer_recognition.main(["--delete", "李达康"]) == 0

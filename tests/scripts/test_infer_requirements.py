@@ -33,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for script in ("infer_contrast.py", "infer_recognition.py", "eval.py"):
         shutil.copy(root / script, folder)
-    for name in ("utils", "audio", "audio_db"):
+    for name in ("utils", "voices", "audio", "audio_db"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "models").mkdir()
     shutil.copy(root / "models" / "resnet34.onnx", folder / "models")

@@ -11,8 +11,17 @@ from utils.audio.decode import load_audio
 from utils.audio.spectrogram import N_FFT
 from utils.audio.waveform import describe_defect
 from utils.errors import AudioError
+from utils.verification.calibration import Calibration
 
 BANDS = np.linspace(-1, 1, 64)
+
+
+class FakeHeader:
+    """The header of a model file that is not there, with thresholds."""
+
+    def __init__(self, path: str | None, calibration: Calibration | None = None) -> None:
+        self.path = path or "models/resnet34.keras"
+        self.calibration = calibration
 
 
 class FakeEncoder:
@@ -23,6 +32,8 @@ class FakeEncoder:
     is_calibrated = True
     threshold = 0.5
     strict_threshold = 0.8
+
+    calibration = Calibration(threshold=0.5, strict_threshold=0.8, slope=10.0, offset=-5.0)
 
     def __init__(self, model_id: str = "fake") -> None:
         self.model_id = model_id

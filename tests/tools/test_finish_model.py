@@ -11,13 +11,8 @@ from tests.support.tiny_model import SHAPE, build_tiny_network, write_tiny_model
 from tools import finish_model
 from utils.corpus.lists import Utterance, write_data_list
 from utils.errors import DataListError, ModelError
-from utils.model.archive import (
-    load_network,
-    read_calibration,
-    read_model_metadata,
-    read_training_state,
-    write_model,
-)
+from utils.model.archive import load_network, read_training_state, write_model
+from utils.model.header import read_header
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +69,12 @@ def test_a_checkpoint_becomes_a_calibrated_model(
     output = tmp_path / "model.keras"
     arguments = [trained, *options(folder, output), "--seconds", "1", "--description", "of voices"]
     assert finish_model.main(arguments) == 0
-    calibration = read_calibration(output)
+    calibration = read_header(output).calibration
     assert -1 <= calibration.threshold <= 1
     shown = capsys.readouterr().out
     assert f"threshold {calibration.threshold:.4f}, strict" in shown
     assert "EER " in shown
-    metadata = read_model_metadata(output)
+    metadata = read_header(output).metadata
     assert metadata["calibrated_on"]["list"] == "dev_list.txt"
     assert metadata["calibrated_on"]["seconds"] == 1.0
     assert metadata["calibrated_on"]["num_target_trials"] == 3

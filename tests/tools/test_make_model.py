@@ -89,16 +89,17 @@ def test_a_folder_becomes_a_model_and_a_second_call_goes_on(workspace: Path) -> 
     contents = {(workspace / path).read_bytes() for path in (*train_files, *dev_files)}
     assert len(contents) == 12
 
-    from utils.model.archive import load_network, model_id, read_model_metadata
+    from utils.model.archive import load_network
+    from utils.model.header import read_header
 
     model = workspace / "made" / "model.keras"
-    metadata = read_model_metadata(model)
+    metadata = read_header(model).metadata
     assert metadata["calibrated_on"]["num_target_trials"] == 3
     assert metadata["calibrated_on"]["num_nontarget_trials"] == 12
     assert metadata["description"] == "trained on some speech"
     assert metadata["num_classes"] == 3
     assert load_network(model).output_shape == [(None, 3), (None, 16)]
-    assert model_id(model.with_suffix(".onnx")) == model_id(model)
+    assert read_header(model.with_suffix(".onnx")).model_id == read_header(model).model_id
     report = json.loads((work / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["num_clips"] == 6
     assert report["num_speakers"] == 3

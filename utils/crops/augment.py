@@ -9,6 +9,7 @@ what they do.
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from utils.arrays import FloatArray
 from utils.audio.spectrogram import CROP_FRAMES, NUM_BINS, extend
 from utils.audio.waveform import SAMPLE_RATE
 from utils.crops.noises import SoundFolder
+from utils.settings import option
 
 RECORDED_SHARE = 0.85
 """How often noise is a recording where there are any; the rest is coloured noise."""
@@ -25,24 +27,29 @@ MAX_ROOM_S = 0.5
 """Seconds of a room response that are used: what comes later is 30 dB and more below the voice."""
 
 
+def _probability(default: float) -> Any:
+    """Returns the field of how often something is done, a fraction."""
+    return option(default, "fraction", f"default {default}", metavar="P")
+
+
 @dataclass(frozen=True)
 class AugmentSettings:
     """Probabilities and strengths of the augmentations; a probability of 0 switches one off."""
 
-    reverb: float = 0.0
-    noise: float = 0.0
-    babble: float = 0.0
-    equalizer: float = 0.0
-    gain: float = 0.0
-    clipping: float = 0.0
-    telephone: float = 0.0
-    codec: float = 0.0
-    flip: float = 0.3
-    spec_mask: float = 0.0
-    snr_db: tuple[float, float] = (0.0, 20.0)
-    babble_snr_db: tuple[float, float] = (3.0, 20.0)
-    noise_dir: str = ""
-    rir_dir: str = ""
+    reverb: float = _probability(0.0)
+    noise: float = _probability(0.0)
+    babble: float = _probability(0.0)
+    equalizer: float = _probability(0.0)
+    gain: float = _probability(0.0)
+    clipping: float = _probability(0.0)
+    telephone: float = _probability(0.0)
+    codec: float = _probability(0.0)
+    flip: float = _probability(0.3)
+    spec_mask: float = _probability(0.0)
+    snr_db: tuple[float, float] = option((0.0, 20.0), "float", nargs=2)
+    babble_snr_db: tuple[float, float] = option((3.0, 20.0), "float", nargs=2)
+    noise_dir: str = option("", help="folder of noise recordings")
+    rir_dir: str = option("", help="folder of room impulse responses")
 
     def probability(self, name: str) -> float:
         """Returns the probability of one of `AUGMENTATIONS`."""

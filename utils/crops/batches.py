@@ -32,6 +32,7 @@ from utils.crops.augment import (
 )
 from utils.crops.teacher import TeacherTable
 from utils.errors import AudioError, DataListError
+from utils.settings import option
 
 MAX_READ_S = 12.0
 """Seconds that are decoded of a longer clip, from a random place: bounds time and memory."""
@@ -71,17 +72,39 @@ class ReaderSettings:
         augment: What is done to the crops.
     """
 
-    batch_size: int = 64
-    crop_frames: int = CROP_FRAMES
-    num_views: int = 1
-    seed: int = 0
-    balance: float = 1.0
-    remove_silence: bool = True
-    join_clips: bool = True
-    speeds: tuple[float, ...] = (1.0,)
-    speed_change: float = 0.67
-    teacher: str = ""
-    teacher_centroid: float = 0.5
+    batch_size: int = option(64, "positive_int", "crops in a batch", preset=32)
+    crop_frames: int = option(CROP_FRAMES, "positive_int", "257 are 2.57 s")
+    num_views: int = option(
+        1,
+        "positive_int",
+        "crops cut out of each waveform on the training device; raise it where a GPU waits for "
+        "the readers",
+    )
+    seed: int = option(0, "non_negative_int")
+    balance: float = option(
+        1.0, "fraction", "1: every utterance equally often; 0: every corpus and speaker"
+    )
+    remove_silence: bool = option(True, help="do not cut out silence", name="keep_silence")
+    join_clips: bool = option(
+        True, help="repeat short clips instead of joining others of the speaker", name="no_join"
+    )
+    speeds: tuple[float, ...] = option(
+        (1.0,),
+        "positive_float",
+        "speeds to play at, each as a speaker of its own; a teacher file brings its own",
+        nargs="+",
+    )
+    speed_change: float = option(
+        0.67, "fraction", "how often the speed is changed, where there are several"
+    )
+    teacher: str = option(
+        "",
+        help="embeddings of a teacher model to learn from (tools/make_teacher.py)",
+        metavar="FILE.npz",
+    )
+    teacher_centroid: float = option(
+        0.5, "fraction", "share of the speaker's mean teacher vector in the target"
+    )
     augment: AugmentSettings = field(default_factory=AugmentSettings)
 
     @property
@@ -209,10 +232,19 @@ class BatchMaker:
             return own
         key = (label, speed)
         if key not in self._centroids:
-            known = [self.teacher.find(self.utterances[i].path) for i in self.by_label[label]]
-            vectors = [self.teacher.vector(found[speed]) for found in known if speed in found]
-            self._centroids[key] = _unit(np.sum(vectors, axis=0))
+            self._centroids[key] = _unit(np.sum(self._vectors(label, speed), axis=0))
         return _unit((1 - share) * own + share * self._centroids[key])
+
+    def _vectors(self, label: int, speed: float) -> list[FloatArray]:
+        """Returns what the teacher says of a speaker's utterances at a speed."""
+        assert self.teacher is not None
+        known = [self.teacher.find(self.utterances[i].path) for i in self.by_label[label]]
+        return [self.teacher.vector(found[speed]) for found in known if speed in found]
+
+    def speaker_vectors(self) -> dict[int, FloatArray]:
+        """Returns the mean teacher vector of each label, unit length, where there is any."""
+        vectors = {label: self._vectors(label, 1.0) for label in self.by_label}
+        return {label: _unit(np.sum(v, axis=0)) for label, v in vectors.items() if v}
 
     def _choose_speed(self, known: dict[float, int], rng: np.random.Generator) -> float:
         """Returns the speed of a crop: the teacher's choices, or without a teacher our own."""

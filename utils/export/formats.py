@@ -27,8 +27,9 @@ from utils.export import onnx as onnx_graph
 from utils.export import runners as export_runner
 from utils.export.runners import Embed
 from utils.files import atomic_path
-from utils.model.archive import read_model_metadata
 from utils.model.encoder import MIN_SPEECH_S
+from utils.model.header import read_header
+from utils.model.keras import load_keras_network
 from utils.model.onnx import METADATA_NAME, load_onnx_network
 from utils.verification.evaluation import (
     Clips,
@@ -165,7 +166,7 @@ class Comparison:
         self.model_path = model_path
         self.num_threads = num_threads
         self._labels = labels
-        embed = export_runner.load_keras(model_path, num_threads)
+        embed = load_keras_network(model_path, num_threads)
         clips = self._embed_all("keras", embed, paths)
         name_defects(clips)
         self._clips = replace(clips, defects={})
@@ -280,7 +281,7 @@ def check_model_path(path: str) -> None:
             f"{path}: received a {suffix or 'nameless'} file, expected the .keras file that "
             "train.py wrote; an exported model cannot be exported again"
         )
-    read_model_metadata(path)
+    read_header(path)
 
 
 def find_recordings(list_path: str | None, folder: str = "audio") -> tuple[list[str], Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.audio.spectrogram import (
@@ -24,8 +25,17 @@ from utils.audio.spectrogram import (
 )
 from utils.errors import ModelError
 from utils.files import atomic_path
-from utils.model.archive import load_network, model_id, read_model_metadata
+from utils.model.archive import load_network
+from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
+from utils.networks.filterbank import (
+    FRAME_LENGTH,
+    FRAME_SHIFT,
+    LOG_FLOOR,
+    NUM_FFT_BINS,
+    frame_basis,
+    mel_filters,
+)
 
 OPSET = 17
 """ONNX operator set: known to every runtime since 2022."""
@@ -73,18 +83,36 @@ def write_onnx(
     import onnx
 
     network = load_network(model_path)
-    metadata = {
-        key: value for key, value in read_model_metadata(model_path).items() if key not in LEFT_OUT
-    }
+    header = read_header(model_path)
     graph = _Graph(half_precision)
     graph.add_network(network, str(model_path))
-    model = graph.to_model(int(metadata["embedding_size"]))
+    model = graph.to_model(header.embedding_size)
     entry = model.metadata_props.add()
     entry.key = METADATA_NAME
-    entry.value = json.dumps({**metadata, "model_id": model_id(model_path)}, ensure_ascii=False)
+    entry.value = json.dumps(exported_metadata(header), ensure_ascii=False)
     onnx.checker.check_model(model)
     with atomic_path(output_path) as temporary:
         temporary.write_bytes(model.SerializeToString())
+
+
+def exported_metadata(header: ModelHeader) -> dict[str, Any]:
+    """Returns what an exported file says of itself: its model's metadata and identity."""
+    kept = {key: value for key, value in header.metadata.items() if key not in LEFT_OUT}
+    return {**kept, "model_id": header.model_id}
+
+
+def _inputs(layer: Any) -> list[Any]:
+    """Returns the tensors that a layer takes."""
+    if not hasattr(layer, "input"):
+        return []
+    return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+def _affine(norm: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns the factor and the offset of a batch normalisation that is not trained."""
+    deviation = np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
+    scale = np.asarray(norm.gamma, np.float64) / deviation
+    return scale, np.asarray(norm.beta, np.float64) - np.asarray(norm.moving_mean) * scale
 
 
 class _Graph:
@@ -143,22 +171,34 @@ class _Graph:
 
     def add_network(self, network: Any, source: str) -> None:
         """Adds the way from the waveform to the embedding, in the order of the Keras graph."""
-        values = {id(network.inputs[0]): self.spectrogram(self.repeated(INPUT_NAME))}
-        convolutions: dict[int, Any] = {}
+        front_ends = {"spectrogram": self.spectrogram, "filterbank": self.filterbank}
+        front_end = front_ends[network.inputs[0].name]
+        values = {id(network.inputs[0]): front_end(self.repeated(INPUT_NAME))}
+        used_by: dict[int, list[Any]] = {}
+        for layer in network.layers:
+            for tensor in _inputs(layer):
+                used_by.setdefault(id(tensor), []).append(layer)
+        paddings: dict[int, Any] = {}
         for layer in network.layers:
             kind = type(layer).__name__
             if kind in {"InputLayer", "CosineClassifier"} or layer.name == "classification":
                 continue
-            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-            if kind == "Conv2D":
-                convolutions[id(layer.output)] = layer
+            if id(layer.output) in values:
+                continue  # folded into the convolution before it
+            if kind == "ZeroPadding2D":
+                paddings[id(layer.output)] = layer
                 continue
-            if kind == "FusedBatchNormalization":
-                convolution = convolutions[id(inputs[0])]
-                output = self.convolution(values[id(convolution.input)], convolution, layer)
-            else:
-                output = self.layer(kind, layer, [values[id(x)] for x in inputs], source)
-            values[id(layer.output)] = output
+            if kind == "Conv2D":
+                padding = paddings.get(id(layer.input))
+                x = values[id(padding.input if padding else layer.input)]
+                after = used_by[id(layer.output)]
+                is_folded = [type(user).__name__ for user in after] == ["FusedBatchNormalization"]
+                norm = after[0] if is_folded else None
+                output = self.convolution(x, layer, norm, padding)
+                values[id(norm.output if norm else layer.output)] = output
+                continue
+            inputs = [values[id(x)] for x in _inputs(layer)]
+            values[id(layer.output)] = self.layer(kind, layer, inputs, source)
         self.node("Identity", values[id(network.outputs[1])], output=OUTPUT_NAME)
 
     def repeated(self, waveform: str) -> str:
@@ -189,6 +229,21 @@ class _Graph:
         deviation = self.node("Add", self.node("Sqrt", variance), self.constant(EPSILON))
         return self.node("Div", centred, deviation)
 
+    def filterbank(self, waveform: str) -> str:
+        """Adds `utils.networks.filterbank.filterbank`: `(1, 1, 80, num_frames)` from `(1, n)`."""
+        framed = self.node("Unsqueeze", waveform, self.ints(1))
+        transform = self.node(
+            "Conv", framed, self.constant(frame_basis().T[:, None, :]),
+            kernel_shape=[FRAME_LENGTH], strides=[FRAME_SHIFT],
+        )  # fmt: skip
+        square = self.node("Mul", transform, transform)
+        parts = self.node("Reshape", square, self.ints(1, 2, NUM_FFT_BINS, -1))
+        power = self.node("ReduceSum", parts, self.ints(1), keepdims=0)
+        energies = self.node("MatMul", self.constant(mel_filters().T), power)
+        levels = self.node("Log", self.node("Max", energies, self.constant(LOG_FLOOR)))
+        centred = self.node("Sub", levels, self.node("ReduceMean", levels, axes=[2]))
+        return self.node("Unsqueeze", centred, self.ints(1))
+
     def layer(self, kind: str, layer: Any, inputs: list[str], source: str) -> str:
         """Adds one layer that is no convolution."""
         if kind == "LogCompression":
@@ -213,26 +268,90 @@ class _Graph:
             square = self.node("ReduceSum", self.node("Mul", *inputs * 2), self.ints(-1))
             floor = self.node("Max", square, self.constant(1e-12))
             return self.node("Div", inputs[0], self.node("Sqrt", floor))
+        if kind == "FusedBatchNormalization":
+            return self.normalization(layer, inputs[0])
+        if kind == "Concatenate":
+            return self.node("Concat", *inputs, axis=1)
+        if kind == "FrequenciesToChannels":
+            frequencies, channels = int(layer.input.shape[1]), int(layer.input.shape[3])
+            turned = self.node("Transpose", inputs[0], perm=[0, 2, 1, 3])
+            return self.node("Reshape", turned, self.ints(1, frequencies * channels, 1, -1))
+        if kind == "SegmentMeans":
+            from utils.networks.campplus import SEGMENT_FRAMES
+
+            means = self.node(
+                "AveragePool", inputs[0], kernel_shape=[1, SEGMENT_FRAMES],
+                strides=[1, SEGMENT_FRAMES], ceil_mode=1,
+            )  # fmt: skip
+            return self.node("Add", means, self.node("ReduceMean", inputs[0], axes=[3]))
+        if kind == "SegmentMask":
+            return self.segment_mask(*inputs, size=int(layer.output.shape[3]))
+        if kind == "Statistics":
+            return self.statistics(layer, inputs[0])
         raise ModelError(
             f"{source}: its layer {layer.name} is a {kind}, which has no ONNX form here; export a "
             "model of train.py"
         )
 
-    def convolution(self, x: str, layer: Any, norm: Any) -> str:
-        """Adds a convolution with the batch normalisation behind it folded in.
+    def convolution(self, x: str, layer: Any, norm: Any = None, padding: Any = None) -> str:
+        """Adds a convolution; what pads before and the normalisation behind it are folded in.
 
         `SAME_UPPER` pads as Keras does, also where the number of frames is odd.
         """
-        deviation = np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
-        scale = np.asarray(norm.gamma, np.float64) / deviation
         # Keras: (height, width, in, out); ONNX: (out, in, height, width).
-        kernel = np.asarray(layer.kernel, np.float64) * scale
-        bias = np.asarray(norm.beta, np.float64) - np.asarray(norm.moving_mean) * scale
-        return self.node(
-            "Conv", x, self.weights(kernel.transpose(3, 2, 0, 1)), self.constant(bias),
-            kernel_shape=list(layer.kernel_size), strides=list(layer.strides),
-            auto_pad="SAME_UPPER",
+        kernel = np.asarray(layer.kernel, np.float64)
+        bias = 0.0 if layer.bias is None else np.asarray(layer.bias, np.float64)
+        if norm is not None:
+            scale, offset = _affine(norm)
+            kernel, bias = kernel * scale, bias * scale + offset
+        inputs = [x, self.weights(kernel.transpose(3, 2, 0, 1))]
+        if np.ndim(bias):
+            inputs.append(self.constant(bias))
+        pads: dict[str, Any] = {}
+        if layer.padding == "same":
+            pads["auto_pad"] = "SAME_UPPER"
+        elif padding is not None:
+            (top, bottom), (left, right) = padding.padding
+            pads["pads"] = [top, left, bottom, right]
+        output = self.node(
+            "Conv", *inputs, kernel_shape=list(layer.kernel_size), strides=list(layer.strides),
+            dilations=list(layer.dilation_rate), **pads,
         )  # fmt: skip
+        return self.node("Sigmoid", output) if layer.activation.__name__ == "sigmoid" else output
+
+    def normalization(self, layer: Any, x: str) -> str:
+        """Adds a batch normalisation that follows no convolution: factor and offset."""
+        scale, offset = _affine(layer)
+        size = len(scale)
+        return self.node(
+            "BatchNormalization", x, self.constant(scale), self.constant(offset),
+            self.constant(np.zeros(size)), self.constant(np.ones(size)), epsilon=0.0,
+        )  # fmt: skip
+
+    def segment_mask(self, frames: str, masks: str, size: int) -> str:
+        """Repeats each segment's mask for its frames and multiplies."""
+        from utils.networks.campplus import SEGMENT_FRAMES
+
+        spread = self.node(
+            "Expand", self.node("Unsqueeze", masks, self.ints(4)),
+            self.ints(1, 1, 1, 1, SEGMENT_FRAMES),
+        )  # fmt: skip
+        repeated = self.node("Reshape", spread, self.ints(1, size, 1, -1))
+        num_frames = self.node("Gather", self.node("Shape", frames), self.ints(3), axis=0)
+        cut = self.node("Slice", repeated, self.ints(0), num_frames, self.ints(3))
+        return self.node("Mul", frames, cut)
+
+    def statistics(self, layer: Any, x: str) -> str:
+        """Adds mean and deviation over time: `(1, 2 * channels)` from `(1, channels, 1, n)`."""
+        mean = self.node("ReduceMean", x, axes=[3])
+        centred = self.node("Sub", x, mean)
+        square = self.node("ReduceSum", self.node("Mul", centred, centred), self.ints(3))
+        num_frames = self.node("Gather", self.node("Shape", x), self.ints(3), axis=0)
+        count = self.node("Max", self.node("Sub", num_frames, self.ints(1)), self.ints(1))
+        variance = self.node("Div", square, self.node("Cast", count, to=1))
+        deviation = self.node("Sqrt", self.node("Max", variance, self.constant(1e-10)))
+        joined = self.node("Concat", mean, deviation, axis=1)
+        return self.node("Reshape", joined, self.ints(1, int(layer.output.shape[1])))
 
     def dense(self, layer: Any, x: str) -> str:
         """Adds a matrix product and a bias over the last axis."""

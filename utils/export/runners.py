@@ -12,51 +12,19 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.spectrogram import CROP_SAMPLES, extend, spectrogram
 from utils.export.onnx import OUTPUT_NAME
-from utils.model.archive import load_network
 from utils.model.backend import stderr_closed
+from utils.model.keras import limit_threads
 from utils.model.onnx import INPUT_NAME
 
 Embed = Callable[[FloatArray], FloatArray]
-
-
-def load_keras(path: str | Path, num_threads: int) -> Embed:
-    """Returns the original, which the other formats are compared with.
-
-    Its features are those of `utils.audio.spectrogram`, computed with NumPy outside of the network.
-
-    Raises:
-        ModelError: If the file is no model of this toolkit.
-    """
-    network = load_network(path)
-    import keras
-
-    embedder = keras.Model(network.inputs, network.outputs[1])
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        _limit_threads(num_threads)
-        signature = [tf.TensorSpec((1, *embedder.input_shape[1:]), tf.float32)]
-        call = tf.function(lambda x: embedder([x], training=False), input_signature=signature)
-    else:
-
-        def call(features: FloatArray) -> Any:
-            return embedder([features], training=False)
-
-    def embed(waveform: FloatArray) -> FloatArray:
-        features = spectrogram(extend(waveform, max(len(waveform), CROP_SAMPLES)))
-        (embedding,) = call(features[None, :, :, None])
-        return np.asarray(keras.ops.convert_to_numpy(embedding))
-
-    return embed
 
 
 def load_saved_model(folder: str | Path, num_threads: int) -> Embed:
     """Returns the function of a SavedModel."""
     import tensorflow as tf
 
-    _limit_threads(num_threads)
+    limit_threads(num_threads)
     with stderr_closed():
         # The object must outlive its signature, so it is kept beside it.
         model = tf.saved_model.load(str(folder))
@@ -94,14 +62,3 @@ def load_tflite(path: str | Path, num_threads: int) -> Embed:
         return np.asarray(interpreter.get_tensor(outputs["index"])[0])
 
     return embed
-
-
-def _limit_threads(num_threads: int) -> None:
-    """Sets TensorFlow's threads, as long as it has not started."""
-    import tensorflow as tf
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
-    except RuntimeError:
-        pass  # It has, in a test for instance: its threads can no longer be changed.

@@ -14,12 +14,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from utils.arrays import FloatArray
 from utils.audio.spectrogram import CROP_SAMPLES, EPSILON, HOP_LENGTH, N_FFT, padded_window
 from utils.errors import ModelError
-from utils.export.onnx import LEFT_OUT, OUTPUT_NAME
-from utils.model.archive import load_network, model_id, read_model_metadata
+from utils.export.onnx import OUTPUT_NAME, exported_metadata
+from utils.model.archive import load_network
 from utils.model.backend import stderr_closed
+from utils.model.header import read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
+from utils.networks import filterbank as kaldi
 
 EXACT_WEIGHTS = {"CONV_2D": 2**14, "FULLY_CONNECTED": 2**16}
 """Layers with fewer weights than this keep them in 32 bits in the int8 file. In the shipped model
@@ -81,7 +84,7 @@ def write_tflite(model_path: str | Path, output_path: str | Path, kind: str) -> 
 
 
 def _embedding_network(model_path: str | Path) -> Any:
-    """Returns the Keras model from spectrograms to embeddings."""
+    """Returns the Keras model from features to embeddings."""
     network = load_network(model_path)
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
@@ -136,8 +139,10 @@ def _save(network: Any, folder: str | Path) -> None:
     trained = [tf.constant(variable.numpy()) for variable in network.trainable_variables]
     fixed = [tf.constant(variable.numpy()) for variable in network.non_trainable_variables]
 
+    front_end = FRONT_ENDS[network.inputs[0].name]
+
     def embed(waveform: Any) -> dict[str, Any]:
-        features = _spectrogram(_repeated(waveform[0]))
+        features = front_end(_repeated(waveform[0]))
         embedding, _ = network.stateless_call(trained, fixed, [features], training=False)
         return {OUTPUT_NAME: embedding}
 
@@ -160,34 +165,71 @@ def _repeated(waveform: Any) -> Any:
 def _spectrogram(waveform: Any) -> Any:
     """Computes `utils.audio.spectrogram.spectrogram` of samples, `(num_samples,)`.
 
-    Frames are joined from pieces of one hop each, by slices alone: TFLite has an operator for the
-    Fourier transform, but none that cuts a signal of any length into overlapping frames.
-
     Returns:
         Shape `(1, 257, num_frames, 1)`.
     """
     import tensorflow as tf
 
-    pieces_per_frame = -(-N_FFT // HOP_LENGTH)
-    size = tf.shape(waveform)[0]
-    num_frames = 1 + size // HOP_LENGTH
-    end = (num_frames + pieces_per_frame - 1) * HOP_LENGTH - N_FFT // 2 - size
-    pieces = tf.reshape(tf.pad(waveform, [[N_FFT // 2, end]]), [-1, HOP_LENGTH])
-    joined = tf.concat([pieces[k : num_frames + k] for k in range(pieces_per_frame)], axis=1)
-    # In two parts, since the float16 file rounds constants: a window of 11 bits would bury weak
-    # frequencies under what strong ones leak.
-    window = padded_window()
-    coarse = window.astype(np.float16).astype(np.float32)
-    frames = joined[:, :N_FFT] * coarse + joined[:, :N_FFT] * (window - coarse)
+    num_frames = 1 + tf.shape(waveform)[0] // HOP_LENGTH
+    frames = _windowed(_frames(waveform, num_frames, N_FFT, N_FFT // 2), padded_window())
     magnitudes = tf.abs(tf.signal.rfft(frames, [N_FFT]))
     centred = magnitudes - tf.reduce_mean(magnitudes, axis=1, keepdims=True)
     deviation = tf.sqrt(tf.reduce_mean(tf.square(centred), axis=1, keepdims=True))
     return tf.transpose(centred / (deviation + np.float32(EPSILON)))[None, :, :, None]
 
 
+def _filterbank(waveform: Any) -> Any:
+    """Computes `utils.networks.filterbank.filterbank` of samples, `(num_samples,)`.
+
+    Step by step and not by one matrix, whose weights TFLite would quantise.
+
+    Returns:
+        Shape `(1, 80, num_frames, 1)`.
+    """
+    import tensorflow as tf
+
+    num_frames = 1 + (tf.shape(waveform)[0] - kaldi.FRAME_LENGTH) // kaldi.FRAME_SHIFT
+    frames = _frames(waveform, num_frames, kaldi.FRAME_LENGTH, 0)
+    frames = frames - tf.reduce_mean(frames, axis=1, keepdims=True)
+    before = tf.concat([frames[:, :1], frames[:, :-1]], axis=1)
+    frames = _windowed(frames - kaldi.PRE_EMPHASIS * before, kaldi.povey_window())
+    power = tf.square(tf.abs(tf.signal.rfft(frames, [kaldi.FFT_LENGTH])))
+    energies = tf.matmul(power, tf.constant(kaldi.mel_filters()))
+    levels = tf.math.log(tf.maximum(energies, kaldi.LOG_FLOOR))
+    return tf.transpose(levels - tf.reduce_mean(levels, axis=0, keepdims=True))[None, :, :, None]
+
+
+def _frames(waveform: Any, num_frames: Any, length: int, padding: int) -> Any:
+    """Cuts samples, with zeros before them, into overlapping frames, `(num_frames, length)`.
+
+    Frames are joined from pieces of one hop each, by slices alone: TFLite has an operator for the
+    Fourier transform, but none that cuts a signal of any length into overlapping frames.
+    """
+    import tensorflow as tf
+
+    pieces_per_frame = -(-length // HOP_LENGTH)
+    end = (num_frames + pieces_per_frame - 1) * HOP_LENGTH
+    # What lies beyond the last frame's last piece belongs to no frame.
+    padded = tf.pad(waveform, [[padding, pieces_per_frame * HOP_LENGTH]])[:end]
+    pieces = tf.reshape(padded, [-1, HOP_LENGTH])
+    joined = tf.concat([pieces[k : num_frames + k] for k in range(pieces_per_frame)], axis=1)
+    return joined[:, :length]
+
+
+def _windowed(frames: Any, window: FloatArray) -> Any:
+    """Multiplies frames by a window, in two parts, since the float16 file rounds constants.
+
+    A window of 11 bits would bury weak frequencies under what strong ones leak.
+    """
+    coarse = window.astype(np.float16).astype(np.float32)
+    return frames * coarse + frames * (window - coarse)
+
+
+FRONT_ENDS = {"spectrogram": _spectrogram, "filterbank": _filterbank}
+"""The front ends of `utils.networks.front_ends` in operators that TFLite has."""
+
+
 def _metadata(model_path: str | Path) -> str:
     """Returns what the exported file says of itself, as JSON."""
-    metadata = read_model_metadata(model_path)
-    kept = {key: value for key, value in metadata.items() if key not in LEFT_OUT}
-    text = {**kept, "model_id": model_id(model_path)}
-    return json.dumps(text, ensure_ascii=False, indent=1)
+    metadata = exported_metadata(read_header(model_path))
+    return json.dumps(metadata, ensure_ascii=False, indent=1)

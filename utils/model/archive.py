@@ -2,11 +2,9 @@
 
 A `.keras` file is a zip archive. Beside what Keras writes, ours holds `voiceprint.json` (feature
 settings, embedding size, thresholds, calibration, versions) and, in checkpoints of a training,
-`training_state.npz`. Reading the metadata takes neither Keras nor TensorFlow.
+`training_state.npz`. `utils.model.header` reads the metadata, without Keras and TensorFlow.
 """
 
-import contextlib
-import hashlib
 import io
 import json
 import platform
@@ -19,24 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH
-from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.model.backend import start_backend
-from utils.model.onnx import METADATA_NAME, read_onnx_metadata
-from utils.verification.calibration import Calibration
+from utils.model.header import ModelHeader, is_onnx, read_header
+from utils.model.onnx import METADATA_NAME, write_onnx_metadata
+from utils.networks.features import FEATURES
 
 STATE_NAME = "training_state.npz"
 WEIGHTS_NAME = "model.weights.h5"
 CONFIG_NAME = "config.json"
 FORMAT = 1
-
-DEFAULT_MODEL = "models/resnet34"
-"""The shipped model, without the suffix."""
-
-CALIBRATION_KEYS = ("threshold", "strict_threshold", "calibration")
-"""Metadata that `Calibration.to_dict` writes; a model without calibration has none of them."""
 
 NEW_KEYS: dict[str, Any] = {
     "input_axes": None,
@@ -48,149 +39,33 @@ NEW_KEYS: dict[str, Any] = {
 }
 """Settings of layers that Keras 3.12 doesn't know, with the values that change nothing."""
 
-FEATURES = {
-    "sample_rate": SAMPLE_RATE,
-    "n_fft": N_FFT,
-    "win_length": WIN_LENGTH,
-    "hop_length": HOP_LENGTH,
-    "epsilon": EPSILON,
-}
-
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError)
 """What reading a zip archive with wrong bytes may raise."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def read_model_metadata(path: str | Path) -> dict[str, Any]:
-    """Returns what a model file says of itself, without loading the network.
-
-    Raises:
-        ModelError: If the file is missing, damaged, not a model of this toolkit, or made for
-            other features.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(
-            f"{path}: no such model file, expected a .keras file of train.py or an .onnx file of "
-            f"export.py; check --model_path or use {default_model_path()}"
-        )
-    metadata = read_onnx_metadata(path) if is_onnx(path) else _read_archive(path)
-    if "embedding_size" not in metadata:
-        raise ModelError(
-            f"{path}: its {METADATA_NAME} lacks embedding_size, expected a model of this toolkit; "
-            "use one that train.py wrote"
-        )
-    if metadata.get("features") != FEATURES:
-        raise ModelError(
-            f"{path}: made for the features {metadata.get('features')}, expected {FEATURES}; "
-            "train it again with this version"
-        )
-    return metadata
-
-
-def _read_keras_metadata(path: str | Path) -> dict[str, Any]:
-    """Returns the metadata of a `.keras` file; an `.onnx` file is a ModelError here."""
+def _read_keras_header(path: str | Path) -> ModelHeader:
+    """Returns the header of a `.keras` file; an `.onnx` file is a ModelError here."""
     if is_onnx(path):
         raise ModelError(
             f"{path}: an .onnx file, which can only be run; expected the .keras file that it was "
             "made from"
         )
-    return read_model_metadata(path)
-
-
-def _read_archive(path: Path) -> dict[str, Any]:
-    """Returns the metadata in a `.keras` archive, or raises ModelError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            metadata: dict[str, Any] = json.loads(archive.read(METADATA_NAME))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        kind = f"a {path.suffix} file" if path.suffix != ".keras" else "damaged or incomplete"
-        raise ModelError(
-            f"{path}: {kind}, expected a complete .keras file of train.py; copy it again"
-        ) from error
-    except (KeyError, ValueError, OSError) as error:
-        raise ModelError(
-            f"{path}: a Keras file without {METADATA_NAME}, expected a model of this toolkit; "
-            "use one that train.py wrote"
-        ) from error
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def read_calibration(path: str | Path) -> Calibration:
-    """Returns the thresholds and the probability scale that a model file holds.
-
-    Raises:
-        ModelError: As `read_model_metadata`, or if the file holds none, as a checkpoint of a
-            training without a test list, or damaged ones.
-    """
-    metadata = read_model_metadata(path)
-    if not has_calibration(metadata):
-        raise ModelError(
-            f"{path}: holds no calibrated threshold, expected one; give --threshold, or calibrate "
-            "the model with tools/finish_model.py"
-        )
-    try:
-        return Calibration.from_dict(metadata)
-    except ValueError as error:
-        raise ModelError(
-            f"{path}: {error}; calibrate the model with tools/finish_model.py"
-        ) from error
-
-
-def has_calibration(metadata: Mapping[str, Any]) -> bool:
-    """Returns whether a model file's metadata hold thresholds."""
-    return any(key in metadata for key in CALIBRATION_KEYS)
-
-
-def model_id(path: str | Path) -> str:
-    """Returns the SHA-256 of a model file: embeddings of different files cannot be compared.
-
-    An `.onnx` file has the identity of the `.keras` file that it was made from, since both give
-    the same embeddings.
-    """
-    if is_onnx(path):
-        return str(read_onnx_metadata(path).get("model_id", ""))
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def is_onnx(path: str | Path) -> bool:
-    """Returns whether a file is to be run by ONNX Runtime, by its suffix."""
-    return Path(path).suffix.lower() == ".onnx"
-
-
-def default_model_path() -> str:
-    """Returns the model that the scripts use unless told otherwise.
-
-    It is `models/resnet34.onnx`, which answers in a tenth of the time that Keras takes to start;
-    where that was made from another model than the `models/resnet34.keras` beside it, or is
-    missing, it is the latter.
-    """
-    keras_path, onnx_path = Path(f"{DEFAULT_MODEL}.keras"), Path(f"{DEFAULT_MODEL}.onnx")
-    if not onnx_path.is_file():
-        return keras_path.as_posix()
-    if keras_path.is_file():
-        with contextlib.suppress(ModelError):  # A damaged file is told when it is opened.
-            if model_id(onnx_path) != model_id(keras_path):
-                return keras_path.as_posix()
-    return onnx_path.as_posix()
+    return read_header(path)
 
 
 def load_network(path: str | Path) -> Any:
     """Returns the Keras model of a model file.
 
     Raises:
-        ModelError: As `read_model_metadata`, or if Keras cannot load the network.
+        ModelError: As `read_header`, or if Keras cannot load the network.
     """
-    _read_keras_metadata(path)
+    _read_keras_header(path)
     start_backend()
     import keras
 
-    import utils.resnet  # noqa: F401  registers the layers
+    import utils.networks.catalogue  # noqa: F401  registers the layers
 
     try:
         return keras.saving.load_model(path, compile=False)
@@ -209,7 +84,7 @@ def read_training_state(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         ModelError: If the file is damaged or no checkpoint of a training.
     """
-    _read_keras_metadata(path)
+    _read_keras_header(path)
     with zipfile.ZipFile(path) as archive:
         try:
             data = archive.read(STATE_NAME)
@@ -250,7 +125,8 @@ def write_model(
         if half_precision:
             _halve_weights(temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(METADATA_NAME, _to_json(metadata))
+            features = FEATURES[network.inputs[0].name]
+            archive.writestr(METADATA_NAME, _to_json({**metadata, "features": features}))
             if state is not None:
                 buffer = io.BytesIO()
                 np.savez(buffer, allow_pickle=False, **dict(state))
@@ -260,23 +136,32 @@ def write_model(
 def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
     """Changes entries of a model file's metadata, such as its thresholds, in one step.
 
+    The model keeps its identity: voiceprints enrolled with it stay valid.
+
+    Args:
+        path: A `.keras` or an `.onnx` file.
+        changes: The entries that become different.
+
     Raises:
-        ModelError: As `read_model_metadata`.
+        ModelError: As `read_header`.
     """
-    metadata = {**_read_keras_metadata(path), **changes}
+    header = read_header(path)
+    metadata = {**header.metadata, "model_id": header.model_id, **changes}
+    if header.is_onnx:
+        write_onnx_metadata(path, metadata)
+        return
     with atomic_path(path) as temporary:
         _copy_archive(Path(path), temporary, {METADATA_NAME: _to_json(metadata).encode()})
 
 
 def _to_json(metadata: Mapping[str, Any]) -> str:
-    """Returns the metadata as JSON text, with format, features and versions filled in."""
+    """Returns the metadata as JSON text, with format and versions filled in."""
     import keras
 
     filled = {
         "versions": {"keras": keras.__version__, "python": platform.python_version()},
         **metadata,
         "format": FORMAT,
-        "features": FEATURES,
     }
     return json.dumps(filled, ensure_ascii=False, indent=1)
 

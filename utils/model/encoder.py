@@ -1,6 +1,5 @@
 """From audio to embedding: the only path, used by all scripts."""
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,22 +11,11 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.activity import Activity, remove_silence
 from utils.audio.decode import read_blocks
-from utils.audio.spectrogram import CROP_SAMPLES, extend, spectrogram
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
-from utils.model.archive import (
-    default_model_path,
-    has_calibration,
-    is_onnx,
-    load_network,
-    model_id,
-    read_calibration,
-    read_model_metadata,
-)
+from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
 from utils.verification.calibration import Calibration
-
-__all__ = ["MIN_SPEECH_S", "SpeakerEncoder", "read_calibration"]
 
 Network = Callable[[FloatArray], FloatArray]
 """From a stretch of speech, `(num_samples,)`, to its unit embedding, `(embedding_size,)`."""
@@ -49,35 +37,49 @@ class SpeakerEncoder:
     embeddings are averaged by the speech in them; an hour takes no more memory than a minute.
 
     Attributes:
-        model_path: The model file.
-        model_id: SHA-256 of the file; embeddings of other files cannot be compared with these.
-        embedding_size: Length of an embedding.
-        metadata: What the model file says of itself.
-        is_calibrated: Whether it holds thresholds.
+        header: What the model file says of itself: path, identity, metadata, thresholds.
+        num_threads: Processor threads in use.
     """
 
     def __init__(
-        self, model_path: str | Path | None = None, num_threads: int | None = None
+        self, model: ModelHeader | str | Path | None = None, num_threads: int | None = None
     ) -> None:
         """Loads a model.
 
         Args:
-            model_path: A `.keras` file of train.py or an `.onnx` file of export.py; `None` for
-                the shipped model. An `.onnx` file needs neither Keras nor TensorFlow.
+            model: A `.keras` file of train.py or an `.onnx` file of export.py, or the header that
+                was read of it; `None` for the shipped model. An `.onnx` file needs neither Keras
+                nor TensorFlow.
             num_threads: Processor threads to use, `None` for all cores.
 
         Raises:
             ModelError: If the file is missing, damaged, or not a model of this toolkit.
         """
-        model_path = default_model_path() if model_path is None else model_path
-        self.model_path = str(model_path)
-        self.metadata = read_model_metadata(model_path)
-        self.model_id = model_id(model_path)
+        self.header = model if isinstance(model, ModelHeader) else read_header(model)
+        if self.is_calibrated:
+            _ = self.calibration  # Damaged thresholds are told now.
         self.num_threads = num_threads or os.cpu_count() or 1
-        self.embedding_size = int(self.metadata["embedding_size"])
-        self.is_calibrated = has_calibration(self.metadata)
-        self._calibration = read_calibration(model_path) if self.is_calibrated else None
-        self._embed_window = _load_network(model_path, self.num_threads)
+        self._embed_window = _load_network(self.header, self.num_threads)
+
+    @property
+    def model_path(self) -> str:
+        """The model file."""
+        return self.header.path
+
+    @property
+    def model_id(self) -> str:
+        """SHA-256 of the file; embeddings of other files cannot be compared with these."""
+        return self.header.model_id
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of an embedding."""
+        return self.header.embedding_size
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the file holds thresholds."""
+        return self.header.is_calibrated
 
     @property
     def calibration(self) -> Calibration:
@@ -86,9 +88,7 @@ class SpeakerEncoder:
         Raises:
             ModelError: If there are none, as in a checkpoint of a training without a test list.
         """
-        if self._calibration is None:
-            return read_calibration(self.model_path)  # It says what is missing.
-        return self._calibration
+        return self.header.calibration
 
     @property
     def threshold(self) -> float:
@@ -228,34 +228,11 @@ def _map_ahead(
         yield pending.popleft().result()
 
 
-def _load_network(model_path: str | Path, num_threads: int) -> Network:
+def _load_network(header: ModelHeader, num_threads: int) -> Network:
     """Returns a function from a stretch of speech, `(num_samples,)`, to its unit embedding."""
-    if is_onnx(model_path):
-        network: Network = load_onnx_network(model_path, num_threads)
-        return network
-    embed_spectrograms = _compile(load_network(model_path), num_threads)
-
-    def embed(window: FloatArray) -> FloatArray:
-        # Less than a training crop is repeated to fill one; an .onnx file does so itself.
-        features = spectrogram(extend(window, max(len(window), CROP_SAMPLES)))
-        return np.asarray(embed_spectrograms(features[None, :, :, None])[0])
-
-    return embed
-
-
-def _compile(network: Any, num_threads: int) -> Any:
-    """Returns a function from spectrograms, `(batch, 257, num_frames, 1)`, to embeddings."""
-    import keras
-
-    embedder = keras.Model(network.inputs, network.outputs[1])
-    if keras.backend.backend() != "tensorflow":
-        return lambda features: keras.ops.convert_to_numpy(embedder(features, training=False))
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):
-        # Raised if TensorFlow has started: its threads can no longer be changed.
-        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
-    signature = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
-    function = tf.function(lambda x: embedder(x, training=False), input_signature=[signature])
-    return lambda features: function(features).numpy()
+    load: Any = load_onnx_network
+    if not header.is_onnx:
+        # Imported here: it reads archives with more than an .onnx model needs.
+        from utils.model.keras import load_keras_network as load
+    network: Network = load(header.path, num_threads)
+    return network

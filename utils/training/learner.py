@@ -5,10 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from utils.audio.spectrogram import NUM_BINS
 from utils.crops.batches import INT16_SCALE, VIEW_MARGIN_FRAMES
-from utils.resnet import Spectrogram
+from utils.networks.front_ends import front_end
 from utils.training.losses import CLASSIFICATION_LOSSES, teacher_contrast, teacher_distance
-from utils.training.options import LossSettings
+from utils.training.settings import LossSettings
 from utils.training.views import cut_views
 
 
@@ -27,23 +28,26 @@ class SpeakerTrainer(keras.Model):
 
     def __init__(
         self, network: keras.Model, losses: LossSettings, teacher_size: int = 1,
-        num_views: int = 1,
+        num_views: int = 1, keep_statistics: bool = False,
     ) -> None:  # fmt: skip
         """Wraps a network.
 
         Args:
-            network: From `build_resnet34`.
+            network: One of `utils.networks.catalogue`.
             losses: Losses and weights.
             teacher_size: Length of the teacher's vectors; if it is not the embedding's, a linear
                 layer between the two is trained beside the network.
             num_views: Views of each waveform in a training batch.
+            keep_statistics: Whether batch normalisation keeps the means and variances that the
+                network came with, so that small batches of other speech don't move them.
         """
         # With 16-bit floats the views are drawn and the features computed in 32 bits all the same.
         super().__init__(name="trainer", autocast=False)
         self.network = network
         self.losses_used = losses
         self.num_views = num_views
-        self.features = Spectrogram(name="features")
+        self.keep_statistics = keep_statistics
+        self.features = front_end(network)
         embedding_size = network.output_shape[1][-1]
         self.bridge = (
             keras.layers.Dense(teacher_size, use_bias=False, dtype="float32", name="bridge")
@@ -75,7 +79,9 @@ class SpeakerTrainer(keras.Model):
             magnitudes = cut_views(magnitudes, inputs, num_frames)
         masks = ops.cast(ops.reshape(inputs["masks"], [-1, 4]), "int32")
         spectrograms = mask_spectrograms(self.features.normalize(magnitudes), masks)
-        classification, embedding = self.network(spectrograms, training=training)
+        classification, embedding = self.network(
+            spectrograms, training=training and not self.keep_statistics
+        )
         outputs = {"classification": classification, "embedding": embedding}
         if self.bridge is not None:
             outputs["teacher"] = ops.normalize(self.bridge(embedding), axis=-1)
@@ -145,13 +151,14 @@ def mask_spectrograms(spectrograms: Any, masks: Any) -> Any:
     """Sets one band and one stretch of time of each spectrogram to zero, its mean.
 
     Args:
-        spectrograms: Shape `(batch, 257, num_frames, 1)`.
-        masks: First and end bin, first and end frame, int, shape `(batch, 4)`.
+        spectrograms: Shape `(batch, num_bins, num_frames, 1)`.
+        masks: First and end bin out of 257, first and end frame, int, shape `(batch, 4)`.
 
     Returns:
         Shape as `spectrograms`.
     """
-    bins = ops.arange(spectrograms.shape[1])[None, :, None, None]
+    num_bins = spectrograms.shape[1]
+    bins = (ops.arange(num_bins) * NUM_BINS // num_bins)[None, :, None, None]
     frames = ops.arange(spectrograms.shape[2])[None, None, :, None]
     edges = [masks[:, column][:, None, None, None] for column in range(4)]
     is_band = ops.logical_and(bins >= edges[0], bins < edges[1])

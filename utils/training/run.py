@@ -18,15 +18,10 @@ from utils.corpus.lists import Utterance, check_labels, num_classes
 from utils.crops.batches import batch_arrays
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
-from utils.model.archive import (
-    CALIBRATION_KEYS,
-    load_network,
-    read_model_metadata,
-    read_training_state,
-    write_model,
-)
+from utils.model.archive import load_network, read_training_state, write_model
+from utils.model.header import CALIBRATION_KEYS, read_header
 from utils.reader import TrainingReader
-from utils.training.options import TrainingSettings
+from utils.training.settings import TrainingSettings
 from utils.training.validation import Validation
 
 CHUNK_STEPS = 200
@@ -104,6 +99,7 @@ class Training:
                 self._build()
                 if init:
                     self._load_weights(load_network(init), init, matching_only=True)
+                    self._start_classifier()
                 if state is not None:
                     self._load_weights(load_network(resume), resume, matching_only=False)
                     self._load_state(state, resume)
@@ -118,27 +114,29 @@ class Training:
         """Makes network, trainer and optimiser."""
         import keras
 
-        from utils.resnet import build_resnet34
+        from utils.networks.catalogue import NETWORKS
         from utils.training.learner import SpeakerTrainer
 
         settings = self.settings
         keras.utils.set_random_seed(settings.reader.seed + 1)
         shape: dict[str, Any] = {
             "num_classes": self.num_speakers * self.reader.maker.num_speed_classes,
-            "widths": settings.widths,
             "embedding_size": settings.embedding_size,
             "cosine_classifier": settings.losses.name != "softmax",
-            "num_blocks": settings.num_blocks,
         }
-        network = build_resnet34(**shape)
+        if settings.network == "resnet34":
+            shape |= {"widths": settings.widths, "num_blocks": settings.num_blocks}
+        build = NETWORKS[settings.network]
+        network = build(**shape)
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32")
-        self.float_network = build_resnet34(**shape) if policy.name != "float32" else network
+        self.float_network = build(**shape) if policy.name != "float32" else network
         keras.config.set_dtype_policy(policy)
         self.network_shape = shape
         self.trainer = SpeakerTrainer(
-            network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views
-        )
+            network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
+            settings.keep_statistics,
+        )  # fmt: skip
         total = settings.num_epochs * self.steps
         warmup = min(settings.warmup_steps, total // 10)
         schedule = keras.optimizers.schedules.CosineDecay(
@@ -173,6 +171,20 @@ class Training:
                     f"{tuple(weight.shape)}; {advice}"
                 )
 
+    def _start_classifier(self) -> None:
+        """Begins each class at the mean of what the teacher says of its speaker, if there is one.
+
+        A class that begins anywhere would first pull the network towards that place.
+        """
+        maker = self.reader.maker
+        kernel = self.trainer.network.get_layer("classification").kernel
+        if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, self.num_speakers):
+            return
+        values = np.array(kernel)
+        for label, vector in maker.speaker_vectors().items():
+            values[:, label] = vector
+        kernel.assign(values)
+
     def _load_state(self, state: dict[str, npt.NDArray[Any]], path: str) -> None:
         """Brings back optimiser, bridge, progress and thresholds from a checkpoint."""
         extra = self._extra_variables()
@@ -186,7 +198,7 @@ class Training:
             variable.assign(value)
         for name, value in json.loads(str(state["progress"])).items():
             setattr(self.progress, name, value)
-        metadata = read_model_metadata(path)
+        metadata = read_header(path).metadata
         self._calibration = {key: metadata[key] for key in CALIBRATION_KEYS if key in metadata}
         self.last_checkpoint = Path(path)
 
@@ -233,7 +245,7 @@ class Training:
                 bar.set_postfix({k: f"{v / progress.step:.4f}" for k, v in progress.sums.items()})
                 is_due = time.monotonic() - last_checkpoint > 60 * settings.checkpoint_minutes
                 if (is_due or interruption.is_requested) and progress.step < self.steps:
-                    self._checkpoint(f"resnet34-{epoch}-part")
+                    self._checkpoint(f"{settings.network}-{epoch}-part")
                     last_checkpoint = time.monotonic()
                     if interruption.is_requested:
                         raise KeyboardInterrupt
@@ -296,7 +308,7 @@ class Training:
         value = figures.get("eer", figures["loss"])
         if value <= progress.best_value:
             progress.best_epoch, progress.best_value = progress.epoch, value
-        self._checkpoint(f"resnet34-{progress.epoch}")
+        self._checkpoint(f"{self.settings.network}-{progress.epoch}")
         self._remove_old_checkpoints()
         self.history.append(figures)
         folder = Path(self.settings.model_dir)
@@ -320,6 +332,7 @@ class Training:
         state["num_variables"] = np.array(len(extra))
         state["progress"] = np.array(json.dumps(asdict(self.progress)))
         metadata = {
+            "architecture": self.settings.network,
             "network": self.network_shape,
             "embedding_size": self.settings.embedding_size,
             "num_classes": self.num_speakers,
@@ -335,8 +348,9 @@ class Training:
     def _remove_old_checkpoints(self) -> None:
         """Keeps the newest checkpoints and the best one of this training."""
         folder, epoch = Path(self.settings.model_dir), self.progress.epoch
-        for path in folder.glob("resnet34-*.keras"):
-            number, _, part = path.stem.removeprefix("resnet34-").partition("-")
+        name = self.settings.network
+        for path in folder.glob(f"{name}-*.keras"):
+            number, _, part = path.stem.removeprefix(f"{name}-").partition("-")
             if not number.isdigit() or int(number) > epoch:
                 continue
             is_kept = int(number) > epoch - self.settings.keep_checkpoints
@@ -389,5 +403,5 @@ def describe_checkpoint(path: str) -> str:
     Raises:
         ModelError: If it is no model of this toolkit.
     """
-    progress = read_model_metadata(path).get("progress", {})
+    progress = read_header(path).metadata.get("progress", {})
     return f"{path}: epoch {progress.get('epoch', 0)}, step {progress.get('step', 0)}"

@@ -5,15 +5,15 @@ speakers, whom it never heard in training, and are stored in the model file.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from utils.arrays import RealArray
-from utils.verification.metrics import ErrorCurve, IntArray
+from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import BINS_PER_UNIT, ScoreHistogram, bin_edges
 
 STRICT_FALSE_ACCEPT_RATE = 0.001
@@ -29,6 +29,39 @@ enough to move a fit on 1,000 trials by only 2 %, and finite where the classes d
 MAX_NEWTON_STEPS = 100
 """Newton's method on this smooth convex loss needs about 10; more means a mistake in the code."""
 
+REFERENCE_SPEECH_S = 3.0
+"""Seconds of speech that count where nobody knows how much there was."""
+
+SPEECH_RANGE_S = (0.5, 10.0)
+"""Seconds of speech beyond which the probability changes no more: there was nothing to learn."""
+
+
+@dataclass(frozen=True)
+class ThresholdRates:
+    """What a threshold leads to among the people on whom it was found.
+
+    Attributes:
+        false_accept_rate: Mean over the groups of trials, a fraction.
+        miss_rate: The same of refused pairs of one person.
+        worst_rate: False accepts in the group where they are most frequent, a fraction.
+        worst_group: That group.
+        num_trials: Pairs of different people, in all groups.
+    """
+
+    false_accept_rate: float
+    miss_rate: float
+    worst_rate: float
+    worst_group: str
+    num_trials: int
+
+    def __str__(self) -> str:
+        """Says it in one line."""
+        return (
+            f"{self.false_accept_rate:.2%} false accepts, at worst {self.worst_rate:.2%} "
+            f"({self.worst_group}), {self.miss_rate:.1%} misses, {self.num_trials:,} pairs of "
+            "different people"
+        )
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -40,25 +73,63 @@ class Calibration:
             than `threshold`.
         slope: Log-odds of "same person" per unit of score.
         offset: Log-odds of "same person" at score 0, for even odds before listening.
+        slope_by_speech: How much `slope` grows per unit of `speech_quality`.
+        offset_by_speech: How much `offset` grows per unit of it.
+        rates: What `threshold` led to where it was found, if that was measured.
+        strict_rates: The same of `strict_threshold`.
     """
 
     threshold: float
     strict_threshold: float
     slope: float
     offset: float
+    slope_by_speech: float = 0.0
+    offset_by_speech: float = 0.0
+    rates: ThresholdRates | None = None
+    strict_rates: ThresholdRates | None = None
 
-    def probability(self, score: float) -> float:
-        """Returns the probability of "same person", a fraction in (0, 1), for a cosine score."""
-        log_odds = self.slope * score + self.offset
-        return 0.5 * (1 + math.tanh(log_odds / 2))
+    def log_odds(
+        self, scores: npt.ArrayLike, speech_s: npt.ArrayLike | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Returns the natural log-odds of "same person", for even odds before listening.
+
+        Args:
+            scores: Cosine scores. Shape `(...)`.
+            speech_s: Seconds of speech in both recordings, if known. Shape `(..., 2)`.
+        """
+        values = np.asarray(scores, np.float64)
+        if speech_s is None:
+            return np.asarray(self.slope * values + self.offset)
+        quality = speech_quality(speech_s)
+        slope = self.slope + self.slope_by_speech * quality
+        return np.asarray(slope * values + self.offset + self.offset_by_speech * quality)
+
+    def probability(self, score: float, speech_s: tuple[float, float] | None = None) -> float:
+        """Returns the probability of "same person", a fraction in (0, 1), for a cosine score.
+
+        Args:
+            score: The cosine.
+            speech_s: Seconds of speech in both recordings. Little speech says little: the same
+                score is less sure. Left out, both count as 3 s.
+        """
+        return 0.5 * (1 + math.tanh(float(self.log_odds(score, speech_s)) / 2))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the form in which a model's metadata holds it, ready for JSON."""
-        return {
+        logistic = {"slope": self.slope, "offset": self.offset}
+        if self.slope_by_speech or self.offset_by_speech:
+            logistic["slope_by_speech"] = self.slope_by_speech
+            logistic["offset_by_speech"] = self.offset_by_speech
+        told: dict[str, Any] = {
             "threshold": self.threshold,
             "strict_threshold": self.strict_threshold,
-            "calibration": {"slope": self.slope, "offset": self.offset},
+            "calibration": logistic,
         }
+        for name in ("rates", "strict_rates"):
+            rates = getattr(self, name)
+            if rates is not None:
+                told[name] = asdict(rates)
+        return told
 
     @classmethod
     def from_dict(cls, metadata: Mapping[str, Any]) -> "Calibration":
@@ -74,7 +145,10 @@ class Calibration:
             "slope": logistic,
             "offset": logistic,
         }
-        values = {}
+        if isinstance(logistic, Mapping):  # Older files know no durations.
+            optional = ("slope_by_speech", "offset_by_speech")
+            sources |= {name: logistic for name in optional if name in logistic}
+        values: dict[str, Any] = {}
         for name, source in sources.items():
             value = source.get(name) if isinstance(source, Mapping) else None
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -82,11 +156,36 @@ class Calibration:
             if not math.isfinite(value):
                 raise ValueError(f"calibration entry {name!r} is {value!r}, expected a finite one")
             values[name] = float(value)
+        for name in ("rates", "strict_rates"):
+            if metadata.get(name) is not None:
+                try:
+                    values[name] = ThresholdRates(**metadata[name])
+                except TypeError as error:
+                    raise ValueError(f"calibration entry {name!r} is damaged: {error}") from error
         return cls(**values)
 
 
+def speech_quality(speech_s: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Returns how much speech a comparison rests on: 0 for 3 s on both sides, -1.1 for 1 s.
+
+    The mean of the natural logarithms of both durations over 3 s, each held between 0.5 and 10 s.
+
+    Args:
+        speech_s: Seconds of speech of both sides. Shape `(..., 2)`.
+
+    Source: Mandasari et al., Quality measure functions for calibration of speaker recognition
+        systems in various duration conditions, 2013.
+    """
+    durations = np.clip(np.asarray(speech_s, np.float64), *SPEECH_RANGE_S)
+    return np.asarray(np.log(durations / REFERENCE_SPEECH_S).mean(axis=-1))
+
+
 def fit_calibration(histogram: ScoreHistogram, prior: float = PRIOR) -> Calibration:
-    """Finds the thresholds and the probability scale on development trials.
+    """Finds the thresholds and the probability scale on one set of trials.
+
+    The threshold is the point of equal error, the strict one lets 0.1 % of the non-target trials
+    in. They hold for trials like these only; `utils.verification.thresholds` finds those of a
+    model.
 
     Args:
         histogram: Scores of trials among speakers that the model never heard in training.
@@ -98,74 +197,17 @@ def fit_calibration(histogram: ScoreHistogram, prior: float = PRIOR) -> Calibrat
     Raises:
         ValueError: If a class of trials is absent or `prior` is not between 0 and 1.
     """
-    edges = bin_edges()
-    middles = (edges[:-1] + edges[1:]) / 2
-    return _fit(
-        ErrorCurve.from_histogram(histogram),
-        middles,
-        histogram.target_counts,
-        histogram.nontarget_counts,
-        prior,
-    )
-
-
-def fit_calibration_to_scores(
-    scores: RealArray, labels: IntArray, prior: float = PRIOR
-) -> Calibration:
-    """Finds the thresholds and the probability scale on trials whose scores are held one by one.
-
-    Args:
-        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
-        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
-        prior: Probability of "same person" that the calibrated probability starts from.
-
-    Returns:
-        The calibration.
-
-    Raises:
-        ValueError: If the shapes differ, a score is not finite, a label is neither 0 nor 1, a
-            class is absent, or `prior` is not between 0 and 1.
-    """
-    curve = ErrorCurve.from_scores(scores, labels)
-    is_target = np.asarray(labels) == 1
-    return _fit(curve, np.asarray(scores, np.float64), is_target, ~is_target, prior)
-
-
-def threshold_at_false_accept_rate(
-    scores: RealArray, labels: IntArray, rate: float = STRICT_FALSE_ACCEPT_RATE
-) -> float:
-    """Returns the lowest threshold whose false accept rate is at most `rate`.
-
-    With fewer than `1 / rate` non-target trials that is just above the highest of them: such a
-    list is too short to measure the rate.
-
-    Args:
-        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
-        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
-        rate: Fraction of the non-target trials that may be accepted.
-
-    Raises:
-        ValueError: As `equal_error_rate`, or if `rate` is not in [0, 1].
-    """
-    return ErrorCurve.from_scores(scores, labels).threshold_at_false_accept_rate(rate)
-
-
-def _fit(
-    curve: ErrorCurve,
-    scores: npt.NDArray[np.float64],
-    target_counts: npt.NDArray[Any],
-    nontarget_counts: npt.NDArray[Any],
-    prior: float,
-) -> Calibration:
-    """Fits thresholds by the curve, slope and offset by counted scores; all arrays `(n,)`."""
     if not 0 < prior < 1:
         raise ValueError(f"prior is {prior}, expected between 0 and 1")
-    used = (target_counts > 0) | (nontarget_counts > 0)
-    slope, offset = _fit_logistic(
-        scores[used],
-        target_counts[used] * (prior / target_counts.sum()),
-        nontarget_counts[used] * ((1 - prior) / nontarget_counts.sum()),
-        penalty=1 / (SLOPE_PRIOR_SD**2 * min(target_counts.sum(), nontarget_counts.sum())),
+    curve = ErrorCurve.from_histogram(histogram)
+    targets, nontargets = histogram.target_counts, histogram.nontarget_counts
+    edges = bin_edges()
+    used = (targets > 0) | (nontargets > 0)
+    slope, offset = fit_log_odds(
+        [((edges[:-1] + edges[1:]) / 2)[used]],
+        targets[used] * (prior / targets.sum()),
+        nontargets[used] * ((1 - prior) / nontargets.sum()),
+        num_trials=int(min(targets.sum(), nontargets.sum())),
     )
     threshold = curve.equal_error_rate()[1]
     strict_threshold = curve.threshold_at_false_accept_rate(STRICT_FALSE_ACCEPT_RATE)
@@ -178,23 +220,33 @@ def _fit(
     )
 
 
-def _fit_logistic(
-    scores: npt.NDArray[np.float64],
+def fit_log_odds(
+    features: Sequence[RealArray],
     target_weights: npt.NDArray[np.float64],
     nontarget_weights: npt.NDArray[np.float64],
-    penalty: float,
-) -> tuple[float, float]:
-    """Returns the `(slope, offset)` that minimise the weighted, regularised cross-entropy.
+    num_trials: int,
+) -> tuple[float, ...]:
+    """Fits log-odds that are linear in some features: logistic regression, by Newton's method.
 
-    Newton's method with halved steps, on standardised scores. The weights are 1 in total, so that
-    `penalty` is 1 over the product of the number of trials and the variance of the slope's prior.
+    Args:
+        features: What is known of each trial, the score first. Each of shape `(n,)`.
+        target_weights: How much each trial counts as one person's. Shape `(n,)`.
+        nontarget_weights: How much as two people's; all weights together are 1. Shape `(n,)`.
+        num_trials: Trials of the rarer class, against which the prior on the slopes is held.
+
+    Returns:
+        A slope for each feature, and the offset.
     """
     weights = target_weights + nontarget_weights
-    mean = float(weights @ scores)
+    matrix = np.stack([np.asarray(feature, np.float64) for feature in features])
+    means = matrix @ weights
     # Scores that differ by less than a bin say nothing.
-    spread = max(float(np.sqrt(weights @ (scores - mean) ** 2)), 1 / BINS_PER_UNIT)
-    inputs = np.stack([(scores - mean) / spread, np.ones_like(scores)])
-    penalties = np.array([penalty, 0.0])
+    spreads = np.sqrt(((matrix - means[:, None]) ** 2) @ weights)
+    spreads = np.maximum(spreads, 1 / BINS_PER_UNIT)
+    standard = (matrix - means[:, None]) / spreads[:, None]
+    inputs = np.concatenate([standard, np.ones((1, matrix.shape[1]))])
+    penalties = np.full(len(inputs), 1 / (SLOPE_PRIOR_SD**2 * num_trials))
+    penalties[-1] = 0
 
     def loss(parameters: npt.NDArray[np.float64]) -> float:
         log_odds = parameters @ inputs
@@ -202,21 +254,22 @@ def _fit_logistic(
         entropy += nontarget_weights @ np.logaddexp(0, log_odds)
         return float(entropy + penalties @ parameters**2 / 2)
 
-    parameters = np.zeros(2)
+    parameters = np.zeros(len(inputs))
     for _ in range(MAX_NEWTON_STEPS):
         probabilities = 0.5 * (1 + np.tanh(parameters @ inputs / 2))
         gradient = inputs @ (weights * probabilities - target_weights) + penalties * parameters
         curvature = (inputs * (weights * probabilities * (1 - probabilities))) @ inputs.T
         # The tiny constant keeps the matrix invertible where all probabilities are 0 or 1.
-        step = np.linalg.solve(curvature + np.diag(penalties) + 1e-12 * np.eye(2), gradient)
+        ridge = np.diag(penalties) + 1e-12 * np.eye(len(inputs))
+        step = np.linalg.solve(curvature + ridge, gradient)
         size = 1.0
         while loss(parameters - size * step) > loss(parameters) and size > 1e-6:
             size /= 2
         parameters = parameters - size * step
         if float(np.abs(step).max()) < 1e-9:
             break
-    slope = float(parameters[0]) / spread
-    return slope, float(parameters[1]) - slope * mean
+    slopes = parameters[:-1] / spreads
+    return (*slopes.tolist(), float(parameters[-1] - slopes @ means))
 
 
 def describe_probability(probability: float) -> str:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from utils.files import atomic_path
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import Clips, Encoder, embed_clips, name_defects
+from utils.verification.verdict import cosine_score, verdict
 
 COLUMNS = ("score", "is_same_speaker", "probability", "audio1_path", "audio2_path", "error")
 """First line of the file of scores. A field that can't be told is empty."""
@@ -74,8 +73,8 @@ def _judge(encoder: Judge, clips: Clips, pair: Pair, threshold: float) -> dict[s
         values["error"] = " ".join(clips.defects[unusable[0]].split())
         return values
     first, second = (clips.embeddings[clips.rows[path]] for path in pair)
-    score = float(np.clip(first @ second, -1, 1))
-    values |= {"score": f"{score:.6f}", "is_same_speaker": int(score >= threshold)}
+    score = cosine_score(first, second)
+    values |= {"score": f"{score:.6f}", "is_same_speaker": int(verdict(score, threshold))}
     if encoder.is_calibrated:
         values["probability"] = f"{encoder.probability(score):.6f}"
     return values

@@ -1,4 +1,4 @@
-"""Metrics of speaker verification: equal error rate, minimum detection cost, best accuracy.
+"""Metrics of speaker verification: equal error rate, detection costs, Cllr, best accuracy.
 
 A trial is answered "same speaker" if its score is at or above the threshold. A miss is a target
 trial answered "different", a false accept a non-target trial answered "same".
@@ -223,6 +223,104 @@ def best_accuracy(scores: RealArray, labels: IntArray) -> tuple[float, float]:
         ValueError: As `equal_error_rate`.
     """
     return ErrorCurve.from_scores(scores, labels).best_accuracy()
+
+
+def actual_dcf(
+    log_odds: RealArray,
+    labels: IntArray,
+    p_target: float = P_TARGET,
+    c_miss: float = C_MISS,
+    c_fa: float = C_FALSE_ACCEPT,
+    counts: RealArray | None = None,
+) -> float:
+    """Returns the normalised detection cost of deciding by calibrated log-odds.
+
+    `min_dcf` chooses the best threshold afterwards; this one is the threshold that log-odds mean:
+    the Bayes threshold `log(c_fa * (1 - p_target) / (c_miss * p_target))`.
+
+    Args:
+        log_odds: Natural log-odds of "same speaker" at even odds beforehand (the log-likelihood
+            ratio). Shape `(num_trials,)`.
+        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
+        p_target: Prior probability of a target trial, between 0 and 1.
+        c_miss: Cost of a miss, above 0.
+        c_fa: Cost of a false accept, above 0.
+        counts: How often each trial counts; 1 if left out. Shape `(num_trials,)`.
+
+    Raises:
+        ValueError: If a class is absent.
+
+    Source: Brummer and du Preez, Application-independent evaluation of speaker detection, 2006.
+    """
+    values, is_target = np.asarray(log_odds, np.float64), np.asarray(labels) == 1
+    weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
+    _check_classes(np.count_nonzero(weights[is_target]), np.count_nonzero(weights[~is_target]))
+    miss_weight, accept_weight = c_miss * p_target, c_fa * (1 - p_target)
+    accepted = values >= np.log(accept_weight / miss_weight)
+    cost = miss_weight * np.average(~accepted[is_target], weights=weights[is_target])
+    cost += accept_weight * np.average(accepted[~is_target], weights=weights[~is_target])
+    return float(cost / min(miss_weight, accept_weight))
+
+
+def cllr(log_odds: RealArray, labels: IntArray, counts: RealArray | None = None) -> float:
+    """Returns Cllr, the cost of calibrated log-odds in bits: 0 is perfect, 1 says nothing.
+
+    Args:
+        log_odds: Natural log-odds of "same speaker" at even odds beforehand. Shape
+            `(num_trials,)`.
+        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
+        counts: How often each trial counts; 1 if left out. Shape `(num_trials,)`.
+
+    Raises:
+        ValueError: If a class is absent.
+
+    Source: Brummer and du Preez, Application-independent evaluation of speaker detection, 2006.
+    """
+    values, is_target = np.asarray(log_odds, np.float64), np.asarray(labels) == 1
+    weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
+    _check_classes(np.count_nonzero(weights[is_target]), np.count_nonzero(weights[~is_target]))
+    misses = np.average(np.logaddexp(0, -values[is_target]), weights=weights[is_target])
+    accepts = np.average(np.logaddexp(0, values[~is_target]), weights=weights[~is_target])
+    return float((misses + accepts) / (2 * np.log(2)))
+
+
+def min_cllr(scores: RealArray, labels: IntArray, counts: RealArray | None = None) -> float:
+    """Returns the Cllr that the best rising map from scores to log-odds would reach.
+
+    What `cllr` is above it is the fault of the calibration, not of the model. The map is found on
+    the very trials: the log-odds of each step of the ROC curve's convex hull (pool adjacent
+    violators).
+
+    Args:
+        scores: Trial scores or log-odds, higher means "same speaker". Shape `(num_trials,)`.
+        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
+        counts: How often each trial counts; 1 if left out. Shape `(num_trials,)`.
+
+    Raises:
+        ValueError: If a class is absent.
+
+    Source: Brummer and du Preez, Application-independent evaluation of speaker detection, 2006.
+    """
+    is_target = np.asarray(labels) == 1
+    weights = np.ones(len(is_target)) if counts is None else np.asarray(counts, np.float64)
+    num_target, num_nontarget = weights[is_target].sum(), weights[~is_target].sum()
+    _check_classes(np.count_nonzero(num_target), np.count_nonzero(num_nontarget))
+    _, run = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+    targets = np.bincount(run, weights * is_target) / num_target
+    nontargets = np.bincount(run, weights * ~is_target) / num_nontarget
+    steps: list[tuple[float, float]] = []
+    for step in zip(targets.tolist(), nontargets.tolist(), strict=True):
+        # A step that is less a target's than the one below it is pooled with that.
+        while steps and step[0] * steps[-1][1] <= steps[-1][0] * step[1]:
+            below = steps.pop()
+            step = (below[0] + step[0], below[1] + step[1])
+        steps.append(step)
+    target, nontarget = np.array(steps).T
+    # Steps of one class only cost nothing; 0 * log(...) is left out.
+    mixed = (target > 0) & (nontarget > 0)
+    ratio = target[mixed] / nontarget[mixed]
+    cost = target[mixed] @ np.log2(1 + 1 / ratio) + nontarget[mixed] @ np.log2(1 + ratio)
+    return float(cost / 2)
 
 
 def _check_classes(num_target_trials: int, num_nontarget_trials: int) -> None:

@@ -16,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.files import atomic_path
+from utils.verification.calibration import Calibration
+from utils.verification.certainty import CONFIDENCE, certainty_of, miss_certainty
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import BINS_PER_UNIT, ScoreHistogram, bin_edges
+from utils.verification.trial_groups import TrialGroup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +40,15 @@ MAX_LOWEST_RATE = 0.01
 
 BAR_WIDTH = 0.01
 """Width of the bars of the score histograms, on the scale of the score."""
+
+THRESHOLD_STEPS = 201
+"""Thresholds at which the curves of a calibration are drawn."""
+
+PERCENT_FLOOR = 0.01
+"""Lowest rate in % that they show."""
+
+RELIABILITY_BINS = 10
+"""Ranges of claimed probability in which the truth is counted."""
 
 DPI = 150
 """Dots per inch of the PNG files."""
@@ -151,6 +163,97 @@ def plot_scores(
     axes.set_ylabel(f"Share of the class's trials per {BAR_WIDTH} of score")
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     axes.yaxis.set_major_formatter(lambda share, _: format_rate(share))
+    _save(figure, path)
+
+
+def plot_thresholds(
+    groups: Sequence[TrialGroup], calibration: Calibration, path: str | Path
+) -> None:
+    """Draws false accepts and misses against the threshold, with what few people leave open.
+
+    Args:
+        groups: The trials.
+        calibration: The thresholds to mark.
+        path: The PNG file to write, replaced in one step.
+    """
+    marked = (calibration.threshold, calibration.strict_threshold)
+    sentence = certainty_of(groups, calibration.strict_threshold).sentence()
+    figure, axes = _new_figure((7.2, 4.8), f"At the strict threshold: {sentence}")
+    low = min(min(float(group.scores.min()) for group in groups), *marked)
+    high = max(max(float(group.scores.max()) for group in groups), *marked)
+    thresholds = np.linspace(low, high, THRESHOLD_STEPS)
+    with_targets = [group for group in groups if group.is_target.any()]
+    accepts = []
+    for threshold in thresholds:
+        certainty = certainty_of(groups, float(threshold))
+        accepts.append((certainty.rate, certainty.lower_limit, certainty.upper_limit))
+    misses = [miss_certainty(with_targets, float(threshold)) for threshold in thresholds]
+    for name, rows, colour in (
+        ("strangers accepted", accepts, NONTARGET_COLOUR),
+        ("right speakers refused", misses, TARGET_COLOUR),
+    ):
+        rate, lower, upper = np.maximum(100 * np.array(rows).T, PERCENT_FLOOR)
+        axes.plot(thresholds, rate, color=colour, linewidth=2, label=name)
+        axes.fill_between(thresholds, lower, upper, color=colour, alpha=0.2, linewidth=0)
+    for threshold, style, name in zip(marked, ("-", "--"), ("threshold", "strict"), strict=True):
+        label = f"{name} {threshold:.4f}"
+        axes.axvline(threshold, color="black", linestyle=style, linewidth=1, label=label)
+    axes.set_yscale("log")
+    axes.set_ylim(PERCENT_FLOOR, 100)
+    axes.set_xlim(low, high)
+    axes.set_xlabel("Threshold on the score")
+    axes.set_ylabel(f"Rate in % (bands: limits with {CONFIDENCE:.0%} confidence)")
+    figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=4)
+    _save(figure, path)
+
+
+def plot_reliability(
+    target_counts: npt.NDArray[Any],
+    nontarget_counts: npt.NDArray[Any],
+    log_odds: npt.NDArray[np.float64],
+    path: str | Path,
+    title: str,
+) -> None:
+    """Draws how often the answer was "same person" among trials that claim a probability.
+
+    Both classes weigh alike, as the probability supposes. On the diagonal every claim is true.
+
+    Args:
+        target_counts: Trials of one speaker at each log-odds. Shape `(n,)`.
+        nontarget_counts: Trials of two speakers. Shape `(n,)`.
+        log_odds: Natural log-odds of "same person", ascending. Shape `(n,)`.
+        path: The PNG file to write, replaced in one step.
+        title: Headline of the picture.
+    """
+    figure, axes = _new_figure((5.6, 5.6), title)
+    claimed = 0.5 * (1 + np.tanh(log_odds / 2))
+    targets = target_counts / target_counts.sum()
+    nontargets = nontarget_counts / nontarget_counts.sum()
+    bins = np.minimum((claimed * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    weights = np.bincount(bins, targets + nontargets, RELIABILITY_BINS)
+    used = weights > 0
+    means = np.bincount(bins, (targets + nontargets) * claimed, RELIABILITY_BINS)[used]
+    right = np.bincount(bins, targets, RELIABILITY_BINS)[used]
+    axes.plot([0, 100], [0, 100], ":", color="0.5", linewidth=1, label="true to its word")
+    axes.plot(
+        100 * means / weights[used],
+        100 * right / weights[used],
+        "o-",
+        color=TARGET_COLOUR,
+        label="this model",
+    )
+    axes.bar(
+        100 * means / weights[used],
+        100 * weights[used] / weights.sum(),
+        width=2,
+        color="0.75",
+        label="share of the trials",
+    )
+    axes.set_xlim(-2, 102)
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("Probability of one person that the model claims, in %")
+    axes.set_ylabel("Trials that are of one person, in %")
+    figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=3)
     _save(figure, path)
 
 

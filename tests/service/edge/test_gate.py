@@ -20,6 +20,7 @@ from tests.support.service_client import (
     running,
     speech,
 )
+from utils.version import __version__
 from voices.sql.records import AuditLine
 
 PATHS = [
@@ -53,7 +54,7 @@ def test_without_a_valid_token_nothing_is_told(url: str, method: str, path: str)
 
 def test_what_is_open_without_a_token(url: str) -> None:
     with running(url, token=TOKEN, authorized=False) as client:
-        assert client.get("/v1/info").json() == {"auth_required": True, "version": "2.0"}
+        assert client.get("/v1/info").json() == {"auth_required": True, "version": __version__}
         for path in ["/health/live", "/health/ready", "/docs", "/openapi.json", "/"]:
             assert client.get(path).status_code == 200
         told = client.get("/v1/info", headers={"Authorization": f"bearer {TOKEN}"}).json()

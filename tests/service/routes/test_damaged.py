@@ -64,7 +64,7 @@ def test_nothing_is_added_to_a_damaged_voice(client: TestClient) -> None:
     before = ids(client)
     answer = client.post(ADDED, files=files(speech(1, 5)))
     detail = check_problem(answer, 409, "damaged")["detail"]
-    assert "enrol the voice again" in detail and before[1] not in detail
+    assert "enrol the speaker again" in detail and before[1] not in detail
     assert ids(client) == before
 
 

@@ -14,7 +14,6 @@ from tests.support.tiny_model import write_tiny_model
 from utils.audio.spectrogram import CROP_SAMPLES
 from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
 from utils.export import formats as export_formats
-from utils.export import runners as export_runner
 from utils.export.formats import (
     DEFAULT_FORMATS,
     FORMATS,
@@ -23,7 +22,9 @@ from utils.export.formats import (
     describe,
     find_recordings,
 )
-from utils.model.archive import METADATA_NAME, model_id
+from utils.model.archive import METADATA_NAME
+from utils.model.header import read_header
+from utils.model.keras import load_keras_network
 
 LENGTHS = [1, 161, 16000, CROP_SAMPLES - 1, CROP_SAMPLES, CROP_SAMPLES + 1, 50321, 160000]
 
@@ -117,7 +118,7 @@ def test_format_gives_the_embedding_of_the_original(
 ) -> None:
     result = exported[name]
     assert result.cosine >= FORMATS[name].least_cosine
-    embed, original = FORMATS[name].load(result.path, 1), export_runner.load_keras(model, 1)
+    embed, original = FORMATS[name].load(result.path, 1), load_keras_network(model, 1)
     noise = np.random.default_rng(0).normal(0, 0.1, max(LENGTHS)).astype(np.float32)
     for length in LENGTHS:
         embedding = embed(noise[:length])
@@ -136,7 +137,7 @@ def test_weak_frequencies_beside_strong_ones_survive(
     waveform = (0.5 * np.sin(2 * np.pi * 440 * time_s) + noise).astype(np.float32)
     embed, original = (
         FORMATS[name].load(exported[name].path, 1),
-        export_runner.load_keras(model, 1),
+        load_keras_network(model, 1),
     )
     assert float(embed(waveform) @ original(waveform)) >= 0.99995
 
@@ -146,7 +147,7 @@ def test_metadata_travel_along(
     name: str, model: Path, exported: dict[str, export_formats.Result]
 ) -> None:
     metadata = read_metadata(name, exported[name].path)
-    assert metadata["model_id"] == model_id(model)
+    assert metadata["model_id"] == read_header(model).model_id
     assert (metadata["threshold"], metadata["strict_threshold"]) == (0.5, 0.7)
     assert metadata["calibration"] == {"slope": 10.0, "offset": -5.0}
     assert metadata["embedding_size"] == 16
@@ -239,13 +240,14 @@ def test_file_that_differs_is_not_kept(
 
 def _spoil(path: Path) -> None:
     """Turns the last weights of a model file about."""
-    from utils.model.archive import load_network, read_model_metadata, write_model
+    from utils.model.archive import load_network, write_model
+    from utils.model.header import read_header
 
     network = load_network(path)
     projection = network.get_layer("projection")
     kernel, bias = projection.get_weights()
     projection.set_weights([kernel[:, ::-1], bias])
-    write_model(path, network, read_model_metadata(path))
+    write_model(path, network, read_header(path).metadata)
 
 
 def test_embedding_that_is_no_number_is_not_kept(

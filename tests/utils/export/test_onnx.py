@@ -9,8 +9,9 @@ from tests.support.tiny_model import build_tiny_network, write_tiny_model
 from utils.audio.spectrogram import CROP_SAMPLES, extend, magnitude, spectrogram
 from utils.errors import ModelError
 from utils.export.onnx import fourier_basis, write_onnx
-from utils.model.archive import load_network, model_id, read_calibration, read_model_metadata
+from utils.model.archive import load_network
 from utils.model.encoder import SpeakerEncoder
+from utils.model.header import read_header
 from utils.model.onnx import load_onnx_network
 
 
@@ -66,9 +67,9 @@ def test_networks_of_train_py(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 
 def test_the_file_says_what_the_model_says(model: Path, onnx_model: Path) -> None:
-    assert model_id(onnx_model) == model_id(model)
-    assert read_calibration(onnx_model) == read_calibration(model)
-    ours, theirs = read_model_metadata(onnx_model), read_model_metadata(model)
+    assert read_header(onnx_model).model_id == read_header(model).model_id
+    assert read_header(onnx_model).calibration == read_header(model).calibration
+    ours, theirs = read_header(onnx_model).metadata, read_header(model).metadata
     assert {key: ours[key] for key in ("embedding_size", "features", "num_classes")} == {
         key: theirs[key] for key in ("embedding_size", "features", "num_classes")
     }
@@ -104,7 +105,7 @@ def test_unknown_layer(tmp_path: Path) -> None:
 
 def test_shipped_file_is_the_shipped_model(root: Path) -> None:
     paths = [root / "models" / f"resnet34.{suffix}" for suffix in ("keras", "onnx")]
-    assert model_id(paths[0]) == model_id(paths[1])
+    assert read_header(paths[0]).model_id == read_header(paths[1]).model_id
     encoders = [SpeakerEncoder(path) for path in paths]
     for recording in sorted((root / "audio").glob("*.wav")):
         keras_embedding, onnx_embedding = (encoder.embed_file(recording) for encoder in encoders)

@@ -12,8 +12,8 @@ from tests.support.tiny_model import write_tiny_model
 from utils.errors import ModelError
 from utils.export.formats import FORMATS
 from utils.export.onnx_int8 import write_quantized_onnx
-from utils.model.archive import model_id, read_calibration
 from utils.model.encoder import SpeakerEncoder
+from utils.model.header import read_header
 from utils.model.onnx import load_onnx_network
 
 SPEECH = [synthetic_speech(speaker, 0, 3.0) for speaker in range(4)]
@@ -48,8 +48,8 @@ def test_embeddings_are_nearly_the_same(model: Path, quantized: Path) -> None:
 
 
 def test_the_file_says_what_the_model_says(model: Path, quantized: Path) -> None:
-    assert model_id(quantized) == model_id(model)
-    assert read_calibration(quantized) == read_calibration(model)
+    assert read_header(quantized).model_id == read_header(model).model_id
+    assert read_header(quantized).calibration == read_header(model).calibration
 
 
 def test_network_without_large_convolutions(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_export_takes_the_ranges_from_the_list(
 
 def test_shipped_file_is_nearly_the_shipped_model(root: Path) -> None:
     paths = [root / "models" / f"resnet34{suffix}" for suffix in (".onnx", ".int8.onnx")]
-    assert model_id(paths[0]) == model_id(paths[1])
+    assert read_header(paths[0]).model_id == read_header(paths[1]).model_id
     encoders = [SpeakerEncoder(path) for path in paths]
     recordings = sorted((root / "audio").glob("*.wav"))
     exact, fast = (

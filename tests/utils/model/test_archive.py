@@ -23,13 +23,11 @@ from utils.model.archive import (
     NEW_KEYS,
     STATE_NAME,
     load_network,
-    model_id,
-    read_calibration,
-    read_model_metadata,
     read_training_state,
     update_metadata,
     write_model,
 )
+from utils.model.header import read_header
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +61,20 @@ def replace_member(path: Path, name: str, data: bytes | None) -> None:
 
 
 def test_metadata_tell_all_that_is_needed(model: Path) -> None:
-    metadata = read_model_metadata(model)
+    metadata = read_header(model).metadata
     assert metadata["features"] == FEATURES
     assert metadata["features"]["sample_rate"] == 16000
     assert metadata["embedding_size"] == 16
     assert metadata["num_classes"] == 3
     assert metadata["versions"].keys() == {"keras", "python"}
     assert metadata["format"] == 1
-    assert read_calibration(model).to_dict() == CALIBRATION
+    assert read_header(model).calibration.to_dict() == CALIBRATION
 
 
 def test_metadata_are_read_without_any_framework(model: Path, root: Path) -> None:
     code = (
-        "import sys; from utils.model.archive import read_calibration as r; r(sys.argv[1]); "
+        "import sys; from utils.model.header import read_header; "
+        "assert read_header(sys.argv[1]).calibration; "
         "assert not {'keras', 'tensorflow', 'h5py'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, model], cwd=root, check=True, timeout=60)
@@ -122,15 +121,15 @@ def test_training_state_comes_back(tmp_path: Path) -> None:
 
 
 def test_model_id_changes_with_the_content(copy: Path, model: Path) -> None:
-    assert model_id(copy) == model_id(model)
+    assert read_header(copy).model_id == read_header(model).model_id
     update_metadata(copy, {"note": "changed"})
-    assert model_id(copy) != model_id(model)
+    assert read_header(copy).model_id != read_header(model).model_id
 
 
 # --- What is refused, and how it is told ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("read", [read_model_metadata, load_network, read_training_state])
+@pytest.mark.parametrize("read", [read_header, load_network, read_training_state])
 def test_missing_file(read: Any, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.keras: no such model file.*--model_path"):
         read(tmp_path / "none.keras")
@@ -138,7 +137,7 @@ def test_missing_file(read: Any, tmp_path: Path) -> None:
 
 def test_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model file"):
-        read_model_metadata(tmp_path)
+        read_header(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ def test_other_files(name: str, data: bytes, text: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(ModelError, match=text):
-        read_model_metadata(path)
+        read_header(path)
 
 
 def test_half_a_file(copy: Path) -> None:
@@ -167,22 +166,22 @@ def test_half_a_file(copy: Path) -> None:
 def test_other_zip(copy: Path) -> None:
     replace_member(copy, METADATA_NAME, None)
     with pytest.raises(ModelError, match=r"without voiceprint.json, expected a model of this"):
-        read_model_metadata(copy)
+        read_header(copy)
 
 
 @pytest.mark.parametrize("data", [b"{", b"\xff\xfe", b"[]", b"{}"])
 def test_metadata_of_others(copy: Path, data: bytes) -> None:
     replace_member(copy, METADATA_NAME, data)
     with pytest.raises(ModelError, match=r"use one that train.py wrote"):
-        read_model_metadata(copy)
+        read_header(copy)
 
 
 def test_other_features(copy: Path) -> None:
-    metadata = read_model_metadata(copy)
+    metadata = read_header(copy).metadata
     metadata["features"]["hop_length"] = 200
     replace_member(copy, METADATA_NAME, json.dumps(metadata).encode())
     with pytest.raises(ModelError, match=r"made for the features .*200.*train it again"):
-        read_model_metadata(copy)
+        read_header(copy)
 
 
 @pytest.mark.parametrize(
@@ -232,13 +231,13 @@ def test_damaged_training_state(tmp_path: Path) -> None:
 def test_model_without_thresholds(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "plain.keras", calibrated=False)
     with pytest.raises(ModelError, match=r"no calibrated threshold.*give --threshold"):
-        read_calibration(path)
+        _ = read_header(path).calibration
 
 
 def test_damaged_thresholds(copy: Path) -> None:
     update_metadata(copy, {"strict_threshold": "high"})
     with pytest.raises(ModelError, match="'strict_threshold' is 'high', expected a number"):
-        read_calibration(copy)
+        _ = read_header(copy).calibration
 
 
 # --- Files are whole or absent --------------------------------------------------------------------
@@ -247,9 +246,9 @@ def test_damaged_thresholds(copy: Path) -> None:
 def test_update_metadata_changes_nothing_else(copy: Path) -> None:
     before = embed(copy)
     update_metadata(copy, {"threshold": 0.25, "note": "低"})
-    assert read_calibration(copy).threshold == 0.25
-    assert read_model_metadata(copy)["note"] == "低"
-    assert read_model_metadata(copy)["num_classes"] == 3
+    assert read_header(copy).calibration.threshold == 0.25
+    assert read_header(copy).metadata["note"] == "低"
+    assert read_header(copy).metadata["num_classes"] == 3
     np.testing.assert_array_equal(embed(copy), before)
     with zipfile.ZipFile(copy) as archive:
         assert archive.testzip() is None
@@ -296,12 +295,12 @@ def test_a_kill_while_writing_leaves_a_whole_file(tmp_path: Path, root: Path) ->
         until = time.monotonic() + 1.0
         while time.monotonic() < until:
             # A reader never meets a half-written file either.
-            seen = read_model_metadata(path)["number"]
+            seen = read_header(path).metadata["number"]
         process.send_signal(signal.SIGKILL)
         rest = process.stdout.read().split()
     last_told = int(rest[-1]) if rest else written
-    assert read_model_metadata(path)["number"] in (last_told, last_told + 1)
-    assert read_model_metadata(path)["number"] >= seen
+    assert read_header(path).metadata["number"] in (last_told, last_told + 1)
+    assert read_header(path).metadata["number"] >= seen
     assert load_network(path).output_shape[1] == (None, 16)
     assert read_training_state(path).keys() == {"number"}
 

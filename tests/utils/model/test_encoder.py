@@ -13,8 +13,8 @@ from tests.support.synthetic_voices import synthetic_speech, write_wav
 from tests.support.tiny_model import write_tiny_model
 from utils.errors import AudioError, ModelError
 from utils.model import encoder as encoder_module
-from utils.model.archive import model_id
 from utils.model.encoder import MIN_SPEECH_S, SpeakerEncoder, _windows
+from utils.model.header import read_header
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def write(path: Path, duration_s: float = 3.0, speaker: int = 0) -> Path:
 
 def test_says_what_the_model_is(encoder: SpeakerEncoder, model: Path) -> None:
     assert encoder.model_path == str(model)
-    assert encoder.model_id == model_id(model)
+    assert encoder.model_id == read_header(model).model_id
     assert encoder.embedding_size == 16
     assert encoder.is_calibrated
     assert (encoder.threshold, encoder.strict_threshold) == (0.5, 0.7)

@@ -14,15 +14,9 @@ from tests.support.synthetic_voices import synthetic_speech
 from tests.support.tiny_model import write_tiny_model
 from utils.errors import ModelError
 from utils.export.onnx import write_onnx
-from utils.model.archive import (
-    default_model_path,
-    load_network,
-    model_id,
-    read_model_metadata,
-    read_training_state,
-    update_metadata,
-)
+from utils.model.archive import load_network, read_training_state, update_metadata
 from utils.model.encoder import SpeakerEncoder
+from utils.model.header import read_header
 from utils.model.onnx import load_onnx_network, read_onnx_metadata
 
 
@@ -134,16 +128,15 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnx_model: Path) ->
 
 
 def test_default_is_keras_if_there_is_nothing(models: Path) -> None:
-    assert default_model_path() == "models/resnet34.keras"
     with pytest.raises(ModelError, match=r"models/resnet34\.keras: no such model file"):
         SpeakerEncoder()
 
 
 def test_default_is_onnx(models: Path, onnx_model: Path) -> None:
     (models / "resnet34.onnx").write_bytes(onnx_model.read_bytes())
-    assert default_model_path() == "models/resnet34.onnx"
+    assert read_header().path == "models/resnet34.onnx"
     (models / "resnet34.keras").write_bytes(onnx_model.with_suffix(".keras").read_bytes())
-    assert default_model_path() == "models/resnet34.onnx"
+    assert read_header().path == "models/resnet34.onnx"
     assert SpeakerEncoder().model_path == "models/resnet34.onnx"
 
 
@@ -152,12 +145,15 @@ def test_default_is_keras_if_the_onnx_file_is_of_another_model(
 ) -> None:
     (models / "resnet34.onnx").write_bytes(onnx_model.read_bytes())
     write_tiny_model(models / "resnet34.keras", threshold=0.6)
-    assert model_id(models / "resnet34.keras") != model_id(models / "resnet34.onnx")
-    assert default_model_path() == "models/resnet34.keras"
+    assert (
+        read_header(models / "resnet34.keras").model_id
+        != read_header(models / "resnet34.onnx").model_id
+    )
+    assert read_header().path == "models/resnet34.keras"
 
 
 def test_a_damaged_default_is_told(models: Path, onnx_model: Path) -> None:
     write_tiny_model(models / "resnet34.keras")
     (models / "resnet34.onnx").write_bytes(onnx_model.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"resnet34\.onnx: damaged"):
-        read_model_metadata(default_model_path())
+        read_header()

@@ -15,7 +15,7 @@ from utils.crops.batches import INT16_SCALE, VIEW_MARGIN_FRAMES, draw_views
 from utils.resnet import build_resnet34
 from utils.training.learner import SpeakerTrainer, mask_spectrograms
 from utils.training.losses import aam_softmax
-from utils.training.options import LossSettings
+from utils.training.settings import LossSettings
 
 NUM_FRAMES = 33
 

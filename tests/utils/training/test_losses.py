@@ -13,7 +13,7 @@ from utils.training.losses import (
     teacher_contrast,
     teacher_distance,
 )
-from utils.training.options import DEFAULT_MARGINS
+from utils.training.settings import DEFAULT_MARGINS
 
 COSINES = np.array([[0.9, 0.1, -0.3], [0.2, 0.5, 0.4], [-0.8, 0.1, 0.3]], np.float32)
 LABELS = np.array([0, 1, 0], np.int32)

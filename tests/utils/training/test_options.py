@@ -7,13 +7,12 @@ import pytest
 
 from utils.crops.augment import AUGMENTATIONS
 from utils.training.options import (
-    SEED_OPTIONS,
-    LossSettings,
-    TrainingSettings,
+    BASELINE_OPTIONS,
     add_options,
     check_options,
     to_settings,
 )
+from utils.training.settings import LossSettings, TrainingSettings
 
 
 def read(*options: str) -> argparse.Namespace:
@@ -24,9 +23,9 @@ def read(*options: str) -> argparse.Namespace:
     return args
 
 
-def test_options_of_the_seed_are_there() -> None:
+def test_options_of_the_baseline_are_there() -> None:
     args = vars(read())
-    assert set(SEED_OPTIONS) <= args.keys()
+    assert set(BASELINE_OPTIONS) <= args.keys()
     assert args["train_list_path"] == "dataset/train_list.txt"
     assert args["test_list_path"] == "dataset/test_list.txt"
     assert (args["model_dir"], args["resume"], args["num_classes"]) == ("models", "", None)

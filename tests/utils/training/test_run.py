@@ -18,12 +18,8 @@ import train
 from tests.support.synthetic_voices import write_speech_folder
 from tests.support.tiny_model import TRAIN_OPTIONS, build_tiny_network, write_tiny_model
 from utils.errors import DataListError, ModelError, VoiceprintError
-from utils.model.archive import (
-    load_network,
-    read_calibration,
-    read_model_metadata,
-    read_training_state,
-)
+from utils.model.archive import load_network, read_training_state
+from utils.model.header import read_header
 from utils.reader import TrainingReader
 from utils.training import run as training_module
 from utils.training.validation import ValidationResult
@@ -130,9 +126,9 @@ def test_every_epoch_leaves_a_checkpoint_and_its_figures(uninterrupted: Path) ->
 
 def test_checkpoints_can_be_used_at_once(uninterrupted: Path) -> None:
     path = uninterrupted / "resnet34-3.keras"
-    calibration = read_calibration(path)
+    calibration = read_header(path).calibration
     assert -1 <= calibration.threshold <= calibration.strict_threshold <= 1.001
-    metadata = read_model_metadata(path)
+    metadata = read_header(path).metadata
     assert (metadata["num_classes"], metadata["embedding_size"]) == (3, 16)
     assert metadata["progress"]["epoch"] == 3
     assert metadata["training"]["reader"]["crop_frames"] == 65
@@ -151,7 +147,7 @@ def test_without_test_list_the_loss_decides(capsys: pytest.CaptureFixture[str]) 
     train.main(options("--test_list_path", "", epochs=1))
     assert log()[0].keys() == {"epoch", "accuracy", "loss", "samples_per_s"}
     with pytest.raises(ModelError, match="no calibrated threshold"):
-        read_calibration("m/resnet34-1.keras")
+        _ = read_header("m/resnet34-1.keras").calibration
 
 
 def test_newest_and_best_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +189,7 @@ def test_ctrl_c_inside_an_epoch_loses_nothing(
     err = capsys.readouterr().err
     assert "stopping with a checkpoint; press Ctrl-C again" in err
     path = read_stopped_path(err)
-    progress = read_model_metadata(path)["progress"]
+    progress = read_header(path).metadata["progress"]
     assert (progress["epoch"], progress["step"]) in [(1, 1), (1, 2), (2, 0)]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train.main(options("--resume", path, epochs=3))
@@ -292,7 +288,7 @@ def test_too_few_classes_name_the_first_bad_line() -> None:
 
 def test_more_classes_than_the_list_has_are_allowed() -> None:
     train.main(options("--num_classes", "5", epochs=1))
-    assert read_model_metadata("m/resnet34-1.keras")["num_classes"] == 5
+    assert read_header("m/resnet34-1.keras").metadata["num_classes"] == 5
 
 
 def test_unreadable_clip_is_told_once_and_replaced(capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,7 +330,7 @@ def test_speeds_views_and_16_bits_together() -> None:
     import keras
 
     keras.config.set_dtype_policy("float32")
-    metadata = read_model_metadata("m/resnet34-1.keras")
+    metadata = read_header("m/resnet34-1.keras").metadata
     assert (metadata["num_classes"], metadata["num_speed_classes"]) == (3, 3)
     assert load_network("m/resnet34-1.keras").output_shape[0] == (None, 9)
     assert load_network("m/resnet34-1.keras").get_layer("stem").compute_dtype == "float32"

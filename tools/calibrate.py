@@ -1,0 +1,98 @@
+r"""Gives a model the thresholds and probabilities of your people and your microphone.
+
+    python tools/calibrate.py recordings --output_dir calibrated --plot calibration.png
+    python infer_contrast.py --model_path calibrated/resnet34.onnx
+
+RECORDINGS is a folder with a folder of recordings per person, a data list (path<TAB>label), or a
+table with the columns path, speaker and, where known, corpus, gender and language. The people must
+be strangers to the training of the model.
+
+Trials are the pairs of recordings within a corpus and a sex, whole and cut to 3 s; all groups count
+alike. At the default threshold at most 5 % of the strangers of the worst group pass, at the strict
+one about 0.1 %, both with a margin for groups that nobody has measured if there is more than one
+corpus. With several corpora each is left out in turn, and what the others promise for it is told.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.arguments import make_parser, positive_int
+from utils.corpus.clip_lists import read_clips
+from utils.errors import ModelError, run_script
+from utils.files import atomic_path
+from utils.model.archive import update_metadata
+from utils.model.header import ModelHeader, read_header
+from utils.verification.conditions import embed_conditions
+from utils.verification.evaluation import make_folder
+from utils.verification.thresholds import calibrate, calibration_entries, describe, measured
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("recordings", help="folder with a folder per person, data list, or table")
+    add(
+        "--model_path",
+        nargs="+",
+        help="the model; further files of the same model get the same thresholds",
+    )
+    add("--output_dir", default="calibrated", help="folder to write to, under the same names")
+    add("--plot", metavar="FILE.png", help="draw errors against the threshold")
+    add("--embeddings", metavar="FILE.npz", help="keep embeddings here and reuse them from here")
+    add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Calibrates a model; returns the exit status."""
+    args = parse_args(argv)
+    clips = read_clips(args.recordings)
+    headers = read_headers(args.model_path)
+    make_folder(args.output_dir)
+
+    from utils.model.encoder import SpeakerEncoder
+
+    encoder = SpeakerEncoder(headers[0], args.num_threads)
+    groups = embed_conditions(encoder, clips, args.embeddings).groups()
+    calibration = calibrate(groups)
+    for line in describe(groups, calibration):
+        print(line)
+    if args.plot:
+        from utils.verification.plots import plot_thresholds
+
+        plot_thresholds(measured(groups), calibration, args.plot)
+        print(f"written: {args.plot}")
+    changes = calibration_entries(args.recordings, clips, groups, calibration)
+    for header in headers:
+        target = Path(args.output_dir) / Path(header.path).name
+        with atomic_path(target) as path:
+            shutil.copyfile(header.path, path)
+            update_metadata(path, changes)
+        print(f"written: {target}")
+    return 0
+
+
+def read_headers(paths: Sequence[str] | None) -> list[ModelHeader]:
+    """Returns the headers of files that are forms of one model; None is the shipped model.
+
+    Raises:
+        ModelError: If one can't be used, or is of another model than the first.
+    """
+    headers = [read_header(path) for path in paths or [None]]
+    for header in headers:
+        if header.model_id != headers[0].model_id:
+            raise ModelError(
+                f"{header.path}: another model than {headers[0].path}, expected the same in "
+                "another form; calibrate it on its own"
+            )
+    return headers
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,120 @@
+"""Recordings to measure or calibrate on, with what is known of them: corpus, sex, language.
+
+They come from a data list (`path<TAB>label`), a table with a header such as
+`path speaker language gender`, or a folder with a folder per person.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.corpus.layouts import read_folders
+from utils.corpus.lists import read_data_list
+from utils.errors import DataListError
+
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+"""Spellings of the column gender; anything else counts as not declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledClip:
+    """A recording and what its list says of it; what it doesn't say is empty.
+
+    Attributes:
+        path: The audio file.
+        label: The speaker, a number from 0.
+        corpus: Where it comes from; recordings of one corpus are alike in kind and language.
+        sex: "male" or "female".
+        language: As the list writes it.
+        seconds: Length of the recording, None if the list doesn't say.
+    """
+
+    path: str
+    label: int
+    corpus: str = ""
+    sex: str = ""
+    language: str = ""
+    seconds: float | None = None
+
+
+def read_clips(source: str | Path) -> list[LabelledClip]:
+    """Reads the recordings of a list, a table, or a folder.
+
+    Args:
+        source: A data list; a tab-separated table whose header names path and speaker, whose paths
+            start from its own folder; or a folder that holds a folder per person. A speaker
+            `a/b` is speaker b of the corpus a, unless there is a column corpus.
+
+    Returns:
+        The recordings in their order, at least one.
+
+    Raises:
+        DataListError: If it is missing, holds no recording, or a line has another form.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = list(read_folders(path))
+        _check_speakers(source, [clip.speaker or "" for clip in found])
+        labels = _numbered([clip.speaker or "" for clip in found])
+        return [
+            LabelledClip((path / clip.path).as_posix(), label, _corpus_of(clip.speaker or ""))
+            for clip, label in zip(found, labels, strict=True)
+        ]
+    if not _is_table(path):
+        return [LabelledClip(clip.path, clip.label) for clip in read_data_list(path)]
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if not rows:
+        raise DataListError(f"{path}: no recording below the header, expected some")
+    speakers = [row["speaker"] or "" for row in rows]
+    _check_speakers(source, [row["speaker"] if row["path"] else "" for row in rows])
+    return [
+        LabelledClip(
+            path=(path.parent / row["path"]).as_posix(),
+            label=label,
+            corpus=row.get("corpus") or _corpus_of(row["speaker"]),
+            sex=SEXES.get(row.get("gender") or row.get("sex") or "", ""),
+            language=row.get("language") or "",
+            seconds=_seconds(source, row.get("seconds")),
+        )
+        for row, label in zip(rows, _numbered(speakers), strict=True)
+    ]
+
+
+def _is_table(path: Path) -> bool:
+    """Returns whether a list begins with a header that names path and speaker."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            return {"path", "speaker"} <= set(lines.readline().rstrip("\r\n").split("\t"))
+    except (OSError, UnicodeDecodeError):
+        return False  # `read_data_list` tells what is wrong.
+
+
+def _check_speakers(source: str | Path, speakers: Sequence[str | None]) -> None:
+    """Raises DataListError for the first recording without a speaker or path."""
+    for number, speaker in enumerate(speakers, start=1):
+        if not speaker:
+            raise DataListError(
+                f"{source}: recording {number} has no speaker or no path, expected both; in a "
+                "folder, put the recordings of each person into a folder of their own"
+            )
+
+
+def _seconds(source: str | Path, text: str | None) -> float | None:
+    """Returns a number of seconds, None for an empty field."""
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        raise DataListError(f"{source}: received {text!r} seconds, expected a number") from error
+
+
+def _corpus_of(speaker: str) -> str:
+    """Returns what stands before the last slash of a speaker's name."""
+    return speaker.rpartition("/")[0]
+
+
+def _numbered(names: Sequence[str]) -> list[int]:
+    """Numbers names in the order in which they first occur."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(name, len(numbers)) for name in names]

@@ -1,0 +1,1 @@
+"""The networks that turn features into embeddings, and their front ends."""

@@ -1,0 +1,109 @@
+"""What defines a training run; the options of train.py fill it."""
+
+import os
+from dataclasses import dataclass, field
+
+from utils.crops.batches import ReaderSettings
+from utils.settings import option
+
+DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2}
+"""The losses of `utils.training.losses.CLASSIFICATION_LOSSES`, with their papers' margins."""
+
+NETWORK_NAMES = ("resnet34", "campplus")
+"""The networks of `utils.networks.catalogue.NETWORKS`."""
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Which losses are added up, and their weights.
+
+    Attributes:
+        name: A key of `utils.training.losses.CLASSIFICATION_LOSSES`.
+        margin: Margin of a margin loss.
+        scale: Scale of a margin loss.
+        classification: Weight of the classification loss.
+        distance: Weight of the distance to the teacher.
+        contrast: Weight of the choice among the batch's teacher vectors.
+        temperature: Temperature of that choice.
+    """
+
+    name: str = option("aam_softmax", name="loss", choices=sorted(DEFAULT_MARGINS))
+    margin: float = option(
+        0.2, "non_negative_float", "margin of am_softmax and aam_softmax; default 0.2", preset=None
+    )
+    scale: float = option(32.0, "positive_float")
+    classification: float = option(1.0, "non_negative_float", name="classification_weight")
+    distance: float = option(
+        0.0,
+        "non_negative_float",
+        "weight of 2 (1 - cosine) to the teacher",
+        name="distance_weight",
+        preset=1.0,
+    )
+    contrast: float = option(
+        0.0,
+        "non_negative_float",
+        "weight of picking the own teacher vector out of the batch",
+        name="contrast_weight",
+        preset=0.3,
+    )
+    temperature: float = option(0.07, "positive_float")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that defines a training run; a checkpoint keeps it."""
+
+    model_dir: str = option("models", help="folder for checkpoints and logs")
+    num_epochs: int = option(50, "positive_int", "epochs in all", name="num_epoch")
+    steps_per_epoch: int = option(
+        0, "non_negative_int", "batches an epoch; 0: as many as go through the list once"
+    )
+    learning_rate: float = option(1e-3, "positive_float")
+    weight_decay: float = option(1e-4, "non_negative_float")
+    warmup_steps: int = option(500, "non_negative_int")
+    precision: str = option("float32", choices=PRECISIONS)
+    network: str = option("resnet34", choices=NETWORK_NAMES)
+    keep_statistics: bool = option(
+        False, help="batch normalisation keeps the means and variances of --init"
+    )
+    widths: tuple[int, ...] = option((32, 64, 128, 256), "positive_int", "of resnet34", nargs=4)
+    num_blocks: tuple[int, ...] = option((3, 4, 6, 3), "positive_int", "of resnet34", nargs=4)
+    embedding_size: int = option(192, "positive_int")
+    checkpoint_minutes: float = option(
+        10.0, "positive_float", "longest time between two checkpoints, inside an epoch too"
+    )
+    keep_checkpoints: int = option(
+        1, "positive_int", "newest checkpoints that are kept, besides the best"
+    )
+    num_workers: int = option(
+        1,
+        "non_negative_int",
+        "processes that read and augment; 0: none of their own",
+        preset=max(1, min(16, (os.cpu_count() or 2) - 1)),
+    )
+    losses: LossSettings = field(default_factory=LossSettings)
+    reader: ReaderSettings = field(default_factory=ReaderSettings)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a training runs, what it reads, and what it begins with."""
+
+    gpu: str = option(
+        "",
+        "gpu",
+        "GPUs to use; default all; cpu for none; cpu:2 for two logical devices",
+        metavar="0,1",
+    )
+    resume: str = option("", help="checkpoint to go on from", metavar="FILE")
+    init: str = option("", help="model whose weights to begin with", metavar="FILE")
+    num_classes: int | None = option(
+        None, "positive_int", "number of speakers; default: read from the training list"
+    )
+    train_list_path: str = option("dataset/train_list.txt")
+    test_list_path: str = option(
+        "dataset/test_list.txt", help="list for validation; empty for none"
+    )
