@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match, Mount
 
 from service.logs import log_event
-from utils.audio.upload import AudioFormatError, AudioTooLongError
+from utils.audio.decode import AudioFormatError, AudioTooLongError
 from utils.errors import (
     AudioError,
     DamagedVoiceError,
@@ -107,9 +107,7 @@ def describe_error(error: VoiceprintError) -> Problem:
     if isinstance(error, UnknownSpeakerError):
         return Problem("unknown-speaker", "this speaker is no longer enrolled")
     if isinstance(error, DamagedVoiceError):
-        return Problem(
-            "damaged", "the stored voice data cannot be read; enrol the speaker again"
-        )
+        return Problem("damaged", "the stored voice data cannot be read; enrol the speaker again")
     if isinstance(error, FileBlockedError):
         detail = "a file of this speaker cannot be removed or renamed; the service's log names it"
         return retry_later("files", detail, 60)

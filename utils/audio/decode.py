@@ -440,9 +440,7 @@ def _open(source: str | Path | bytes, name: str | None) -> Iterator[_Stream]:
         yield stream
 
 
-def _start(
-    stack: contextlib.ExitStack, file: BinaryIO, name: str, layout: Layout
-) -> _Stream:
+def _start(stack: contextlib.ExitStack, file: BinaryIO, name: str, layout: Layout) -> _Stream:
     """Starts the decoder that reads a file: libsndfile if it can, else ffmpeg."""
     import soundfile
 

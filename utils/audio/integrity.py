@@ -4,9 +4,9 @@ The content decides, never a name. Decoders take a file that breaks off in the m
 recording, and say nothing; the containers do tell how long they were meant to be. One rule for all
 of them:
 
-- **Unknown sizes** mean "to the end of the file": 0, negative ones, 0x7F000000 to 0xFFFFFFFF (what
-  recorders and pipes write before they know: 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF, less a header), and
-  2^62 or more. So the size of a complete file between 2.1 and 4.3 GB is not judged.
+- **Unknown sizes** mean "to the end of the file": 0, negative ones, 0x7F000000 to 0xFFFFFFFF (which
+  recorders and pipes write before they know: 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF, less a header),
+  and 2^62 or more. So the size of a complete file between 2.1 and 4.3 GB is not judged.
 - **Up to `SLACK_BYTES` too many** are the mistake of a writer who counted a header in; the file is
   complete.
 - **More than that** is missing sound: the file is truncated.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.activity import Activity, remove_silence
 from utils.audio.decode import read_blocks
+from utils.audio.recording import BLOCK_S, Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
 from utils.model.header import ModelHeader, read_header
@@ -22,9 +22,6 @@ Network = Callable[[FloatArray], FloatArray]
 
 MIN_SPEECH_S = 0.4
 """Seconds of speech that an embedding needs at least: about two syllables."""
-
-BLOCK_S = 30.0
-"""Seconds of a recording that are read at a time."""
 
 WINDOW_S = 10.0
 """Seconds of speech that go through the network at once: bounds the memory to about 200 MB."""
@@ -108,17 +105,13 @@ class SpeakerEncoder:
         return self.calibration.probability(score)
 
     def embed_waveform(
-        self,
-        waveform: FloatArray,
-        source: str = "recording",
-        activity: Activity | None = None,
+        self, recording: Recording | FloatArray, source: str = "recording"
     ) -> FloatArray:
-        """Embeds a waveform.
+        """Embeds a recording that is held in memory.
 
         Args:
-            waveform: Shape `(num_samples,)`, 16 kHz mono.
-            source: What to call it in an error.
-            activity: What `find_activity` says of the whole waveform, if that is known.
+            recording: A recording, or the waveform of one: shape `(num_samples,)`, 16 kHz mono.
+            source: What to call a waveform in an error.
 
         Returns:
             Unit length, shape `(embedding_size,)`.
@@ -126,14 +119,12 @@ class SpeakerEncoder:
         Raises:
             AudioError: If it is empty, silent, not finite, or holds too little speech.
         """
-        defect = describe_defect(waveform)
+        if not isinstance(recording, Recording):
+            recording = Recording(recording, source)
+        defect = describe_defect(recording.waveform)
         if defect is not None:
-            raise AudioError(f"{source}: {defect}; record it again")
-        size = round(BLOCK_S * SAMPLE_RATE)
-        if len(waveform) <= size:
-            return self._embed_speech([remove_silence(waveform, activity)], source)
-        blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
-        return self._embed_speech(map(remove_silence, blocks), source)
+            raise AudioError(f"{recording.source}: {defect}; record it again")
+        return self._embed_speech([recording.speech], recording.source)
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -144,7 +135,8 @@ class SpeakerEncoder:
         Raises:
             AudioError: If the file is missing, damaged, silent, or holds too little speech.
         """
-        return self._embed_speech(map(remove_silence, read_blocks(path, BLOCK_S)), str(path))
+        blocks = map(Recording, read_blocks(path, BLOCK_S))
+        return self._embed_speech((block.speech for block in blocks), str(path))
 
     def embed_files(
         self,
