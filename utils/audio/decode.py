@@ -422,7 +422,8 @@ def _open(source: str | Path | bytes, name: str | None) -> Iterator[_Stream]:
                 raise AudioError(f"{name}: cannot be read ({error.strerror})") from error
             size = path.stat().st_size
         if size == 0:
-            raise AudioError(f"{name}: empty (0 bytes), expected a recording; record it again")
+            what = "empty" if isinstance(source, bytes) else "the file is empty"
+            raise AudioError(f"{name}: {what} (0 bytes), expected a recording; record it again")
         layout = find_layout(file)
         if layout is None:
             raise AudioFormatError(f"{name}: {size} bytes that are no audio, expected {SUPPORTED}")

@@ -155,13 +155,18 @@ def _cut(size: int, expected: int) -> str | None:
     return f"truncated: {size} of {expected} bytes" if expected > size + SLACK_BYTES else None
 
 
+def _without_sound(size: int) -> str:
+    """Describes a file that ends before its sound begins."""
+    return f"truncated: {size} bytes that end before the sound"
+
+
 def _walk(
     file: BinaryIO, position: int, size: int, head: struct.Struct, even: int = 1
-) -> tuple[dict[bytes, tuple[int, int]], int]:
+) -> dict[bytes, tuple[int, int]]:
     """Reads the chunks of a file as far as the first with sound in it.
 
     Returns:
-        Name -> position of its header and length; and where the last one that was read ends.
+        Name -> position of its header and length.
     """
     chunks: dict[bytes, tuple[int, int]] = {}
     while position + head.size <= size:
@@ -172,7 +177,7 @@ def _walk(
             break
         position += max(head.size if even == 8 else 0, length + (-length) % even)
         position += 0 if even == 8 else head.size  # W64 counts the header in
-    return chunks, position
+    return chunks
 
 
 def _inspect_wav(file: BinaryIO, start: int, size: int) -> Layout:
@@ -181,9 +186,9 @@ def _inspect_wav(file: BinaryIO, start: int, size: int) -> Layout:
     kind = file.read(4)
     order = ">" if kind == b"RIFX" else "<"
     head = struct.Struct(f"{order}4sI")
-    chunks, end = _walk(file, start + 12, size, head, even=2)
+    chunks = _walk(file, start + 12, size, head, even=2)
     if b"data" not in chunks:
-        return Layout("wav", start, defect=_cut(size, end))
+        return Layout("wav", start, defect=_without_sound(size))
     position, length = chunks[b"data"]
     begin = position + head.size
     if kind in (b"RF64", b"BW64") and b"ds64" in chunks and length == 0xFFFFFFFF:
@@ -220,9 +225,9 @@ def _are_chunks(file: BinaryIO, position: int, size: int, head: struct.Struct) -
 def _inspect_w64(file: BinaryIO, start: int, size: int) -> Layout:
     """Sony Wave64: names of 16 bytes and sizes of 64 bits that count their own header in."""
     head = struct.Struct("<16sq")
-    chunks, end = _walk(file, start + 40, size, head, even=8)
+    chunks = _walk(file, start + 40, size, head, even=8)
     if b"data" + W64_GUID_TAIL not in chunks:
-        return Layout("w64", start, defect=_cut(size, end))
+        return Layout("w64", start, defect=_without_sound(size))
     position, length = chunks[b"data" + W64_GUID_TAIL]
     if not _is_unknown(length) and length > head.size:
         if position + length <= size:
@@ -238,19 +243,20 @@ def _inspect_w64(file: BinaryIO, start: int, size: int) -> Layout:
 def _inspect_aiff(file: BinaryIO, start: int, size: int) -> Layout:
     """AIFF and AIFF-C; libsndfile counts the samples that are there by itself."""
     head = struct.Struct(">4sI")
-    chunks, end = _walk(file, start + 12, size, head, even=2)
-    position, length = chunks.get(b"SSND", (end, 0))
-    expected = position if b"SSND" not in chunks else position + head.size + length
-    is_known = b"SSND" not in chunks or not _is_unknown(length)
-    return Layout("aiff", start, defect=_cut(size, expected) if is_known else None)
+    chunks = _walk(file, start + 12, size, head, even=2)
+    if b"SSND" not in chunks:
+        return Layout("aiff", start, defect=_without_sound(size))
+    position, length = chunks[b"SSND"]
+    expected = 0 if _is_unknown(length) else position + head.size + length
+    return Layout("aiff", start, defect=_cut(size, expected))
 
 
 def _inspect_caf(file: BinaryIO, start: int, size: int) -> Layout:
     """Apple's Core Audio Format; -1 is the unknown size that its definition names."""
     head = struct.Struct(">4sq")
-    chunks, end = _walk(file, start + 8, size, head)
+    chunks = _walk(file, start + 8, size, head)
     if b"data" not in chunks:
-        return Layout("caf", start, defect=_cut(size, end))
+        return Layout("caf", start, defect=_without_sound(size))
     position, length = chunks[b"data"]
     begin = position + head.size
     if not _is_unknown(length):
@@ -267,7 +273,7 @@ def _inspect_au(file: BinaryIO, start: int, size: int) -> Layout:
     file.seek(start + 4)
     fields = file.read(8)
     if len(fields) < 8:
-        return Layout("au", start, defect=_cut(size, start + 24 + SLACK_BYTES))
+        return Layout("au", start, defect=_without_sound(size))
     begin, length = struct.unpack(">II", fields)
     begin += start
     if not _is_unknown(length):

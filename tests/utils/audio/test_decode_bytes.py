@@ -179,18 +179,16 @@ def test_any_bytes_give_a_waveform_or_an_error(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(("container", "codec"), [
     ("mp4", "aac"), ("mov", "aac"), ("adts", "aac"), ("webm", "libopus"), ("asf", "wmav2"),
-    ("matroska", "flac"), ("mp4", "alac"),
+    ("mp4", "alac"),
 ])  # fmt: skip
 def test_formats_of_ffmpeg(container: str, codec: str) -> None:
     data = encode_with_av(synthetic_speech(1, duration_s=1.5, sample_rate=48000), container, codec)
     waveform = load_audio(data, max_duration_s=60)
     assert len(waveform) == pytest.approx(24000, abs=2100)
-    expected = synthetic_speech(1, duration_s=1.5)
-    lag = len(waveform) - len(expected) if container in ("adts", "asf") else 0
-    assert np.abs(waveform).max() > 0.2
-    if not lag:
-        size = min(len(waveform), len(expected))
-        assert np.corrcoef(waveform[:size], expected[:size])[0, 1] > 0.9
+    # Encoders put a pause of their own before the sound: it is there at some lag.
+    piece = synthetic_speech(1, duration_s=1.5)[4000:16000]
+    products = np.correlate(waveform, piece, "valid") / np.linalg.norm(piece)
+    assert products.max() > 0.9 * np.linalg.norm(waveform[int(products.argmax()) :][:12000])
     part = load_audio(data, offset_s=0.5, duration_s=0.5)
     np.testing.assert_allclose(part[500:-500], waveform[8500:15500], atol=1e-3)
     with pytest.raises(AudioTooLongError):
