@@ -426,7 +426,9 @@ def _open(source: str | Path | bytes, name: str | None) -> Iterator[_Stream]:
             raise AudioError(f"{name}: {what} (0 bytes), expected a recording; record it again")
         layout = find_layout(file)
         if layout is None:
-            raise AudioFormatError(f"{name}: {size} bytes that are no audio, expected {SUPPORTED}")
+            raise AudioFormatError(
+                f"{name}: not audio that can be read, {size} bytes; expected {SUPPORTED}"
+            )
         if layout.defect is not None:
             raise AudioError(f"{name}: {layout.defect}; fetch or record it again")
         if layout.start or layout.patches:
@@ -471,7 +473,7 @@ def _start(stack: contextlib.ExitStack, file: BinaryIO, name: str, layout: Layou
         return _AvStream(container, name, layout)
     except (av.FFmpegError, OSError, EOFError, ValueError) as error:
         raise AudioFormatError(
-            f"{name}: {layout.container} audio that cannot be read ({_reason(refusal or error)}); "
+            f"{name}: not audio that can be read ({layout.container}: {_reason(refusal or error)}); "
             "convert it or check that it is complete"
         ) from error
 

@@ -164,7 +164,7 @@ def test_empty_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.txt", "a.raw"])
 def test_file_that_is_no_audio_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("the quick brown fox " * 50)
-    both_fail(tmp_path / name, "no audio")
+    both_fail(tmp_path / name, "not audio that can be read")
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,14 @@ def test_empty() -> None:
 
 @pytest.mark.parametrize("data", [b"x", b"hello " * 500, b"%PDF-1.7" + bytes(999), b"PK\3\4" * 9])
 def test_what_is_no_audio(data: bytes) -> None:
-    with pytest.raises(AudioFormatError, match=r"no audio, expected wav, flac"):
+    with pytest.raises(AudioFormatError, match=r"not audio that can be read, "):
         load_audio(data, max_duration_s=60)
 
 
 def test_formats_of_the_nineties_are_refused() -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(9000), 16000, format="VOC", subtype="PCM_16")
-    with pytest.raises(AudioFormatError, match="no audio, expected"):
+    with pytest.raises(AudioFormatError, match="not audio that can be read"):
         load_audio(buffer.getvalue(), max_duration_s=60)
 
 
