@@ -2,7 +2,8 @@
 #
 #   make demo     set up what using the model takes, then compare two of the shipped recordings
 #   make serve    set up, then start the service: http://127.0.0.1:8005
-#   make test     set up, then run the tests
+#   make test     set up, then run the tests, on all cores
+#   make coverage the same, and which lines and branches no test reaches
 #   make check    what a change must pass: format, lint, types, tests
 #   make bench    the measurements; they rewrite their tables in docs/results.md
 #   make setup    set up everything that the scripts need, TensorFlow among it
@@ -18,7 +19,7 @@ ARGS ?=
 export PYTHON MIRROR
 export DATA WORK OUTPUT TEACHER WHEEL EPOCHS STEPS BATCH VIEWS PRECISION WARMUP WORKERS TRAIN_ARGS DESCRIPTION
 
-.PHONY: demo serve test check lint bench model clean setup setup-infer setup-service setup-dev
+.PHONY: demo serve test coverage check lint bench model clean setup setup-infer setup-service setup-dev
 
 demo: setup-infer
 	$(BIN)/python infer_contrast.py --audio_path1=audio/a_1.wav --audio_path2=audio/b_2.wav
@@ -27,7 +28,10 @@ serve: setup-service
 	$(BIN)/python serve.py $(ARGS)
 
 test: setup-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist worksteal $(ARGS)
+
+coverage: override ARGS += --cov --cov-report=term:skip-covered
+coverage: test
 
 check: lint test
 
@@ -55,5 +59,5 @@ setup-dev:
 	@tools/setup.sh --dev
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis log
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage log
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,6 +18,7 @@ from utils.arguments import make_parser, non_negative_float, positive_int, print
 from utils.corpus.layouts import LAYOUTS
 from utils.corpus.listing import Settings, Summary, create_lists, parse_dataset
 from utils.errors import run_script
+from utils.messages import translate
 
 
 def speaker_level(text: str) -> int:
@@ -70,15 +71,19 @@ def print_summary(summary: Summary, folder: str) -> None:
     """Prints the figures of the lists, and the num_classes to train with."""
     train, test = f"{folder}/train_list.txt", f"{folder}/test_list.txt"
     num_speakers, strangers = summary.num_train_speakers, summary.num_strangers
-    print(f"{train}: {summary.num_train} clips of {num_speakers} speakers")
-    print(f"{test}: {summary.num_test} clips of {summary.num_test_speakers} speakers")
-    print(f"speakers: {num_speakers + strangers} ({strangers} of them only in the test list)")
-    print(f"clips: {summary.num_train + summary.num_test}")
-    print(f"hours: {summary.hours:.2f}")
-    print(f"rejected: {summary.num_rejected} (reasons in {folder}/rejected.tsv)")
+    print(translate(f"{train}: {summary.num_train} clips of {num_speakers} speakers"))
+    print(translate(f"{test}: {summary.num_test} clips of {summary.num_test_speakers} speakers"))
+    print(
+        translate(
+            f"speakers: {num_speakers + strangers} ({strangers} of them only in the test list)"
+        )
+    )
+    print(translate(f"clips: {summary.num_train + summary.num_test}"))
+    print(translate(f"hours: {summary.hours:.2f}"))
+    print(translate(f"rejected: {summary.num_rejected} (reasons in {folder}/rejected.tsv)"))
     for reason, count in summary.reasons.most_common():
         print(f"  {reason}: {count}")
-    print(f"num_classes: {summary.num_classes}")
+    print(translate(f"num_classes: {summary.num_classes}"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,8 +95,11 @@ def main(argv: list[str] | None = None) -> int:
     summary = create_lists(args.dataset, settings)
     print_summary(summary, args.list_dir.as_posix())
     if summary.num_test == summary.num_test_speakers:
-        advice = "lower --test_every or use --test_speakers 0.1 to have pairs for eval.py"
-        print(f"warning: no speaker has two clips in the test list: {advice}", file=sys.stderr)
+        warning = (
+            "warning: no speaker has two clips in the test list: lower --test_every or use "
+            "--test_speakers 0.1 to have pairs for eval.py"
+        )
+        print(translate(warning), file=sys.stderr)
     return 0
 
 

@@ -5,6 +5,10 @@
 All clips of the list are compared with each other, and the best of the thresholds 0.00 to 0.99 is
 told with its accuracy. Nearly all pairs are of different speakers, so that accuracy is close to 1
 for any model: compare models by the EER and minDCF in the lines after it.
+
+A list is a data list (path<TAB>label), a table whose header names path, speaker and, where known,
+corpus, gender, language and seconds, or a folder with a folder per person. Of a table each group is
+told too.
 """
 
 import argparse
@@ -12,8 +16,10 @@ import argparse
 from tqdm import tqdm
 
 from utils.arguments import make_parser, positive_int, print_arguments
-from utils.corpus.lists import read_data_list, read_trial_list
+from utils.corpus.clip_lists import LabelledClip, read_clips
+from utils.corpus.lists import read_trial_list
 from utils.errors import run_script
+from utils.messages import translate
 from utils.model.header import read_header
 from utils.verification import evaluation
 from utils.verification.embedding_store import EmbeddingStore
@@ -24,7 +30,7 @@ def make_options() -> argparse.ArgumentParser:
     """Declares the options."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--list_path", default="dataset/test_list.txt", help="data list: path<TAB>label a line")
+    add("--list_path", default="dataset/test_list.txt", help="data list, table or folder")
     add("--model_path", help="model to measure")
     add("--include_self_pairs", action="store_true", help="pair each clip with itself too")
     add("--trials", metavar="FILE", help="trials (1 a.wav b.wav) in place of all pairs of a list")
@@ -45,11 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--include_self_pairs goes with the pairs of a list, not with --trials")
     # Mistakes in the list are told before the model is loaded, which takes seconds.
     trials, labels = [], {}
+    listed: list[LabelledClip] = []
     if args.trials:
         trials = evaluation.place_trials(read_trial_list(args.trials), args.trials_root)
         paths = list(dict.fromkeys(path for t in trials for path in (t.path1, t.path2)))
     else:
-        labels = evaluation.distinct_labels(read_data_list(args.list_path))
+        listed = read_clips(args.list_path)
+        labels = evaluation.distinct_labels(listed)
         paths = list(labels)
     if args.report_dir:
         evaluation.make_folder(args.report_dir)
@@ -62,12 +70,12 @@ def main(argv: list[str] | None = None) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n")
     store = EmbeddingStore(args.embeddings, encoder.model_id) if args.embeddings else None
-    print("开始提取全部的音频特征...", flush=True)
+    print(translate("开始提取全部的音频特征..."), flush=True)
     with tqdm(total=len(paths)) as bar:
         clips = evaluation.embed_clips(encoder, paths, store, bar.update)
     evaluation.name_defects(clips)
 
-    print("开始两两对比音频特征...", flush=True)
+    print(translate("开始两两对比音频特征..."), flush=True)
     if args.trials:
         with tqdm(total=len(trials)) as bar:
             histogram = evaluation.score_listed_trials(clips, trials, bar.update)
@@ -75,8 +83,13 @@ def main(argv: list[str] | None = None) -> int:
         with tqdm(total=len(clips.rows)) as bar:
             histogram = evaluation.score_pairs(clips, labels, args.include_self_pairs, bar.update)
     report = evaluation.measure(histogram, encoder)
+    log_odds = None
+    if encoder.is_calibrated:
+        log_odds = evaluation.measure_log_odds(clips, encoder, labels, trials or None)
+        report |= log_odds.figures()
+    report["groups"] = evaluation.measure_groups(clips, listed, encoder)
     accuracy, threshold = sweep_accuracy(histogram, tqdm(range(SWEEP_STEPS)))
-    print(f"当阈值为{threshold:f}, 准确率最大，准确率为：{accuracy:f}")
+    print(translate(f"当阈值为{threshold:f}, 准确率最大，准确率为：{accuracy:f}"))
     report |= {
         "best_accuracy": accuracy,
         "best_threshold": threshold,
@@ -89,10 +102,10 @@ def main(argv: list[str] | None = None) -> int:
         "left_out": clips.defects,
     }
     for line in evaluation.describe(report):
-        print(line)
+        print(translate(line))
     if args.report_dir:
-        for path in evaluation.write_report(args.report_dir, report, histogram):
-            print(f"written: {path}")
+        for path in evaluation.write_report(args.report_dir, report, histogram, log_odds):
+            print(translate(f"written: {path}"))
     return 0
 
 

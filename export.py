@@ -19,6 +19,7 @@ from utils.export.formats import (
     describe,
     find_recordings,
 )
+from utils.messages import translate
 from utils.verification.evaluation import make_folder
 
 
@@ -53,9 +54,10 @@ def main(argv: list[str] | None = None) -> int:
 
     comparison = Comparison(args.model_path, paths, labels, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n")
-    print(describe(comparison.result, args.num_threads), flush=True)
+    print(translate(describe(comparison.result, args.num_threads)), flush=True)
     for name in dict.fromkeys(args.formats):
-        print(describe(comparison.export(name, args.output_dir), args.num_threads), flush=True)
+        result = comparison.export(name, args.output_dir)
+        print(translate(describe(result, args.num_threads)), flush=True)
     return 0
 
 

@@ -4,11 +4,12 @@
     python infer_contrast.py --trials trials.txt --scores scores.tsv     compares many pairs
 
 The similarity is the cosine of the two embeddings, in [-1, 1]. From the threshold up the answer is
-"the same person"; by default it is the one at which the model errs as often in either direction.
+"the same person"; by default it is the one that at most 5 % of strangers should reach.
 """
 
 import argparse
 import json
+import sys
 import time
 
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
@@ -16,6 +17,7 @@ from utils.arrays import FloatArray
 from utils.audio.recording import Recording
 from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
+from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import ModelHeader, read_header
 from utils.verification.calibration import describe_probability
@@ -58,7 +60,8 @@ def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings)
-    print(f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)")
+    line = f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)"
+    print(translate(line))
     return 0
 
 
@@ -69,6 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     args.model_path = header.path
     if args.threshold is None:
         args.threshold = header.calibration.threshold
+        if header.calibration.rates:
+            note = f"threshold {args.threshold}: {header.calibration.rates}"
+            print(translate(note), file=sys.stderr)
     if args.trials:
         return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
@@ -86,21 +92,27 @@ def main(argv: list[str] | None = None) -> int:
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
     similarity = cosine_score(embedding1, embedding2)
     is_same = verdict(similarity, args.threshold)
-    probability = encoder.probability(similarity) if encoder.is_calibrated else None
+    speech_s = recordings[0].speech_s, recordings[1].speech_s
+    probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None
     if args.json:
         report = {name: getattr(args, name) for name in shown} | {
             "score": similarity,
             "is_same_speaker": is_same,
             "probability": probability,
             "mean_time_ms": mean_time_ms,
-            "speech_s": [round(recording.speech_s, 2) for recording in recordings],
+            "speech_s": [round(seconds, 2) for seconds in speech_s],
+            "level_dbfs": [round(recording.level_dbfs, 2) for recording in recordings],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0
-    answer = "为同一个人，相似度为" if is_same else "不是同一个人，相似度仅为"
-    print(f"{paths[0]} 和 {paths[1]} {answer}：{similarity:f}，平均预测时间：{mean_time_ms}ms")
+    names = f"{paths[0]} 和 {paths[1]}"
+    answer = f"{names} 不是同一个人，相似度仅为：{similarity:f}"
+    if is_same:
+        answer = f"{names} 为同一个人，相似度为：{similarity:f}"
+    print(translate(f"{answer}，平均预测时间：{mean_time_ms}ms"))
     if probability is not None:
-        print(f"按模型的校准，两段录音为同一个人的概率：{describe_probability(probability)}")
+        text = describe_probability(probability)
+        print(translate(f"按模型的校准，两段录音为同一个人的概率：{text}"))
     return 0
 
 

@@ -7,17 +7,20 @@ python infer_recognition.py --list              --delete 夜雨飘零 removes a 
 """
 
 import argparse
+import sys
 from functools import partial
 
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
 from utils.errors import run_script
+from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header
+from utils.speaker_names import clean_name
 from utils.verification.verdict import verdict
 from voices import menu
-from voices.folder import Voiceprints, choose_target, clean_name, open_database
+from voices.store import VoiceStore, choose_target, open_database
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -49,7 +52,7 @@ def infer(encoder: SpeakerEncoder, waveform: FloatArray) -> FloatArray:
     return encoder.embed_waveform(waveform)
 
 
-def load_audio_db(database: Voiceprints) -> None:
+def load_audio_db(database: VoiceStore) -> None:
     """Loads the enrolled voices and names them; what cannot be used is told on stderr."""
     for name in database.load():
         print(f"Loaded {name} audio.", flush=True)
@@ -57,14 +60,14 @@ def load_audio_db(database: Voiceprints) -> None:
 
 
 def register(
-    database: Voiceprints, name: str, waveforms: list[FloatArray], replace: bool = False
+    database: VoiceStore, name: str, waveforms: list[FloatArray], replace: bool = False
 ) -> list[object]:
     """Saves recordings in the database and takes their embeddings into the comparison."""
     return list((database.replace if replace else database.add)(name, *waveforms))
 
 
 def recognition(
-    database: Voiceprints, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
+    database: VoiceStore, encoder: SpeakerEncoder, threshold: float, waveform: FloatArray
 ) -> tuple[str | None, float]:
     """Compares a recording with all speakers: the best of them, or None below the threshold."""
     name, best = database.rank(infer(encoder, waveform))[0]
@@ -81,6 +84,9 @@ def main(argv: list[str] | None = None) -> int:
     args.model_path = header.path
     if args.threshold is None:
         args.threshold = header.calibration.strict_threshold
+        if header.calibration.strict_rates:
+            note = f"threshold {args.threshold}: {header.calibration.strict_rates}"
+            print(translate(note), file=sys.stderr)
     print_arguments(args, ["audio_db", "model_path", "threshold"])
     new_name = clean_name(args.register[0]) if args.register else ""
     paths = args.recognize or (args.register or [])[1:]
@@ -90,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     database = open_database(args.database, encoder, keep_audio=args.keep_audio)
     if args.register:
         replace = menu.choose_if_exists(database, new_name, args.if_exists) == "replace"
-        print(f"已注册{new_name}：", *register(database, new_name, waveforms, replace))
+        print(translate(f"已注册{new_name}："), *register(database, new_name, waveforms, replace))
         return 0
     load_audio_db(database)
     recognise = partial(recognition, database, encoder, args.threshold)

@@ -18,7 +18,9 @@ from typing import Any
 
 from utils.arguments import make_parser, positive_int
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
-from voices.folder import DATABASE_VARIABLE, VoiceprintDatabase, open_database, public_name
+from utils.messages import translate
+from voices.folder import FolderVoiceStore
+from voices.store import DATABASE_VARIABLE, open_database, public_name
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         database: Any = open_database(args.source, create=False)
         from voices.move import move_out
 
-        folder = VoiceprintDatabase(args.destination)
+        folder = FolderVoiceStore(args.destination)
         move = move_out(database, folder, delete_source=args.delete_source)
     else:
         # Before a database is made for what isn't there.
@@ -64,16 +66,17 @@ def main(argv: list[str] | None = None) -> int:
         database = open_database(args.destination, encoder, keep_audio=True)
         from voices.move import move_in
 
-        folder = VoiceprintDatabase(args.source)
+        folder = FolderVoiceStore(args.source)
         move = move_in(folder, database, encoder, delete_source=args.delete_source)
     for what, reason in move.refused:
-        print(f"not moved: {what}: {reason}", file=sys.stderr)
-    print(
+        print(translate(f"not moved: {what}: {reason}"), file=sys.stderr)
+    summary = (
         f"{public_name(args.source)} -> {public_name(args.destination)}: "
         f"{len(move.complete)} speakers complete, {move.num_moved} recordings moved and verified, "
         f"{move.num_present} were there already, {len(move.refused)} not moved, "
         f"{move.num_deleted} speakers removed from the source"
     )
+    print(translate(summary))
     return EXIT_USER_ERROR if move.refused else 0
 
 

@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
     add("--model_path", help="speaker model (default: the shipped one)")
     add("--database", help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME "
         "(default: $VOICEPRINT_DATABASE, else sqlite:///audio_db/voiceprints.sqlite3)")  # fmt: skip
-    add("--audio_db", help="folder of infer_recognition.py whose speakers are taken over "
+    add("--audio_db", help="folder of infer_recognition.py whose speakers are enrolled "
         "(default: audio_db with the default database, else none)")  # fmt: skip
     add("--keep_audio", action="store_true", help="keep recordings, not only their embeddings")
     add("--token_file", type=Path, help="file of NAME:SHA256 lines; or set VOICEPRINT_TOKEN")
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.new_token is not None:
         return start.print_new_token(args.new_token, args.token_file)
-    start.fill_in(args, os.environ)
+    start.resolve_defaults(args, os.environ)
     print_arguments(start.without_passwords(args), KNOWN, parser)
     settings = start.make_settings(args, os.environ)
     number = start.serve(args, settings, os.environ)

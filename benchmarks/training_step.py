@@ -6,7 +6,8 @@
 Both sides train the same network from the same weights on the same batches of synthetic voices, in
 turns in one process. Stock: keras.layers.BatchNormalization in float32, as `fit` does it by
 default. Ours: the fused normalisation of utils/resnet.py in mixed bfloat16 (`train.py --precision
-mixed_bfloat16`). Two networks: this project's, and the seed's with its full-resolution stem. The
+mixed_bfloat16`). Two networks: this project's, and the baseline's, with its full-resolution stem.
+The
 losses of both sides are compared step by step. The times of large matrix products in both
 precisions say how much faster 16 bits can make a step on this processor at the most.
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,7 +30,7 @@ from benchmarks.measuring import Row, add_json_option, median, table, write_resu
 from utils.arguments import make_parser, positive_int
 from utils.errors import run_script
 
-TITLES = {"ours": "this project's network", "seed": "the seed's network"}
+TITLES = {"ours": "this project's network", "baseline": "the baseline's network"}
 NUM_SPEAKERS = 16
 CLIPS_A_SPEAKER = 2
 CLIP_S = 4.0
@@ -55,8 +57,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--networks", nargs="+", choices=list(TITLES), default=list(TITLES))
     add("--batch_size", type=positive_int, default=16, help="crops in a batch")
     add("--steps", type=positive_int, default=30, help="steps of our network, at least 3")
-    add("--seed_batch_size", type=positive_int, default=8, help="batch of the seed's network")
-    add("--seed_steps", type=positive_int, default=5, help="steps of the seed's network")
+    add(
+        "--baseline_batch_size",
+        type=positive_int,
+        default=8,
+        help="batch of the baseline's network",
+    )
+    add("--baseline_steps", type=positive_int, default=5, help="steps of the baseline's network")
     add("--crop_frames", type=positive_int, default=257, help="length of a crop; 257 are 2.57 s")
     add("--widths", type=positive_int, nargs=4, default=[32, 64, 128, 256])
     add("--num_blocks", type=positive_int, nargs=4, default=[3, 4, 6, 3])
@@ -75,10 +82,10 @@ def main(argv: list[str] | None = None) -> int:
         stock, ours = measure(name, args)
         times[name] = min(stock.seconds[1:]), min(ours.seconds[1:])
         ratio = stock.step_s / ours.step_s
-        size = args.batch_size if name == "ours" else args.seed_batch_size
+        size = args.batch_size if name == "ours" else args.baseline_batch_size
         what = f"training step, {TITLES[name]}, batch of {size}"
-        cells = [f"stock Keras, float32: {stock.step_s:.2f} s", f"{ours.step_s:.2f} s"]
-        rows.append(Row(what, *cells, f"{ratio:.1f}x", ">= 3x"))
+        stock_cell = f"stock Keras, float32: {stock.step_s:.2f} s"
+        rows.append(Row(what, stock_cell, f"{ours.step_s:.2f} s", f"{ratio:.1f}x", ">= 3x"))
         lines.append([TITLES[name], f"{size}", f"{stock.step_s:.2f}", f"{ours.step_s:.2f}",
                       f"{size / ours.step_s:.1f}", f"{ratio:.1f}"])  # fmt: skip
         curves.append(describe_losses(TITLES[name], stock.losses, ours.losses))
@@ -90,14 +97,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
-    """Trains both sides in turns; returns stock's and our curve."""
+    """Trains both sides alternately; returns stock's and our curve."""
     import keras
 
     from utils.resnet import FusedBatchNormalization
 
     build = build_ours if name == "ours" else build_seed
-    num_steps = args.steps if name == "ours" else args.seed_steps
-    size = args.batch_size if name == "ours" else args.seed_batch_size
+    num_steps = args.steps if name == "ours" else args.baseline_steps
+    size = args.batch_size if name == "ours" else args.baseline_batch_size
     sides = []
     for normalization, policy in (
         (keras.layers.BatchNormalization, "float32"),
@@ -113,9 +120,9 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
     rng = np.random.default_rng(0)
     num_samples = (args.crop_frames - 1) * 160
     for _ in range(num_steps):
-        arrays = make_batch(waveforms, speakers, size, num_samples, rng)
-        if name == "seed":
-            arrays = seed_batch(*arrays)
+        arrays: tuple[Any, Any] = make_batch(waveforms, speakers, size, num_samples, rng)
+        if name == "baseline":
+            arrays = baseline_batch(*arrays)
         for model, curve in zip(sides, curves, strict=True):
             start = time.perf_counter()
             result = model.train_on_batch(*arrays, return_dict=True)
@@ -125,30 +132,26 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
 
 
 def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
-    """Returns the compiled trainer around our network with such a normalisation."""
+    """Returns the compiled learner around our network with such a normalisation."""
     import keras
 
     from utils import resnet
-    from utils.training.learner import SpeakerTrainer
+    from utils.training.learner import SpeakerLearner
     from utils.training.settings import LossSettings
 
-    ours = resnet.FusedBatchNormalization
-    try:
-        resnet.FusedBatchNormalization = normalization
+    with mock.patch.object(resnet, "FusedBatchNormalization", normalization):
         network = resnet.build_resnet34(NUM_SPEAKERS, args.widths, num_blocks=args.num_blocks)
-    finally:
-        resnet.FusedBatchNormalization = ours
-    trainer = SpeakerTrainer(network, LossSettings())
-    trainer.compile(optimizer=keras.optimizers.AdamW(3e-3))
-    trainer.build({"waveforms": (None, None), "masks": (None, 1, 4)})
-    return trainer
+    learner = SpeakerLearner(network, LossSettings())
+    learner.compile(optimizer=keras.optimizers.AdamW(3e-3))
+    learner.build({"waveforms": (None, None), "masks": (None, 1, 4)})
+    return learner
 
 
 def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
-    """Returns the seed's network, compiled, with such a normalisation."""
+    """Returns the baseline's network, compiled, with the given normalisation."""
     import keras
 
-    from benchmarks.seed_way import build_network
+    from benchmarks.baseline import build_network
 
     del args
     network = build_network(NUM_SPEAKERS, normalization)
@@ -158,7 +161,7 @@ def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
 
 
 def make_voices() -> tuple[np.ndarray, np.ndarray]:
-    """Returns waveforms `(clips, num_samples)` of synthetic voices, and whose they are."""
+    """Returns waveforms `(clips, num_samples)` of synthetic voices, and their speakers."""
     from tests.support.synthetic_voices import synthetic_speech
 
     speakers = np.repeat(np.arange(NUM_SPEAKERS), CLIPS_A_SPEAKER)
@@ -170,15 +173,15 @@ def make_batch(
     waveforms: np.ndarray, speakers: np.ndarray, size: int, num_samples: int,
     rng: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
-    """Returns a batch of random crops as `SpeakerTrainer` takes it, of each speaker as many."""
-    # Else the losses would tell mostly which speakers a batch happens to hold.
+    """Returns a batch of random crops as `SpeakerLearner` takes it, of each speaker as many."""
+    # Otherwise the losses would mainly reflect the speakers in each batch.
     rounds = -(-size // NUM_SPEAKERS)
     order = np.concatenate([rng.permutation(NUM_SPEAKERS) for _ in range(rounds)])[:size]
     chosen = CLIPS_A_SPEAKER * order + rng.integers(0, CLIPS_A_SPEAKER, size)
     starts = rng.integers(0, waveforms.shape[1] - num_samples + 1, size)
     crops = np.stack([waveforms[c, s : s + num_samples] for c, s in zip(chosen, starts)])  # noqa: B905
     crops = crops + rng.normal(0.0, 0.002, crops.shape)
-    inputs = {
+    inputs: dict[str, np.ndarray] = {
         "waveforms": np.round(crops * 32767.0).astype(np.int16),
         "masks": np.zeros((size, 1, 4), np.int32),
     }
@@ -190,10 +193,10 @@ def make_batch(
     return inputs, targets
 
 
-def seed_batch(
+def baseline_batch(
     inputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same batch as the seed's network takes it: spectrograms and labels."""
+    """Returns the same batch for the baseline's network: spectrograms and labels."""
     from utils.audio.spectrogram import spectrogram
 
     features = [spectrogram(waveform / np.float32(32767)) for waveform in inputs["waveforms"]]
@@ -201,10 +204,10 @@ def seed_batch(
 
 
 def describe_losses(title: str, stock: Sequence[float], ours: Sequence[float]) -> str:
-    """Says how far two curves lie apart, and how much successive batches do."""
+    """Compares the difference between two curves with that between successive batches."""
     difference = float(np.mean(np.abs(np.subtract(stock, ours))))
     last = max(1, len(stock) // 4)
-    # Of successive differences, so that the descent itself does not count; a batch has half of it.
+    # From successive differences, to exclude the descent itself; half of the variance per batch.
     noise = float(np.median(np.abs(np.diff(stock[last:]))) / np.sqrt(2))
     ends = [float(np.mean(losses[-last:])) for losses in (stock, ours)]
     return (
@@ -215,7 +218,7 @@ def describe_losses(title: str, stock: Sequence[float], ours: Sequence[float]) -
 
 
 def describe_limit(args: argparse.Namespace, times: dict[str, tuple[float, float]]) -> str:
-    """Says what large matrix products and the network's convolutions take on their own."""
+    """Describes the times of large matrix products and of the network's convolutions alone."""
     peaks = {name: matrix_product_speed(name) for name in ("float32", "bfloat16")}
     text = (
         f"What the processor can do, measured with products of {PEAK_SIZE} x {PEAK_SIZE} matrices: "
@@ -260,7 +263,7 @@ def stages(args: argparse.Namespace) -> list[tuple[int, int, int, int]]:
 def convolution_seconds(
     precision: str, batch_size: int, height: int, width: int, channels: int, count: int
 ) -> float:
-    """Returns the seconds of so many convolutions, forward and backward."""
+    """Returns the seconds of a number of convolutions, forward and backward."""
     import tensorflow as tf
 
     images = tf.cast(tf.random.normal((batch_size, height, width, channels)), precision)
@@ -288,7 +291,7 @@ def matrix_product_speed(precision: str) -> float:
 
 
 def least_seconds(operation: Callable[[], Any], num_tries: int = 6) -> float:
-    """Returns the least seconds of an operation of TensorFlow; the first try does not count."""
+    """Returns the shortest time of a TensorFlow operation in seconds, after a warm-up."""
     seconds = []
     for _ in range(num_tries + 1):
         start = time.perf_counter()

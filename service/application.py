@@ -19,13 +19,14 @@ from service.edge.observation import Observation
 from service.edge.pages import add_pages
 from service.edge.security import Tokens
 from service.encoding.pool import EncodingPool
-from service.encoding.uploads import Encoder, VoiceReader
+from service.encoding.uploads import VoiceReader
+from service.inbox import Inbox
 from service.metrics import Metrics
 from service.routes import classic, health, recognition, speakers
 from service.settings import Settings
-from service.voice_folder import VoiceFolder
+from utils.verification.embedding import Encoder
 from utils.version import __version__
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
 (RFC 9457); the classic routes answer `{"detail": "..."}` instead. docs/service.md tells more."""
@@ -37,8 +38,8 @@ OPEN_PATHS = {"/health/live", "/health/ready", "/v1/info"}
 def make_app(
     settings: Settings,
     encoder: Encoder,
-    database: SqlVoiceprintDatabase,
-    folder: VoiceFolder | None = None,
+    database: SqlVoiceStore,
+    inbox: Inbox | None = None,
 ) -> FastAPI:
     """Makes the application.
 
@@ -46,7 +47,7 @@ def make_app(
         settings: Options and limits.
         encoder: The speaker model.
         database: The enrolled speakers; who opened it closes it.
-        folder: A folder whose speakers were taken over.
+        inbox: The folder whose recordings were enrolled.
 
     Raises:
         ServiceError: If the token or the token file cannot be used.
@@ -82,7 +83,7 @@ def make_app(
         reader=VoiceReader(encoder, pool, settings),
         metrics=metrics,
         lockout=Lockout(settings.lockout_failures, settings.lockout_s),
-        folder=folder,
+        inbox=inbox,
         auth_required=tokens.are_required,
     )
     # The gate has checked the token before; this tells the documents of it.

@@ -15,14 +15,15 @@ from service.answers.schemas import speaker_document
 from service.edge.limits import Lockout
 from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
-from service.encoding.uploads import Encoder, VoiceReader
+from service.encoding.uploads import VoiceReader
+from service.inbox import Inbox
 from service.metrics import Metrics
 from service.settings import Settings
-from service.voice_folder import VoiceFolder
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import clean_name
+from utils.verification.embedding import Encoder
 from voices.sql.records import AuditLine, Speaker
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 T = TypeVar("T")
 
@@ -42,33 +43,33 @@ class Service:
         reader: From uploads to voices.
         metrics: The figures.
         lockout: Failed verifications.
-        folder: A folder of infer_recognition.py whose speakers were taken over, or None.
+        inbox: The folder whose recordings were enrolled at the start, or None.
         auth_required: Whether requests need a token.
         identifier: Tells whose voice an upload is.
     """
 
     settings: Settings
     encoder: Encoder
-    database: SqlVoiceprintDatabase
+    database: SqlVoiceStore
     pool: EncodingPool
     reader: VoiceReader
     metrics: Metrics
     lockout: Lockout
-    folder: VoiceFolder | None
+    inbox: Inbox | None
     auth_required: bool
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def __post_init__(self) -> None:
-        """Puts together what identifies."""
+        """Builds the identifier."""
         self.identifier = Identifier(
             self.database, self.pool, self.reader, self.metrics, self._start
         )
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Runs a call of the database in a thread of its own.
+        """Runs a database call in a separate thread.
 
-        The work is finished also if the client goes away or the service is told to stop.
+        The work is finished even if the client disconnects or the service is stopping.
         """
         return await asyncio.shield(
             asyncio.wrap_future(self._start(partial(function, *args, **options)))
@@ -90,7 +91,7 @@ class Service:
 
     def describe(self, speaker: Speaker) -> dict[str, Any]:
         """Returns a speaker, ready for JSON."""
-        with_file = self.folder.recording_ids if self.folder is not None else ()
+        with_file = self.inbox.recording_ids if self.inbox is not None else ()
         return speaker_document(speaker, with_file)
 
     async def note(
@@ -98,7 +99,7 @@ class Service:
     ) -> None:
         """Writes a line of the audit log; it is on the disk before the client is answered."""
         line = AuditLine(request.state.actor or NOBODY, action, speaker, outcome, score)
-        await self.call(self.database.append_audit, line)
+        await self.call(self.database.audit_log.append, line)
 
 
 async def get_service(request: Request) -> Service:
@@ -125,7 +126,7 @@ async def require_speaker(service: Service, name: str) -> Speaker:
     """Returns a speaker.
 
     Raises:
-        Problem: 404 if nobody has the name, 422 if nobody can have it.
+        Problem: 404 if nobody has the name, 422 if the name is not valid.
     """
     name = checked_name(name)
     try:

@@ -1,6 +1,5 @@
 """What the service may be told: where it listens, what it keeps, and how much it lets through."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,10 +70,3 @@ class Settings:
     def is_loopback(self) -> bool:
         """Whether only programs of this machine can reach the service."""
         return self.host in LOOPBACK
-
-
-def hide_password(url: str) -> str:
-    """Returns a database URL as it may be shown: without its password."""
-    # A password may hold / or ?: everything up to the last @ is taken for it.
-    hidden = re.sub(r"(//[^/@:?]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?i)([?&][^=&]*password[^=&]*)=[^&]*", r"\1=***", hidden)

@@ -14,8 +14,9 @@ from service.settings import (
     DEFAULT_FOLDER,
     ServiceError,
     Settings,
-    hide_password,
 )
+from utils.messages import translate
+from voices.store import public_name
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
@@ -24,13 +25,13 @@ ORIGIN = re.compile(r"https?://[^/\s?#]+")
 def print_new_token(name: str, path: Path | None) -> int:
     """Makes a token and prints it, once."""
     token, line = create_token(name, path)
-    print(f"token of {name}: {token}")
-    print("It is shown this once; the service keeps its SHA-256 only.")
-    print(f"added to {path}" if path else f"line for a --token_file: {line}")
+    print(translate(f"token of {name}: {token}"))
+    print(translate("It is shown this once; the service keeps its SHA-256 only."))
+    print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
     return 0
 
 
-def fill_in(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
+def resolve_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
     """Sets the options that depend on each other or on the environment."""
     if args.database is None:
         args.database = environment.get("VOICEPRINT_DATABASE") or DEFAULT_DATABASE
@@ -45,7 +46,7 @@ def fill_in(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
 def without_passwords(args: argparse.Namespace) -> argparse.Namespace:
     """Returns the options as they may be printed."""
     shown = copy.copy(args)
-    shown.database = hide_password(args.database)
+    shown.database = public_name(args.database)
     return shown
 
 
@@ -113,44 +114,41 @@ def _serve(
     """Serves on a port that is taken."""
     from service.application import make_app
     from service.edge.server import run_server
-    from service.folder_record import printable
+    from service.inbox import Inbox, printable
     from service.logs import configure_logs
-    from service.voice_folder import VoiceFolder
     from utils.model.encoder import SpeakerEncoder
-    from voices.sql.store import SqlVoiceprintDatabase
+    from voices.sql.store import SqlVoiceStore
 
     configure_logs(as_json=settings.json_logs)
     encoder = SpeakerEncoder(args.model_path, num_threads=1)
     _ = encoder.strict_threshold  # a model without thresholds is told now
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    database = SqlVoiceprintDatabase(
-        args.database, encoder, key=key, keep_audio=settings.keep_audio
-    )
+    database = SqlVoiceStore(args.database, encoder, key=key, keep_audio=settings.keep_audio)
     database.load()
-    folder = None
+    inbox = None
     if args.audio_db is not None:
-        folder = VoiceFolder(args.audio_db, database, encoder)
-        for name in folder.take_over():
-            print(f"Took {name} over from {args.audio_db}.", flush=True)
-    for path, reason in [*database.rejected, *(folder.rejected if folder else [])]:
-        print(printable(f"warning: {path} is left out: {reason}"), flush=True)
-    app = make_app(settings, encoder, database, folder)
+        inbox = Inbox(args.audio_db, database, encoder)
+        for name in inbox.enrol_files():
+            print(translate(f"Took {name} over from {args.audio_db}."), flush=True)
+    for path, reason in [*database.rejected, *(inbox.rejected if inbox else [])]:
+        print(printable(translate(f"warning: {path} is left out: {reason}")), flush=True)
+    app = make_app(settings, encoder, database, inbox)
     num_speakers = database.count()
 
-    def tell() -> None:
+    def print_addresses() -> None:
         # What is loaded now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
         host, port = bound.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        print(f"{num_speakers} speakers enrolled.")
-        print(f"Web page:  {address}/")
-        print(f"Interface: {address}/docs")
+        print(translate(f"{num_speakers} speakers enrolled."))
+        print(translate(f"Web page:  {address}/"))
+        print(translate(f"Interface: {address}/docs"))
         if not app.state.service.auth_required:
-            print("Without a token only programs of this machine can reach it.")
-        print("Ctrl-C stops it.", flush=True)
+            print(translate("Without a token only programs of this machine can reach it."))
+        print(translate("Ctrl-C stops it."), flush=True)
 
     try:
-        return run_server(app, settings, bound, tell)
+        return run_server(app, settings, bound, print_addresses)
     finally:
         database.close()

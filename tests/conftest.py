@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support.postgres_server import NO_SERVER, PostgresServer, running_server
+from tests.support.postgres_server import NO_SERVER, PostgresServer, shared_server
 from tests.support.synthetic_voices import write_speech_folder
 
 # Before TensorFlow is imported by any test: quiet, and on the CPU.
@@ -59,9 +59,16 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server with pgvector, started once."""
-    with running_server() as server:
+def all_workers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all processes of this run of pytest share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(all_workers_folder: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL server with pgvector, started once for all workers."""
+    with shared_server(all_workers_folder) as server:
         if server is None:
             pytest.skip(NO_SERVER)
         yield server
@@ -83,7 +90,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres_url"))
 
 
-def pytest_configure() -> None:
-    """Lets Ctrl-C through to the programs under test: background jobs begin with it ignored."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets up what workers and programs under test inherit.
+
+    Ctrl-C comes through to them: background jobs begin with it ignored. Where workers share the
+    cores, each calculates on one.
+    """
+    if getattr(config.option, "numprocesses", None):
+        for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ.setdefault(variable, "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,7 @@ be strangers to the training of the model.
 
 Trials are the pairs of recordings within a corpus and a sex, whole and cut to 3 s; all groups count
 alike. At the default threshold at most 5 % of the strangers of the worst group pass, at the strict
-one about 0.1 %, both with a margin for groups that nobody has measured if there is more than one
+one 0.2 %, both with a margin for groups that nobody has measured if there is more than one
 corpus. With several corpora each is left out in turn, and what the others promise for it is told.
 """
 
@@ -84,7 +84,8 @@ def read_headers(paths: Sequence[str] | None) -> list[ModelHeader]:
     Raises:
         ModelError: If one can't be used, or is of another model than the first.
     """
-    headers = [read_header(path) for path in paths or [None]]
+    chosen: Sequence[str | None] = paths or [None]
+    headers = [read_header(path) for path in chosen]
     for header in headers:
         if header.model_id != headers[0].model_id:
             raise ModelError(

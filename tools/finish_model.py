@@ -1,4 +1,4 @@
-r"""Turns checkpoints of a training into the model that is used: small, calibrated, self-explaining.
+r"""Turns training checkpoints into a finished model: small, calibrated, self-contained.
 
     python tools/finish_model.py models/resnet34-27.keras --list_path dataset/dev_list.txt \
         --whitening_list dataset/train_list.txt --output models/resnet34.keras
@@ -6,15 +6,13 @@ r"""Turns checkpoints of a training into the model that is used: small, calibrat
 The weights of several checkpoints are averaged. Training state goes, weights are stored in 16 bits.
 With --whitening_list a last layer moves the embeddings' mean to zero and evens out their directions
 in part: those in which all speakers differ much tell them apart less well than they seem to.
-The thresholds and the probability come from all pairs of the list's utterances, each cut to
---seconds of speech, as long as a recording of infer_recognition.py: the speakers must be strangers
-to the training.
+The thresholds and the probability come from the list's speakers, who must be strangers to the
+training, in the way of tools/calibrate.py.
 """
 
 import argparse
 import sys
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +20,31 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.arguments import fraction, make_parser, non_negative_float, positive_int
-from utils.audio.activity import remove_silence, speech_seconds
+from utils.arguments import fraction, make_parser, positive_int
+from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
-from utils.audio.waveform import SAMPLE_RATE
+from utils.corpus.clip_lists import read_clips
 from utils.corpus.lists import Utterance, read_data_list
 from utils.errors import AudioError, DataListError, ModelError, run_script
 from utils.files import atomic_path
 from utils.model.archive import load_network, update_metadata, write_model
 from utils.model.header import read_header
-from utils.verification.calibration import Calibration, fit_calibration
-from utils.verification.metrics import ErrorCurve
-from utils.verification.scoring import score_all_pairs
+from utils.verification.conditions import embed_conditions
+from utils.verification.thresholds import calibrate, calibration_entries, describe
 
 MIN_SAMPLE_S = 1.5
-"""Seconds of speech below which an embedding says too little to learn the whitening from."""
+"""Least seconds of speech to learn the whitening from."""
 
 MAX_SAMPLE_S = 10.0
-"""Seconds of a clip that are embedded for the whitening."""
+"""Seconds of a clip to embed for the whitening."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", help="checkpoints to average")
-    parser.add_argument("--list_path", required=True, help="data list of strangers to calibrate on")
     parser.add_argument(
-        "--seconds",
-        type=non_negative_float,
-        default=3.0,
-        help="speech of each utterance that counts; 0: all of it",
+        "--list_path", required=True, help="strangers to calibrate on: data list, table or folder"
     )
     parser.add_argument(
         "--whitening_list", default="", help="data list to learn the last layer from"
@@ -60,10 +53,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--whitening",
         type=fraction,
         default=0.4,
-        help="0: centre only, 1: every direction equally strong",
+        help="0: centre only, 1: full whitening",
     )
     parser.add_argument("--whitening_clips", type=positive_int, default=3000)
-    parser.add_argument("--description", default="", help="what the model was trained on")
+    parser.add_argument("--description", default="", help="description of the training data")
     parser.add_argument("--output", default="models/resnet34.keras")
     return parser.parse_args(argv)
 
@@ -71,7 +64,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Averages, strips, stores and calibrates; returns the exit status."""
     args = parse_args(argv)
-    utterances = read_data_list(args.list_path)
+    strangers = read_clips(args.list_path)
     clips = read_data_list(args.whitening_list) if args.whitening_list else []
     network, metadata = average_checkpoints(args.checkpoints)
     network, metadata = without_speed_classes(network, metadata)
@@ -88,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
                 # Where a file lay on the machine of the training is nobody else's business.
                 options[name] = Path(options[name]).name
     metadata = {
+        "architecture": metadata.get("architecture", "resnet34"),
         "network": metadata["network"],
         "embedding_size": metadata["embedding_size"],
         "num_classes": metadata["num_classes"],
@@ -96,35 +90,19 @@ def main(argv: list[str] | None = None) -> int:
         "progress": metadata.get("progress", {}),
         "description": args.description,
     }
-    # A list that cannot be scored leaves the model that was there: not one without thresholds.
+    from utils.model.encoder import SpeakerEncoder
+
+    # If the list cannot be scored, the old model stays, rather than one without thresholds.
     with atomic_path(args.output) as path:
         write_model(path, network, metadata, half_precision=True)
-        histogram = score_list(path, utterances, args.seconds)
-        curve = ErrorCurve.from_histogram(histogram)
-        calibration = rounded(fit_calibration(histogram))
-        measured = {
-            "list": Path(args.list_path).name,
-            "seconds": args.seconds,
-            "eer": round(curve.equal_error_rate()[0], 5),
-            "min_dcf": round(curve.min_dcf(0.01, 1.0, 1.0)[0], 5),
-            "num_target_trials": histogram.num_target_trials,
-            "num_nontarget_trials": histogram.num_nontarget_trials,
-        }
-        update_metadata(path, {**calibration.to_dict(), "calibrated_on": measured})
+        groups = embed_conditions(SpeakerEncoder(path), strangers).groups()
+        calibration = calibrate(groups)
+        update_metadata(path, calibration_entries(args.list_path, strangers, groups, calibration))
     size_mb = Path(args.output).stat().st_size / 1e6
     print(f"{args.output}: {size_mb:.1f} MB, {network.count_params() / 1e6:.2f} M parameters")
-    print(f"EER {100 * measured['eer']:.2f} %, minDCF {measured['min_dcf']:.3f}")
-    print(
-        f"threshold {calibration.threshold:.4f}, strict {calibration.strict_threshold:.4f}, "
-        f"probability {calibration.slope:.2f} * score + {calibration.offset:.2f}"
-    )
+    for line in describe(groups, calibration):
+        print(line)
     return 0
-
-
-def rounded(calibration: Calibration) -> Calibration:
-    """Rounds to four digits: as fine as scores are told, and short to print."""
-    values = {field.name: getattr(calibration, field.name) for field in fields(calibration)}
-    return Calibration(**{name: round(value, 4) for name, value in values.items()})
 
 
 def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:
@@ -157,14 +135,15 @@ def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:
 
 
 def without_speed_classes(network: Any, metadata: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Drops the classes of speakers played faster or slower: they are nobody."""
+    """Drops the classes of changed speeds, which are not real speakers."""
     num_speeds = int(metadata.get("num_speed_classes", 1))
     if num_speeds == 1:
         return network, metadata
-    from utils.resnet import build_resnet34
+    from utils.networks.catalogue import NETWORKS
 
+    build = NETWORKS[metadata.get("architecture", "resnet34")]
     shape = {**metadata["network"], "num_classes": metadata["num_classes"]}
-    smaller = build_resnet34(**shape)
+    smaller = build(**shape)
     for target, source in zip(smaller.weights, network.weights, strict=True):
         value = np.asarray(source)
         is_head = "classification" in target.path
@@ -198,7 +177,7 @@ def with_whitening(
     embeddings = np.stack(embed_sample(network, utterances, num_clips)).astype(np.float64)
     mean = embeddings.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov((embeddings - mean).T))
-    # The floor keeps directions in which nothing varies from being blown up.
+    # The floor keeps directions without variance from being amplified.
     scales = (values / values.max() + 1e-3) ** (-strength / 2)
     kernel = (vectors * scales) @ vectors.T
     layer = keras.layers.Dense(len(mean), dtype="float32", name="whitening")
@@ -209,10 +188,10 @@ def with_whitening(
 
 
 def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> list[Any]:
-    """Returns embeddings of a random sample, at most two utterances of a speaker, none short.
+    """Returns embeddings of a random sample, at most two utterances per speaker, none short.
 
     Raises:
-        DataListError: If there are not more than twice as many as an embedding has elements.
+        DataListError: If there are at most twice as many as an embedding has elements.
     """
     from tqdm import tqdm
 
@@ -248,38 +227,6 @@ def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> l
             "size of an embedding; leave --whitening_list out"
         )
     return embeddings
-
-
-def score_list(model_path: str | Path, utterances: list[Utterance], seconds: float) -> Any:
-    """Returns the scores of all pairs of a list, each utterance cut to its middle.
-
-    Raises:
-        DataListError: If no pair of one speaker, or none of two, is left.
-    """
-    from tqdm import tqdm
-
-    from utils.model.encoder import SpeakerEncoder
-
-    encoder = SpeakerEncoder(model_path)
-    embeddings, labels = [], []
-    for utterance in tqdm(utterances, desc="embedding"):
-        try:
-            waveform = load_audio(utterance.path)
-            if seconds:
-                speech = remove_silence(waveform)
-                size = round(seconds * SAMPLE_RATE)
-                start = max(0, (len(speech) - size) // 2)
-                waveform = speech[start : start + size]
-            embeddings.append(encoder.embed_waveform(waveform, source=utterance.path))
-            labels.append(utterance.label)
-        except AudioError as error:
-            print(f"left out: {error}", file=sys.stderr)
-    if len(set(labels)) < 2 or len(set(labels)) == len(labels):
-        raise DataListError(
-            f"{len(labels)} usable clips of {len(set(labels))} speakers, expected several clips "
-            "of several speakers to calibrate on"
-        )
-    return score_all_pairs(np.stack(embeddings), np.array(labels))
 
 
 if __name__ == "__main__":

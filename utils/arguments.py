@@ -1,18 +1,79 @@
-"""Command-line options: checked where they are declared, printed as the seed prints them."""
+"""Command-line options: checked where they are declared, printed as the baseline prints them."""
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from utils.errors import EXIT_USER_ERROR
+from utils.messages import LANGUAGES, set_language, translate, wanted_language
+from utils.version import __version__
 
 HEADER = "-----------  Configuration Arguments -----------"
 FOOTER = "------------------------------------------------"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that speaks the language of `--lang`, which holds for what the script prints too."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Chooses the language before anything is read or printed."""
+        set_language(wanted_language(sys.argv[1:] if args is None else args))
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """Returns the help in the language."""
+        summary, _, rest = (self.description or "").strip().partition("\n")
+        # The translation of its first line stands for the whole description.
+        whole = (
+            f"{summary}\n{rest}".strip() if translate(summary) == summary else translate(summary)
+        )
+        self.description = whole or None
+        for group in self._action_groups:
+            group.title = translate(group.title or "")
+        for action in self._actions:
+            action.help = action.help and translate(action.help)
+        return translate(super().format_help())
+
+    def format_usage(self) -> str:
+        """Returns the usage in the language."""
+        return translate(super().format_usage())
+
+    def error(self, message: str) -> NoReturn:
+        """Prints an error in the language, and ends."""
+        self.print_usage(sys.stderr)
+        line = translate("error: ") + translate(message)
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: {line}\n")
+
+
+class _Language(argparse.Action):
+    """Checks `--lang`, which `parse_known_args` has acted on; leaves nothing among the options."""
+
+    def __call__(self, *args: Any, **options: Any) -> None:
+        """Does nothing."""
+
+
 def make_parser(doc: str | None) -> argparse.ArgumentParser:
     """Returns a parser whose `--help` text is the script's docstring, shown as it is written."""
-    return argparse.ArgumentParser(
+    parser = _Parser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    parser.add_argument(
+        "--lang",
+        choices=LANGUAGES,
+        action=_Language,
+        default=argparse.SUPPRESS,
+        help="language: zh, en, or auto for the locale's (default: results in Chinese, helps and "
+        "errors in English)",
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"%(prog)s {__version__}",
+        help="show the version and exit",
+    )
+    return parser
 
 
 def positive_int(text: str) -> int:
@@ -83,11 +144,11 @@ def print_arguments(
     always: Sequence[str],
     parser: argparse.ArgumentParser | None = None,
 ) -> None:
-    """Prints the seed's block of arguments, sorted by name.
+    """Prints the baseline's block of arguments, sorted by name.
 
     Args:
         args: The parsed options.
-        always: Names of the options that the seed prints; they are printed whatever their value.
+        always: Names of the options that the baseline prints; they are printed with any value.
         parser: If given, options that differ from this parser's defaults are printed too.
     """
     names = set(always)

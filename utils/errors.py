@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from utils.messages import translate
+
 EXIT_USER_ERROR = 2
 """Exit status of a script whose input was at fault, the same as argparse uses."""
 
@@ -85,10 +87,11 @@ def run_script(main: Callable[[list[str] | None], int]) -> NoReturn:
             sys.stdout.flush()
         sys.exit(status)
     except VoiceprintError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        print(translate("error: ") + translate(line), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(translate("interrupted"), file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

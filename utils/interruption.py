@@ -6,6 +6,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from utils.messages import translate
+
 
 class Interruption:
     """While it is open, the first Ctrl-C is only noted; the second one ends the work at once.
@@ -45,4 +47,4 @@ class Interruption:
         if self.is_requested:
             raise KeyboardInterrupt
         self.is_requested = True
-        print(f"\n{self.note}", file=sys.stderr, flush=True)
+        print("\n" + translate(self.note), file=sys.stderr, flush=True)

@@ -4,10 +4,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.errors import DatabaseError
-
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".amr"}
-"""Suffixes that count as recordings; all other files of the folder are left alone."""
 
 MAX_NAME_BYTES = 120
 """Bytes of a name in UTF-8 (40 Chinese characters): fits every file system with room for the

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from utils.arrays import FloatArray
 from utils.audio.microphone import describe_recording_defect, record
 from utils.errors import DatabaseError, MicrophoneError, VoiceprintError
-from voices.folder import Voiceprints, clean_name
+from utils.messages import translate
+from utils.speaker_names import clean_name
+from voices.store import VoiceStore
 
 RECORD_SECONDS = 3
 """Length of a recording, as the prompt says it."""
 
-Register = Callable[[Voiceprints, str, list[FloatArray], bool], object]
+Register = Callable[[VoiceStore, str, list[FloatArray], bool], object]
 """`(database, name, waveforms, replace)`: enrols, with or without the recordings there are."""
 
 Recognise = Callable[[FloatArray], tuple[str | None, float]]
@@ -27,31 +29,31 @@ Recognise = Callable[[FloatArray], tuple[str | None, float]]
 def describe_match(name: str | None, score: float) -> str:
     """Returns the line that tells who speaks; `name` is None for a stranger."""
     if name is None:
-        return f"声纹库中没有匹配的用户，最高相似度仅为：{score:f}"
-    return f"识别说话的为：{name}，相似度为：{score:f}"
+        return translate(f"声纹库中没有匹配的用户，最高相似度仅为：{score:f}")
+    return translate(f"识别说话的为：{name}，相似度为：{score:f}")
 
 
-def print_speakers(database: Voiceprints) -> None:
+def print_speakers(database: VoiceStore) -> None:
     """Prints the enrolled speakers and how many recordings each has."""
-    names = database.names()
-    for name in names:
-        print(f"{name}（{len(database.recordings(name))}段录音）")
-    print(f"声纹库中共有{len(names)}个用户")
+    speakers = database.all_recordings()
+    for name, recordings in speakers.items():
+        print(translate(f"{name}（{len(recordings)}段录音）"))
+    print(translate(f"声纹库中共有{len(speakers)}个用户"))
 
 
-def print_rejected(database: Voiceprints) -> None:
+def print_rejected(database: VoiceStore) -> None:
     """Tells on stderr which recordings cannot be used, and why."""
     for recording, reason in database.rejected:
-        print(f"warning: {recording} is left out: {reason}", file=sys.stderr)
+        print(translate(f"warning: {recording} is left out: {reason}"), file=sys.stderr)
 
 
-def print_deletion(database: Voiceprints, name: str) -> None:
+def print_deletion(database: VoiceStore, name: str) -> None:
     """Deletes a speaker and prints what was removed."""
     for path in database.delete(name):
-        print(f"已删除：{path}")
+        print(translate(f"已删除：{path}"))
 
 
-def list_or_delete(database: Voiceprints, name: str | None) -> None:
+def list_or_delete(database: VoiceStore, name: str | None) -> None:
     """Prints the speakers, or deletes the one who is named."""
     if name is None:
         print_speakers(database)
@@ -59,21 +61,22 @@ def list_or_delete(database: Voiceprints, name: str | None) -> None:
         print_deletion(database, name)
 
 
-def ask_if_exists(database: Voiceprints, name: str) -> str | None:
+def ask_if_exists(database: VoiceStore, name: str) -> str | None:
     """Asks what becomes of a name that is enrolled already.
 
     Returns:
         "add", "replace", or None to leave everything as it is.
     """
     num_recordings = len(database.recordings(name))
-    answer = input(
-        f"{database.find(name)}已在声纹库中（{num_recordings}段录音），"
+    question = (
+        f"{database.enrolled_name(name)}已在声纹库中（{num_recordings}段录音），"
         "输入a追加录音，输入r替换原有录音，直接回车取消："
     )
+    answer = input(translate(question))
     return {"a": "add", "r": "replace"}.get(_key(answer))
 
 
-def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
+def choose_if_exists(database: VoiceStore, name: str, if_exists: str) -> str:
     """Returns what to do with a name that may be enrolled: "add" or "replace".
 
     Args:
@@ -85,7 +88,7 @@ def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
         DatabaseError: If the name is enrolled, and the answer was to leave it so or nobody can
             be asked.
     """
-    if database.find(name) is None:
+    if database.enrolled_name(name) is None:
         return "add"
     if if_exists != "ask":
         return if_exists
@@ -101,7 +104,7 @@ def choose_if_exists(database: Voiceprints, name: str, if_exists: str) -> str:
 class Menu:
     """The interactive loop; it ends by q or at the end of input."""
 
-    def __init__(self, database: Voiceprints, register: Register, recognise: Recognise) -> None:
+    def __init__(self, database: VoiceStore, register: Register, recognise: Recognise) -> None:
         """Takes the loaded database and the two functions that do the work."""
         self.database = database
         self._register = register
@@ -120,18 +123,18 @@ class Menu:
             import readline  # noqa: F401
         try:
             while True:
-                key = _key(input("请选择功能，0为注册音频到声纹库，1为执行声纹识别："))
+                key = _key(input(translate("请选择功能，0为注册音频到声纹库，1为执行声纹识别：")))
                 if key == "q":
                     return
                 if key not in self._actions:
-                    print("其他功能：2为列出用户，3为删除用户，q为退出")
+                    print(translate("其他功能：2为列出用户，3为删除用户，q为退出"))
                     continue
                 try:
                     self._actions[key]()
                 except MicrophoneError as error:
-                    print(f"无法录音：{error}")
+                    print(translate(f"无法录音：{translate(str(error))}"))
                 except VoiceprintError as error:
-                    print(f"操作失败：{error}")
+                    print(translate(f"操作失败：{translate(str(error))}"))
         except EOFError:
             print()
 
@@ -142,17 +145,17 @@ class Menu:
             return
         name = self.ask_name("请输入该音频用户的名称：")
         choice: str | None = "add"
-        if self.database.find(name) is not None:
+        if self.database.enrolled_name(name) is not None:
             choice = ask_if_exists(self.database, name)
         if choice is None:
-            print("已取消，声纹库没有变化")
+            print(translate("已取消，声纹库没有变化"))
         else:
             self._register(self.database, name, [waveform], choice == "replace")
 
     def recognise(self) -> None:
         """Records a voice and tells whose it is."""
         if not self.database.names():
-            print("声纹库中没有用户，请先注册")
+            print(translate("声纹库中没有用户，请先注册"))
             return
         waveform = self.record()
         if waveform is not None:
@@ -161,32 +164,38 @@ class Menu:
     def delete(self) -> None:
         """Asks for a name and, once more, for consent, and deletes the speaker."""
         name = self.ask_name("请输入要删除的用户的名称：")
-        if self.database.find(name) is None:
-            print(f"声纹库中没有{name}")
-        elif _key(input(f"输入y确认删除{self.database.find(name)}的全部录音：")) == "y":
+        enrolled = self.database.enrolled_name(name)
+        if enrolled is None:
+            print(translate(f"声纹库中没有{name}"))
+        elif _key(input(translate(f"输入y确认删除{enrolled}的全部录音："))) == "y":
             print_deletion(self.database, name)
         else:
-            print("已取消，声纹库没有变化")
+            print(translate("已取消，声纹库没有变化"))
 
     def record(self) -> FloatArray | None:
         """Records until a recording is fit for use; None if somebody answers q instead."""
         while True:
-            if _key(input(f"按下回车键开机录音，录音{RECORD_SECONDS}秒中：")) == "q":
+            if _key(input(translate(f"按下回车键开机录音，录音{RECORD_SECONDS}秒中："))) == "q":
                 return None
-            waveform = record(RECORD_SECONDS, on_start=lambda: print("开始录音......", flush=True))
-            print("录音已结束!")
+            waveform = record(RECORD_SECONDS, on_start=_print_start)
+            print(translate("录音已结束!"))
             defect = describe_recording_defect(waveform)
             if defect is None:
                 return waveform
-            print(f"录音不可用：{defect}；请重新录音")
+            print(translate(f"录音不可用：{defect}；请重新录音"))
 
     def ask_name(self, prompt: str) -> str:
         """Asks until the answer can be a name, and says what is wrong with one that cannot."""
         while True:
             try:
-                return clean_name(input(prompt))
+                return clean_name(input(translate(prompt)))
             except VoiceprintError as error:
-                print(f"名称不可用：{error}")
+                print(translate(f"名称不可用：{translate(str(error))}"))
+
+
+def _print_start() -> None:
+    """Tells that the recording has begun."""
+    print(translate("开始录音......"), flush=True)
 
 
 def _key(answer: str) -> str:

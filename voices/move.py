@@ -16,17 +16,21 @@ from typing import Any
 
 from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
+from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DatabaseError, VoiceprintError
 from utils.files import atomic_path
-from utils.speaker_names import AUDIO_SUFFIXES, clean_name, fold_name
-from voices.folder import VoiceprintDatabase
+from utils.speaker_names import clean_name, fold_name
+from utils.verification.embedding import Encoder
+from voices.folder import FolderVoiceStore
 from voices.sql.audio import suffix_of
 from voices.sql.records import NewRecording, StoredRecording
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 MAX_FILE_BYTES = 1 << 28
 """Longest recording that is moved, 2 hours of 16 kHz WAV: databases take no larger value well."""
+
+OTHER_RECORDINGS = "enrolled in the destination with other recordings"
 
 NO_SOUND = "its sound was not kept, and a folder holds nothing else"
 
@@ -51,9 +55,9 @@ class Move:
 
 
 def move_in(
-    folder: VoiceprintDatabase,
-    database: SqlVoiceprintDatabase,
-    encoder: Any,
+    folder: FolderVoiceStore,
+    database: SqlVoiceStore,
+    encoder: Encoder,
     *,
     delete_source: bool = False,
 ) -> Move:
@@ -75,46 +79,59 @@ def move_in(
     if not folder.folder.is_dir():
         raise DatabaseError(f"{folder.folder}: no such folder; check the path")
     move = Move()
-    names = folder.names()
+    speakers = folder.all_recordings()
     move.refused += [(str(path), reason) for path, reason in folder.rejected]
     taken: dict[str, str] = {}
-    for name in names:
+    for name in speakers:
         other = taken.setdefault(fold_name(name), name)
         if other != name:
             move.refused.append((name, f"{other} is the same name in other letters; rename one"))
             continue
-        read = {path: _read(path) for path in folder.recordings(name)}
-        sent = {path: content for path, content in read.items() if isinstance(content, bytes)}
-        refused = [(str(path), why) for path, why in read.items() if not isinstance(why, bytes)]
-        present = [database.original_audio(name, r.id)[0] for r in database.recordings(name)]
-        left = _missing(sent, present)
-        if left is None:
-            move.refused.append((name, "enrolled in the destination with other recordings"))
-            continue
-        new = []
-        for path in left:
-            try:
-                is_first = path.parent == folder.folder
-                new.append(_new_recording(path, sent[path], is_first, encoder))
-            except VoiceprintError as error:
-                refused.append((str(path), str(error)))
-        if new:
-            database.enrol(name, new, if_exists="add")
-        there = [database.original_audio(name, r.id)[0] for r in database.recordings(name)]
-        _verify(name, (recording.audio for recording in new), there)
-        move.num_moved += len(new)
-        move.num_present += len(sent) - len(left)
-        move.refused += refused
-        if not refused:
+        num_refused = len(move.refused)
+        sources = {path: path.parent == folder.folder for path in speakers[name]}
+        _move_speaker_in(name, sources, database, encoder, move)
+        if len(move.refused) == num_refused:
             move.complete.append(name)
             if delete_source:
-                folder.discard(list(sent))
+                folder.discard(speakers[name])
                 move.num_deleted += 1
     return move
 
 
+def _move_speaker_in(
+    name: str, sources: dict[Path, bool], database: SqlVoiceStore, encoder: Encoder, move: Move
+) -> None:
+    """Copies a speaker's recordings, verifies them, and adds to `move` what became of them.
+
+    Args:
+        name: The speaker.
+        sources: Recording -> whether it is `NAME.wav` itself.
+        database: Where they go.
+        encoder: The speaker model.
+        move: What was done so far.
+    """
+    read = {path: _read(path) for path in sources}
+    sent = {path: content for path, content in read.items() if isinstance(content, bytes)}
+    left = _missing(sent, _stored(database, name))
+    if left is None:
+        move.refused.append((name, OTHER_RECORDINGS))
+        return
+    move.refused += [(str(path), why) for path, why in read.items() if isinstance(why, str)]
+    new = []
+    for path in left:
+        try:
+            new.append(_new_recording(path, sent[path], sources[path], encoder))
+        except VoiceprintError as error:
+            move.refused.append((str(path), str(error)))
+    if new:
+        database.enrol(name, new, if_exists="add")
+    _verify(name, (recording.audio for recording in new), _stored(database, name))
+    move.num_moved += len(new)
+    move.num_present += len(sent) - len(left)
+
+
 def move_out(
-    database: SqlVoiceprintDatabase, folder: VoiceprintDatabase, *, delete_source: bool = False
+    database: SqlVoiceStore, folder: FolderVoiceStore, *, delete_source: bool = False
 ) -> Move:
     """Copies the speakers of an SQL database into a folder.
 
@@ -127,21 +144,23 @@ def move_out(
         DatabaseError: If the folder cannot be read or written, or gives back something else.
     """
     move = Move()
-    for name in database.names():
-        recordings = database.recordings(name)
+    there = folder.all_recordings()
+    spellings = {fold_name(name): name for name in there}
+    for name, recordings in database.all_recordings().items():
+        # The spelling of a name that is there already stays, as in every enrolment.
+        spelling = name if name in there else spellings.get(fold_name(name), name)
+        paths = there.get(spelling, [])
         read = {r: database.original_audio(name, r.id) for r in recordings}
         sent = {r: content for r, (content, _) in read.items() if content is not None}
         refused = [(f"{name}/{r.id}", NO_SOUND) for r in recordings if r not in sent]
-        left = _missing(sent, [_content(path) for path in folder.recordings(name)])
+        left = _missing(sent, map(_content, paths))
         if left is None:
-            move.refused.append((name, "enrolled in the destination with other recordings"))
+            move.refused.append((name, OTHER_RECORDINGS))
             continue
-        # The spelling of a name that is there already stays, as in every enrolment.
-        spelling = folder.find(name) or name
         for r in left:
-            path = _free_path(folder.folder, spelling, read[r][1], r, sent[r])
-            _write_file(path, sent[r], r.created_at)
-        _verify(name, sent.values(), (_content(path) for path in folder.recordings(name)))
+            paths.append(_free_path(folder.folder, spelling, read[r][1], r, sent[r]))
+            _write_file(paths[-1], sent[r], r.created_at)
+        _verify(name, sent.values(), map(_content, paths))
         move.num_moved += len(left)
         move.num_present += len(sent) - len(left)
         move.refused += refused
@@ -151,6 +170,11 @@ def move_out(
                 database.remove(name, only=[r.id for r in recordings])
                 move.num_deleted += 1
     return move
+
+
+def _stored(database: SqlVoiceStore, name: str) -> list[bytes | None]:
+    """Returns the sound of a speaker's recordings at the destination, as it was sent."""
+    return [database.original_audio(name, each.id)[0] for each in database.recordings(name)]
 
 
 def _read(path: Path) -> bytes | str:
@@ -196,7 +220,7 @@ def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def _new_recording(path: Path, content: bytes, is_first: bool, encoder: Any) -> NewRecording:
+def _new_recording(path: Path, content: bytes, is_first: bool, encoder: Encoder) -> NewRecording:
     """Returns a file of the folder as it is, with its embedding and date."""
     waveform = load_audio(path)
     return NewRecording(

@@ -1,31 +1,25 @@
-"""What a voice database needs of a speaker model, and what the scripts need of a voice database."""
+"""The store of voices as everything above it sees it, and the addresses by which one is opened."""
 
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 from utils.arrays import FloatArray
-from utils.errors import AudioError
+from utils.errors import DatabaseError
+from utils.verification.embedding import Encoder
+from voices.folder import FolderVoiceStore
+
+DATABASE_VARIABLE = "VOICEPRINT_DATABASE"
+"""Environment variable with a database's address: a command line could be read by others."""
 
 
-class Encoder(Protocol):
-    """What the database needs of `SpeakerEncoder`."""
+class VoiceStore(Protocol):
+    """Who is enrolled, with which recordings: `FolderVoiceStore` or `SqlVoiceStore`.
 
-    model_id: str
-
-    def embed_waveform(self, waveform: FloatArray, source: str = "recording") -> FloatArray:
-        """Returns the unit-length embedding, shape `(embedding_size,)`."""
-
-    def embed_files(
-        self, paths: Sequence[Path], *, on_error: Literal["raise", "skip"] = "raise"
-    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
-        """Yields `(index, embedding)` in order; with "skip", the error of a file that fails."""
-
-
-class Voiceprints(Protocol):
-    """A voice database as the scripts use it: a folder's, or the one in SQL.
-
-    The methods are those of `VoiceprintDatabase`; a recording is whatever prints its place.
+    Names are compared by `utils.speaker_names`; a speaker's embedding is the `mean_embedding` of
+    the recordings. A recording is whatever prints its place.
     """
 
     @property
@@ -38,11 +32,14 @@ class Voiceprints(Protocol):
     def names(self) -> list[str]:
         """Returns the enrolled speakers in alphabetical order."""
 
-    def recordings(self, name: str) -> Sequence[object]:
-        """Returns a speaker's recordings."""
+    def all_recordings(self) -> Mapping[str, Sequence[object]]:
+        """Returns the recordings of each speaker, in alphabetical order of the names."""
 
-    def find(self, name: str) -> str | None:
-        """Returns the enrolled spelling of a name."""
+    def recordings(self, name: str) -> Sequence[object]:
+        """Returns a speaker's recordings; none if nobody has the name."""
+
+    def enrolled_name(self, name: str) -> str | None:
+        """Returns the enrolled spelling of a name, None if nobody has it."""
 
     def add(self, name: str, *waveforms: FloatArray) -> Sequence[object]:
         """Enrols a speaker, or adds recordings."""
@@ -55,3 +52,59 @@ class Voiceprints(Protocol):
 
     def rank(self, embedding: FloatArray) -> list[tuple[str, float]]:
         """Compares an embedding with all speakers, the best first."""
+
+
+def open_database(
+    target: str | Path,
+    encoder: Encoder | None = None,
+    *,
+    keep_audio: bool = False,
+    create: bool = True,
+) -> VoiceStore:
+    """Opens a store by its address.
+
+    Args:
+        target: `sqlite:///PATH`, `postgresql://USER:PASSWORD@HOST/DATABASE`, or a folder of
+            recordings. The key of an encrypted database is read from the environment.
+        encoder: The speaker model. Without one, listing and deleting work.
+        keep_audio: Whether an SQL database stores the sound too; a folder always does.
+        create: Make an SQL database that is missing; a folder is made when it is needed.
+
+    Raises:
+        DatabaseError: If an SQL database cannot be opened, or its packages are not installed.
+    """
+    if "://" not in str(target):
+        return FolderVoiceStore(target, encoder)
+    # SQLAlchemy takes 0.3 s to import: those who use a folder do not wait for it.
+    try:
+        from voices.sql.cipher import read_key
+        from voices.sql.store import SqlVoiceStore
+    except ModuleNotFoundError as error:
+        raise DatabaseError(
+            f"{public_name(str(target))} needs the package {error.name}; "
+            "pip install -r requirements-service.txt"
+        ) from error
+    options: dict[str, Any] = {"key": read_key(), "keep_audio": keep_audio, "create": create}
+    return SqlVoiceStore(str(target), encoder, **options)
+
+
+def choose_target(database: str | None, audio_db: str | None) -> tuple[str, str]:
+    """Returns the store that the options --database and --audio_db mean.
+
+    Args:
+        database: An address or a folder.
+        audio_db: A folder; without both the environment is asked, and then "audio_db" is taken.
+
+    Returns:
+        The target for `open_database`, and the same without user, password and options.
+    """
+    target = database or audio_db or os.environ.get(DATABASE_VARIABLE) or "audio_db"
+    return target, public_name(target)
+
+
+def public_name(target: str) -> str:
+    """Returns the address of a database without user, password and options; a folder as it is."""
+    if "://" not in target or target.startswith("sqlite"):
+        return target
+    # By hand: a password may hold @, and / ? # or [, where urlsplit ends the host.
+    return re.sub("://([^:/?@]*:.*|[^/?@]*)@", "://", target).partition("?")[0]

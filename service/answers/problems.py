@@ -109,7 +109,7 @@ def describe_error(error: VoiceprintError) -> Problem:
     if isinstance(error, DamagedVoiceError):
         return Problem("damaged", "the stored voice data cannot be read; enrol the speaker again")
     if isinstance(error, FileBlockedError):
-        detail = "a file of this speaker cannot be removed or renamed; the service's log names it"
+        detail = "a file of this speaker cannot be removed; the service's log names it"
         return retry_later("files", detail, 60)
     if isinstance(error, DatabaseError):
         # The error's text names the server, so it goes only into the log.

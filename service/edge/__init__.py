@@ -1,1 +1,1 @@
-"""What stands before the routes: server, limits, tokens, observation, pages."""
+"""In front of the routes: server, limits, tokens, observation, pages."""

@@ -1,7 +1,7 @@
 """The gate before all routes: origin, token, rate and body are checked before a route sees them.
 
-The body is read here, in memory and within its limits, so that an upload of nobody's is never
-read and no half request takes a place in the queue.
+The body is read here, in memory and within its limits: unauthenticated uploads are never read, and
+incomplete requests take no place in the queue.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ from service.edge.security import Tokens
 from service.settings import LOOPBACK, Settings
 
 PUBLIC_API = {"/v1/info", "/health/live", "/health/ready"}
-"""Paths of the interface that need no token; /v1/info tells less without one."""
+"""API paths that need no token; /v1/info returns less without one."""
 
 PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")
 HEALTH_PATH = "/voiceprint/health"
-"""The one path whose token comes in the query, as ?key=."""
+"""The only path with its token in the query, as ?key=."""
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 DRAIN_S = 2.0
-"""Seconds for which the rest of a refused upload is read and dropped: a client that is still
-sending could not read the answer."""
+"""Seconds for which the rest of a refused upload is read and dropped: a client cannot read the
+answer while it is still sending."""
 
 ALLOWED_HOSTS = LOOPBACK | {"[::1]"}
 
 
 class Gate:
-    """ASGI middleware that lets through what may pass, with its body and its actor."""
+    """ASGI middleware that admits or refuses requests, and passes on body and actor."""
 
     def __init__(
         self, app: ASGIApp, settings: Settings, tokens: Tokens, check_room: Callable[[], None]
@@ -44,10 +44,10 @@ class Gate:
         """Wraps an application.
 
         Args:
-            app: What is behind the gate.
+            app: The application behind the gate.
             settings: The limits.
-            tokens: Who may pass.
-            check_room: Raises Problem if no recording can be taken now.
+            tokens: The valid tokens.
+            check_room: Raises Problem if no recording can be accepted now.
         """
         self.app = app
         self.settings = settings
@@ -58,7 +58,7 @@ class Gate:
         self._num_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Checks a request and passes it on, or answers a problem."""
+        """Passes a request on, or answers with a problem."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -92,8 +92,8 @@ class Gate:
     def _check_origin(self, method: str, headers: Headers) -> None:
         """Keeps other web pages in this machine's browser from using the service.
 
-        Without a token, the loopback address is the only guard: a page of any origin could send
-        forms here, or reach the service under a name of its own that resolves to 127.0.0.1.
+        Without a token, the loopback address is the only guard: any page could send forms here, or
+        reach the service through its own domain name that resolves to 127.0.0.1.
         """
         host = headers.get("host", "")
         if not self.tokens.are_required and _host_name(host) not in ALLOWED_HOSTS:
@@ -114,16 +114,13 @@ class Gate:
             )
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
-        """Finds out who asks, and whether so often.
-
-        The name of the token, or None, goes into the request's state as `actor`.
-        """
+        """Checks token and rate; puts the token's name, or None, into the state as `actor`."""
         path: str = scope["path"]
         address = scope["client"][0] if scope.get("client") else "unknown"
         actor = self._find_actor(scope, headers, address)
         scope.setdefault("state", {})["actor"] = actor
         is_open = scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES)
-        # Nobody's uploads are read, wherever they are sent: they would take others' room.
+        # Unauthenticated uploads are read on no path: they would use up the memory for others.
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         needs_token = has_body or not (is_open or path in PUBLIC_API)
         if self.tokens.are_required and actor is None and needs_token:
@@ -150,12 +147,12 @@ class Gate:
             return None
         actor = self.tokens.find_actor(presented.strip())
         if actor is None:
-            # Only failures count: wrong tokens of an address keep nobody out who has a right one.
+            # Only failures count: wrong tokens from an address don't block valid ones from it.
             self.failures.check(address)
         return actor
 
     async def _read_body(self, headers: Headers, receive: Receive) -> deque[bytes]:
-        """Reads a whole body within the limits of size, sum and time."""
+        """Reads a whole body within the limits on size, total memory and time."""
         chunks: deque[bytes] = deque()
         declared = headers.get("content-length", "")
         limit = self.settings.max_upload_bytes
@@ -190,7 +187,7 @@ class Gate:
             raise
 
     def _too_large(self, size: int) -> Problem:
-        """Returns the problem that tells the limit."""
+        """Returns the problem that states the limit."""
         limit = self.settings.max_upload_bytes
         return Problem(
             "too-large",
@@ -207,7 +204,7 @@ def _host_name(host: str) -> str:
 
 
 def _replay(chunks: deque[bytes], receive: Receive) -> Receive:
-    """Returns a receive function that gives a body that was read, and forgets it."""
+    """Returns a receive function that replays a body and releases its memory."""
 
     async def replay() -> Message:
         if chunks:
@@ -223,7 +220,7 @@ def _replay(chunks: deque[bytes], receive: Receive) -> Receive:
 
 
 async def _drain(receive: Receive) -> None:
-    """Reads what a refused client is still sending, for a short time, and drops it."""
+    """Reads and drops the rest of a refused upload, for a short time."""
     deadline = time.monotonic() + DRAIN_S
     while (left := deadline - time.monotonic()) > 0:
         try:

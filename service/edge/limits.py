@@ -1,4 +1,4 @@
-"""How often somebody may ask: request rates by token or address, and locks after failures."""
+"""Request rates by token or address, and locks after failed verifications."""
 
 import threading
 import time
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from service.answers.problems import retry_later
 
 MAX_KEYS = 10_000
-"""Tokens, addresses or names that are remembered; the longest unused is forgotten first."""
+"""Tokens, addresses or names to track; the least recently used is dropped first."""
 
 FAILED_TOKENS_A_MINUTE = 30
-"""Wrong tokens of an address that are answered with 401 in a minute; further ones get 429."""
+"""Wrong tokens a minute from one address that get 401; further ones get 429."""
 
 
 class RateLimiter:
-    """A token bucket for each key: a minute's requests may come at once, then evenly."""
+    """A token bucket per key: it allows a minute's requests in a burst, then a steady rate."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Prepares the buckets.
@@ -30,7 +30,7 @@ class RateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def check(self, key: str) -> None:
-        """Counts a request of somebody.
+        """Counts a request.
 
         Raises:
             Problem: 429 with Retry-After, if the bucket is empty.
@@ -57,7 +57,7 @@ class RateLimiter:
 class Lockout:
     """Locks a speaker's verification after failures, so that nobody can try voices endlessly.
 
-    Attempts count as failed until they have succeeded: trying many at once doesn't help.
+    An attempt counts as failed until it succeeds: parallel attempts don't get around the limit.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Lockout:
         """Prepares the count.
 
         Args:
-            max_failures: Failures within the period that lock; 0 for never.
+            max_failures: Failures within the period that trigger the lock; 0 for never.
             period_s: Seconds for which a failure counts.
             clock: Seconds that never run backwards.
         """
@@ -77,7 +77,7 @@ class Lockout:
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
 
     def begin(self, name: str) -> float:
-        """Notes an attempt and returns its mark for `forget`.
+        """Records an attempt and returns its mark for `forget`.
 
         Raises:
             Problem: 429 with Retry-After, while the speaker is locked.
@@ -101,7 +101,7 @@ class Lockout:
         return now
 
     def forget(self, name: str, mark: float | None = None) -> None:
-        """Takes one attempt back that was no failure, or all of a speaker after a success."""
+        """Clears one attempt that did not fail, or all of a speaker's after a success."""
         key = name.casefold()
         with self._lock:
             if mark is None:

@@ -1,4 +1,4 @@
-"""What every request leaves behind, its figures and its log line, and what every answer carries."""
+"""Metrics and a log line for every request, security headers and an id for every answer."""
 
 import re
 import time
@@ -13,13 +13,13 @@ from service.logs import log_event, log_failure
 from service.metrics import Metrics
 
 QUIET_ROUTES = {"/health/live", "/health/ready", "/metrics", "/static"}
-"""Routes that are asked every few seconds by machines; their successes are not logged."""
+"""Routes that machines poll every few seconds; successful requests are not logged."""
 
 API_PREFIXES = ("/v1/", "/voiceprint/", "/health/", "/metrics", "/problems/", "/openapi.json")
 
 
 class Observation:
-    """The outermost ASGI middleware: nothing leaves the service without passing here."""
+    """The outermost ASGI middleware: every request and answer passes through it."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, templates: Callable[[], Iterable[str]]
@@ -27,9 +27,9 @@ class Observation:
         """Wraps an application.
 
         Args:
-            app: What is observed.
-            metrics: Where it is counted.
-            templates: Returns the paths of the interface, such as /v1/speakers/{name}.
+            app: The application to observe.
+            metrics: Counts the requests.
+            templates: Returns the path templates of the API, for example /v1/speakers/{name}.
         """
         self.app = app
         self.metrics = metrics
@@ -37,7 +37,7 @@ class Observation:
         self._patterns: list[tuple[re.Pattern[str], str]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on; an unexpected error becomes a 500 without its particulars."""
+        """Passes a request on; an unexpected error becomes a 500 without details."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -86,13 +86,13 @@ class Observation:
         )
 
     def _route(self, scope: Scope) -> str:
-        """Returns the template of the path: names of speakers stay out of logs and figures."""
+        """Returns the template of the path: speakers' names stay out of logs and metrics."""
         path = getattr(scope.get("route"), "path", None)
         if isinstance(path, str):
             return path or "/"
         if scope["path"].startswith("/static/"):
             return "/static"
-        # The gate has refused it, so that nobody has looked which route it was for.
+        # The gate refused the request before routing.
         if self._patterns is None:
             self._patterns = [
                 (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))), template)
@@ -103,16 +103,16 @@ class Observation:
 
 
 def _headers(path: str) -> list[tuple[bytes, bytes]]:
-    """Returns the headers that every answer of a path carries, as they are sent."""
+    """Returns the headers of every answer on a path, encoded."""
     if path.startswith(API_PREFIXES):
         return API_HEADERS
     return _encoded(security_headers(path, is_page=True))
 
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    """Returns headers as ASGI takes them."""
+    """Returns headers in ASGI's format."""
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 API_HEADERS = _encoded(security_headers("/v1/", is_page=False))
-"""Those of the interface are always the same."""
+"""The API's headers, always the same."""

@@ -1,4 +1,4 @@
-"""What a browser shows: the web page and the interactive documentation, all of it from here."""
+"""The web page and the interactive documentation, all served from here."""
 
 import importlib.util
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
 
 DOCS_PACKAGE = "fastapi_offline"
-"""The package whose copy of Swagger UI is used: nothing is fetched from another machine."""
+"""The package with the local copy of Swagger UI: nothing is fetched from another machine."""
 
 DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
@@ -66,7 +66,7 @@ def add_pages(app: FastAPI) -> None:
 
 
 def find_docs_folder() -> Path | None:
-    """Returns where the files of Swagger UI are, or None if the package is absent."""
+    """Returns the folder of Swagger UI's files, or None if the package is not installed."""
     spec = importlib.util.find_spec(DOCS_PACKAGE)
     if spec is None or spec.origin is None:
         return None

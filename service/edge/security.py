@@ -1,4 +1,4 @@
-"""Who may ask: tokens that are kept as hashes only, and the headers that protect the page."""
+"""Tokens, stored only as hashes, and the headers that protect the page."""
 
 import hashlib
 import hmac
@@ -12,16 +12,15 @@ from service.settings import ServiceError
 from utils.files import write_text_atomically
 
 MIN_TOKEN_LENGTH = 16
-"""Characters. Hashing is fast, so a token must be too long to be guessed; those of --new_token
-have 43."""
+"""Characters. Hashing is fast, so a token must be too long to guess; --new_token makes 43."""
 
 RELOAD_S = 1.0
-"""Seconds after which a changed token file is noticed: a removed token stops working."""
+"""Seconds until a changed token file takes effect."""
 
 TOKEN_LINE = re.compile(r"([^\s:#][^:]*):([0-9a-f]{64})")
 
 ENVIRONMENT_ACTOR = "environment"
-"""Name under which the token of VOICEPRINT_TOKEN is logged and limited."""
+"""Name of the token in VOICEPRINT_TOKEN, for logs and limits."""
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 PAGE_POLICY = (
@@ -35,10 +34,10 @@ DOCS_POLICY = (
 
 
 class Tokens:
-    """The tokens that open the service, known by their SHA-256 alone."""
+    """The valid tokens, known only by their SHA-256."""
 
     def __init__(self, token: str | None = None, path: Path | None = None) -> None:
-        """Takes the token of the environment and those of a file.
+        """Reads the environment's token and those of a file.
 
         Raises:
             ServiceError: If the token is short, or the file is unreadable, damaged or empty.
@@ -59,11 +58,11 @@ class Tokens:
 
     @property
     def are_required(self) -> bool:
-        """Whether a request needs a token."""
+        """Whether requests need a token."""
         return bool(self._fixed) or self._path is not None
 
     def find_actor(self, presented: str) -> str | None:
-        """Returns whose token this is, or None; takes as long for a nearly right as for any."""
+        """Returns the name of a token, or None; takes the same time for any wrong token."""
         self._reload()
         digest = hash_token(presented)
         actor = None
@@ -73,7 +72,7 @@ class Tokens:
         return actor
 
     def _reload(self) -> None:
-        """Reads the file again if it has changed; while it is unreadable, nobody gets in by it."""
+        """Reads a changed file again; while it is unreadable, its tokens are invalid."""
         if self._path is None:
             return
         with self._lock:
@@ -112,7 +111,7 @@ def read_token_file(path: Path) -> list[tuple[str, str]]:
             continue
         match = TOKEN_LINE.fullmatch(line.strip())
         if match is None:
-            # The line itself stays unsaid: it may be a token that somebody put there in clear.
+            # The line itself is not quoted: it may be a token in clear text.
             raise ServiceError(
                 f"{path}, line {number}: expected NAME:SHA256 in lower-case hexadecimal; "
                 "make one with: python serve.py --new_token NAME --token_file FILE"
@@ -127,7 +126,7 @@ def create_token(name: str, path: Path | None) -> tuple[str, str]:
     """Makes a token and adds its hash to a file.
 
     Returns:
-        The token, which nobody can tell again, and its line for the file.
+        The token, which cannot be recovered later, and its line for the file.
 
     Raises:
         ServiceError: If the name is unusable or taken, or the file is damaged.
@@ -151,11 +150,11 @@ def create_token(name: str, path: Path | None) -> tuple[str, str]:
 
 
 def security_headers(path: str, *, is_page: bool) -> dict[str, str]:
-    """Returns the headers that every answer carries.
+    """Returns the security headers of an answer.
 
     Args:
         path: Path of the request.
-        is_page: Whether the path belongs to the page and not to the interface.
+        is_page: Whether the path belongs to the page and not to the API.
     """
     policy = API_POLICY
     if is_page:
@@ -173,7 +172,7 @@ def security_headers(path: str, *, is_page: bool) -> dict[str, str]:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Returns what changes when a file is written, or None if there is none."""
+    """Returns time and size of a file, or None if there is none."""
     try:
         status = path.stat()
     except OSError:

@@ -34,21 +34,21 @@ FULL_ANSWER = (
 )
 
 MAX_OPEN_FILES = 10_240
-"""Open files that the process uses, the most that macOS grants. Every connection is one: the usual
-limits of 256 or 1,024 are reached by clients that only connect and wait."""
+"""Open files for the process, the most that macOS grants. Every connection is one: idle clients
+alone can exhaust the usual limits of 256 or 1,024."""
 
 RESERVED_FILES = 150
-"""Open files beside the connections: those of the database, of libraries and of ffmpeg."""
+"""Open files kept for the database, libraries and ffmpeg."""
 
 FULL_NOTE_S = 60.0
-"""Seconds between two lines in the log about refused connections."""
+"""Seconds between two log lines about refused connections."""
 
 
 def bind_socket(settings: Settings) -> socket.socket:
-    """Takes the port, before the seconds that loading a model may need.
+    """Binds the port first, since loading a model may take seconds.
 
     Raises:
-        ServiceError: If the address is not of this machine or is in use.
+        ServiceError: If the address is in use or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     bound = socket.socket(family)
@@ -69,16 +69,16 @@ def bind_socket(settings: Settings) -> socket.socket:
 def run_server(
     app: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[], None]
 ) -> int:
-    """Serves until Ctrl-C or SIGTERM, and finishes what was accepted.
+    """Serves until Ctrl-C or SIGTERM, then finishes the accepted requests.
 
     Args:
         app: The application.
         settings: Time limits.
         bound: The port.
-        on_ready: Called once when connections are accepted.
+        on_ready: Called once, when the server accepts connections.
 
     Returns:
-        The signal that ended it, or 0.
+        The number of the signal that stopped it, or 0.
     """
     capacity = allow_connections()
     config = uvicorn.Config(
@@ -98,10 +98,10 @@ def run_server(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which ends with a line instead of a signal.
+    """uvicorn's server, which prints a line when stopped instead of dying by the signal.
 
     Attributes:
-        signal_number: What ended it, or 0.
+        signal_number: The signal that stopped it, or 0.
     """
 
     signal_number = 0
@@ -127,7 +127,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Ends the service after what was accepted; a second signal ends it at once."""
+        """Stops after the accepted requests; a second signal stops at once."""
         if self.should_exit:
             self.force_exit = True
         else:
@@ -138,21 +138,21 @@ class Server(uvicorn.Server):
 
 
 class Corked:
-    """A transport that joins the pieces of an answer: one call of the system instead of two."""
+    """A transport that joins the pieces of an answer: one system call instead of two."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        """Keeps a piece until the running step of the event loop is over."""
+        """Buffers a piece until the current step of the event loop ends."""
         if data:
             if not self._pieces:
                 asyncio.get_running_loop().call_soon(self._flush)
             self._pieces.append(data)
 
     def close(self) -> None:
-        """Sends what was kept, and closes the connection."""
+        """Sends the buffered pieces and closes the connection."""
         self._flush()
         self._transport.close()
 
@@ -168,11 +168,11 @@ class Corked:
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many clients fit into the open files of the process.
+    """How many clients the process's open files allow.
 
     Attributes:
-        num_connections: Connections at a time; one more is refused.
-        backlog: Connections that the system holds until the process takes them, all at once.
+        num_connections: Connections at a time; further ones are refused.
+        backlog: Connections that the system queues until the process accepts them, all at once.
     """
 
     num_connections: int
@@ -180,10 +180,10 @@ class Capacity:
 
 
 def allow_connections() -> Capacity:
-    """Raises the limit of open files as far as it goes, and shares the files out.
+    """Raises the limit on open files as far as possible, and divides the files up.
 
-    Connections are taken before they can be refused, so that there is room for two full backlogs
-    beside those that are allowed.
+    The process must accept a connection before it can refuse it, so two full backlogs are kept
+    free beside the allowed connections.
     """
     num_files = MAX_OPEN_FILES
     with contextlib.suppress(ImportError):  # Windows has no such limit
@@ -204,9 +204,9 @@ def allow_connections() -> Capacity:
 def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Protocol]:
     """Returns uvicorn's HTTP protocol with limits on connections and on the time of each.
 
-    uvicorn waits for ever for a client that has connected and sends nothing, half a header, or less
-    than the whole body of a request that is answered already: some thousands of those would leave
-    no connection for anybody else, and no open file for the database.
+    uvicorn waits forever for a client that sends nothing, half a header, or less than the whole
+    body of a request that has been answered: a few thousand of those would use up all connections
+    and the database's open files.
     """
     noted_at = -FULL_NOTE_S
 
@@ -242,7 +242,7 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
             super().connection_lost(exc)
 
         def _client_owes(self) -> bool:
-            """Tells whether the next to come is a request, or the rest of one that is answered."""
+            """Whether the server waits for a request, or for the rest of an answered one."""
             is_answered = self.cycle is None or self.cycle.response_complete
             state = self.conn.their_state
             return state is h11.IDLE or (state is h11.SEND_BODY and is_answered)

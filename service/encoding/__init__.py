@@ -1,1 +1,1 @@
-"""From an upload to an embedding and to the enrolled voices it is compared with."""
+"""From an upload to an embedding, and to a comparison with the enrolled voices."""

@@ -1,4 +1,4 @@
-"""Whose voice an upload is: embedded in the pool, searched and noted with others of its time."""
+"""Identifies the speaker of an upload: embedded in the pool, searched with concurrent requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from service.metrics import Metrics
 from utils.verification.verdict import verdict
 from voices.sql.index import Question
 from voices.sql.records import AuditLine
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 NOBODY = "nobody"
-"""Who acts, in the audit log, where there is no token."""
+"""The actor in the audit log if there is no token."""
 
 
 @dataclass(frozen=True)
 class Inquiry:
-    """A voice that somebody asks about.
+    """A request to identify a voice.
 
     Attributes:
         voice: The voice.
-        question: Whom to compare it with, and how many to tell.
-        threshold: Least score of an answer.
-        actor: Name of the token that asks.
+        question: The candidates, and the number of matches to return.
+        threshold: Lowest score to accept.
+        actor: Name of the client's token.
     """
 
     voice: Voice
@@ -40,12 +40,12 @@ class Inquiry:
 
 @dataclass(frozen=True)
 class Identified:
-    """Whose voice it is.
+    """The result of an identification.
 
     Attributes:
         voice: The voice.
-        name: The speaker, None if nobody's score reaches the threshold.
-        matches: `(name, score)` of the most alike, the best first.
+        name: The speaker, None if no score reaches the threshold.
+        matches: `(name, score)` of the most similar speakers, the best first.
     """
 
     voice: Voice
@@ -58,20 +58,20 @@ class Identifier:
 
     def __init__(
         self,
-        database: SqlVoiceprintDatabase,
+        database: SqlVoiceStore,
         pool: EncodingPool,
         reader: VoiceReader,
         metrics: Metrics,
         start: Callable[[Callable[[], None]], object],
     ) -> None:
-        """Takes what is needed.
+        """Connects the pool to the search.
 
         Args:
             database: The speakers and the audit log.
-            pool: Where recordings are embedded.
-            reader: From uploads to voices.
-            metrics: Where decisions are counted.
-            start: Begins a call of the database in a thread of its own.
+            pool: Embeds the recordings.
+            reader: Turns uploads into voices.
+            metrics: Counts the decisions.
+            start: Starts a database call in a separate thread.
         """
         self._database = database
         self._reader = reader
@@ -89,16 +89,16 @@ class Identifier:
         candidates: list[str] | None = None,
         top_k: int = 1,
     ) -> Identified:
-        """Finds whose voice it is; it is in the audit log before this returns.
+        """Identifies the speaker; writes the audit log before it returns.
 
-        The work is finished also if the client goes away or the service is told to stop.
+        The work is finished even if the client disconnects or the service is stopping.
 
         Args:
-            actor: Who asks.
+            actor: Name of the client's token.
             upload: The recording.
-            threshold: Least score of an answer.
-            candidates: Compare with these only; unknown ones are passed over.
-            top_k: Matches to tell.
+            threshold: Lowest score to accept.
+            candidates: Compare with these only; unknown ones are ignored.
+            top_k: Number of matches to return.
 
         Raises:
             AudioError: If the recording cannot be used.
@@ -121,7 +121,7 @@ class Identifier:
         return await asyncio.shield(asyncio.wrap_future(answer))
 
     def _answer(self, inquiries: list[Inquiry]) -> list[Identified]:
-        """Answers questions together; runs in a thread of the database."""
+        """Answers a batch of questions; runs in a database thread."""
         found = self._database.identify_each([inquiry.question for inquiry in inquiries])
         answers, lines = [], []
         for inquiry, matches in zip(inquiries, found, strict=True):
@@ -131,12 +131,12 @@ class Identifier:
             outcome = "rejected" if name is None else "accepted"
             answers.append(Identified(inquiry.voice, name, matches))
             lines.append(AuditLine(inquiry.actor, "identify", name or "", outcome, score))
-        self._database.append_audit(*lines)
+        self._database.audit_log.append(*lines)
         for line in lines:
             self._metrics.decisions.labels("identify", line.outcome).inc()
         return answers
 
     def _start_later(self, seconds: float, function: Callable[[], Any]) -> None:
-        """Makes a call in the thread of the event loop."""
+        """Schedules a call on the event loop."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)

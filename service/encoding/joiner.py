@@ -1,8 +1,8 @@
-"""Joins what comes at the same time, so that one run answers several requests.
+"""Batches concurrent requests, so that one run answers several of them.
 
-A recording has the encoder to itself: recordings differ in length, and a core that is busy with one
-gains nothing from a second. What follows is shared: one pass over all speakers compares several
-voices, and one transaction writes their lines of the audit log.
+The encoder takes one recording at a time: recordings differ in length, and batching gains nothing
+on a busy core. The search is batched: one pass over all speakers compares several voices, and one
+transaction writes their lines of the audit log.
 """
 
 import threading
@@ -14,16 +14,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_JOINED = 4
-"""Items that are not held back for more: one pass over the speakers compares four voices in the
-time of one."""
+"""Items that start a run at once: one pass over the speakers compares four voices in the time of
+one."""
 
 
 MAX_WAIT_S = 0.1
-"""Seconds for which an item is held back at most, if what is on its way takes that long."""
+"""Longest time in seconds that an item waits for others."""
 
 
 class Joiner(Generic[Item, Result]):
-    """Collects items while more of them are on their way, and handles them together."""
+    """Collects items while more are coming, and handles them together."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class Joiner(Generic[Item, Result]):
         start_later: Callable[[float, Callable[[], None]], object],
         is_pressed: Callable[[], bool],
     ) -> None:
-        """Takes what is needed.
+        """Starts without items.
 
         Args:
-            handle: Returns a result for each item; all or none are handled.
-            start: Begins a call in another thread.
-            start_later: Makes a short call after so many seconds.
-            is_pressed: Tells whether so much work waits that a later call of `release` is soon.
+            handle: Returns a result for each item; all succeed or none.
+            start: Starts a call in another thread.
+            start_later: Makes a short call after the given seconds.
+            is_pressed: Whether enough work is waiting that `release` will soon be called again.
         """
         self._handle = handle
         self._start = start
@@ -50,12 +50,12 @@ class Joiner(Generic[Item, Result]):
         self._timed_run = -1
 
     def add(self, item: Item, future: "Future[Result]") -> None:
-        """Takes an item; who adds it calls `release` afterwards, and `future` gets the result."""
+        """Adds an item, whose result `future` gets; the caller must then call `release`."""
         with self._lock:
             self._items.append((item, future))
 
     def release(self) -> None:
-        """Handles what was collected, unless more is about to come."""
+        """Handles the collected items, unless more are about to come."""
         with self._lock:
             if not self._items:
                 return
@@ -73,7 +73,7 @@ class Joiner(Generic[Item, Result]):
         self._begin(run)
 
     def _begin(self, run: int) -> None:
-        """Handles what is collected, unless that run has begun already."""
+        """Starts a run with the collected items, unless it has already begun."""
         with self._lock:
             if self._num_runs != run:
                 return
@@ -85,7 +85,7 @@ class Joiner(Generic[Item, Result]):
             self._fail(items, error)
 
     def _run(self, items: "list[tuple[Item, Future[Result]]]") -> None:
-        """Handles items, and tells their futures."""
+        """Handles items and sets their futures' results."""
         try:
             results = self._handle([item for item, _ in items])
         except Exception as error:
@@ -95,6 +95,6 @@ class Joiner(Generic[Item, Result]):
             future.set_result(result)
 
     def _fail(self, items: "list[tuple[Item, Future[Result]]]", error: Exception) -> None:
-        """Tells the futures of items that cannot be handled."""
+        """Sets an error on the futures of items."""
         for _, future in items:
             future.set_exception(error)

@@ -1,7 +1,7 @@
-"""The encoding pool: a fixed number of threads, a bounded queue, and an answer at once.
+"""The encoding pool: a fixed number of threads, a bounded queue, and an immediate refusal.
 
-ONNX Runtime releases Python's lock, so threads that each encode one recording on one core use all
-cores.
+ONNX Runtime releases Python's lock, so threads that each encode one recording on one core keep all
+cores busy.
 """
 
 import os
@@ -20,7 +20,7 @@ SMOOTHING = 0.1
 
 
 class EncodingPool:
-    """Runs jobs on a fixed number of threads and refuses what would wait too long.
+    """Runs jobs on a fixed number of threads and refuses jobs when the queue is full.
 
     Attributes:
         num_threads: Jobs at a time.
@@ -34,12 +34,12 @@ class EncodingPool:
         queue_size: int = 64,
         on_job: Callable[[float], None] | None = None,
     ) -> None:
-        """Prepares the pool; threads start when they are needed.
+        """Prepares the pool; threads start on demand.
 
         Args:
             num_threads: Jobs at a time, None for one a core.
             queue_size: Jobs that may wait.
-            on_job: Called with the seconds that a job took.
+            on_job: Called with the duration of each job in seconds.
         """
         self.num_threads = num_threads or os.cpu_count() or 1
         self.queue_size = queue_size
@@ -53,16 +53,16 @@ class EncodingPool:
 
     @property
     def num_pending(self) -> int:
-        """Jobs that run or wait."""
+        """Jobs running or waiting."""
         return self._num_pending
 
     @property
     def is_pressed(self) -> bool:
-        """Whether there is another job for each thread, after those that run."""
+        """Whether every thread has another job waiting."""
         return self._num_pending - self._num_running >= self.num_threads
 
     def check_room(self) -> None:
-        """Tells early, before an upload is read, that there is no room for it.
+        """Refuses an upload before it is read if the queue is full.
 
         Raises:
             Problem: 503 with Retry-After, if the queue is full.
@@ -78,7 +78,7 @@ class EncodingPool:
         """
         with self._lock:
             room = self.num_threads + self.queue_size - self._num_pending
-            # More recordings than the whole queue holds are accepted when there is nothing else.
+            # An idle pool accepts even more recordings than the queue holds.
             if len(jobs) > room and self._num_pending:
                 raise self._busy()
             self._num_pending += len(jobs)
@@ -90,14 +90,14 @@ class EncodingPool:
         return futures
 
     def close(self) -> None:
-        """Finishes what was accepted, then ends the threads; they start again for a new job."""
+        """Finishes the accepted jobs, then ends the threads; a new job starts them again."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True)
 
     def _busy(self) -> Problem:
-        """Returns the refusal, which tells how long the queue will take."""
+        """Returns the refusal, with the estimated time to empty the queue."""
         return retry_later(
             "busy",
             f"the queue is full: {self._num_pending} recordings are being encoded or waiting",
@@ -105,7 +105,7 @@ class EncodingPool:
         )
 
     def _note_cancelled(self, future: "Future[Any]") -> None:
-        """Gives back the place of a job that was cancelled before it ran."""
+        """Frees the place of a job that was cancelled before it ran."""
         if future.cancelled():
             with self._lock:
                 self._num_pending -= 1

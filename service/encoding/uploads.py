@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import UploadFile
 
@@ -14,7 +14,7 @@ from service.settings import Settings
 from utils.arrays import FloatArray
 from utils.audio.quality import Quality, measure_quality
 from utils.audio.recording import Recording
-from utils.verification.calibration import Calibration
+from utils.verification.embedding import Encoder
 from voices.sql.audio import encode_flac
 from voices.sql.records import NewRecording
 
@@ -22,46 +22,14 @@ DECODE_TIMEOUT_S = 30.0
 """Seconds after which a recording is given up: minutes of speech are decoded in one."""
 
 
-class Encoder(Protocol):
-    """What the service needs of `SpeakerEncoder`."""
-
-    @property
-    def model_id(self) -> str:
-        """A text that differs for every model."""
-
-    @property
-    def embedding_size(self) -> int:
-        """Length of an embedding."""
-
-    @property
-    def calibration(self) -> Calibration:
-        """Thresholds and probability scale of the model."""
-
-    @property
-    def threshold(self) -> float:
-        """Score at which false accepts and misses were equally frequent."""
-
-    @property
-    def strict_threshold(self) -> float:
-        """Score that at most one of a thousand strangers reached."""
-
-    def probability(self, score: float) -> float:
-        """Returns how probable one speaker is at a score."""
-
-    def embed_waveform(
-        self, waveform: FloatArray | Recording, source: str = "recording"
-    ) -> FloatArray:
-        """Returns the unit-length embedding, shape `(embedding_size,)`."""
-
-
 @dataclass(frozen=True)
 class Voice:
-    """What was found in an upload.
+    """The voice in an upload.
 
     Attributes:
-        quality: How good the recording is.
-        embedding: Unit length, shape `(embedding_size,)`; None if none was asked for.
-        audio: FLAC, if sound is kept.
+        quality: Quality of the recording.
+        embedding: Unit length, shape `(embedding_size,)`; None if not requested.
+        audio: FLAC, if audio is kept.
     """
 
     quality: Quality
@@ -76,7 +44,7 @@ class Voice:
         return self.embedding
 
     def to_recording(self) -> NewRecording:
-        """Returns the voice as the database takes it."""
+        """Returns the voice as a recording for the database."""
         return NewRecording(
             embedding=self.vector,
             speech_s=self.quality.speech_s,
@@ -89,12 +57,12 @@ class VoiceReader:
     """Turns uploads into voices, all of a request at a time, in the pool."""
 
     def __init__(self, encoder: Encoder, pool: EncodingPool, settings: Settings) -> None:
-        """Takes what is needed.
+        """Prepares the reader.
 
         Args:
             encoder: The speaker model.
-            pool: Where the work is done.
-            settings: Longest recording, and whether sound is kept.
+            pool: Does the work.
+            settings: Longest recording, and whether audio is kept.
         """
         self._encoder = encoder
         self._pool = pool
@@ -105,20 +73,20 @@ class VoiceReader:
         uploads: Sequence[tuple[str, UploadFile]],
         *,
         embed: bool = True,
-        keep: bool = False,
+        store_audio: bool = False,
     ) -> list[Voice]:
         """Reads uploads.
 
         Args:
-            uploads: `(field, upload)`; the field is what an error calls the recording.
-            embed: Whether embeddings are wanted.
-            keep: Whether the recordings are going to be stored.
+            uploads: `(field, upload)`; errors name the recording by its field.
+            embed: Whether to compute embeddings.
+            store_audio: Whether the recordings will be stored.
 
         Raises:
             AudioError: If one of them cannot be used.
             Problem: 503 if too many recordings are waiting.
         """
-        jobs = [await self._job(field, upload, embed, keep) for field, upload in uploads]
+        jobs = [await self._job(field, upload, embed, store_audio) for field, upload in uploads]
         futures = [asyncio.wrap_future(future) for future in self._pool.submit(jobs)]
         results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
         for result in results:
@@ -129,28 +97,28 @@ class VoiceReader:
     async def begin(
         self, field: str, upload: UploadFile, on_voice: Callable[[Voice], None]
     ) -> "Future[None]":
-        """Begins to read an upload, and hands its voice on in the thread that has embedded it.
+        """Starts reading an upload; calls `on_voice` in the thread that embedded it.
 
         Returns:
-            What is done after `on_voice`, or has the AudioError of a recording that is unusable.
+            A future that is done after `on_voice`, or holds the AudioError of a bad recording.
 
         Raises:
             Problem: 503 if too many recordings are waiting.
         """
-        job = await self._job(field, upload, embed=True, keep=False)
+        job = await self._job(field, upload, embed=True, store_audio=False)
         (future,) = self._pool.submit([lambda: on_voice(job())])
         return future
 
     async def _job(
-        self, field: str, upload: UploadFile, embed: bool, keep: bool
+        self, field: str, upload: UploadFile, embed: bool, store_audio: bool
     ) -> Callable[[], Voice]:
-        """Takes the bytes of an upload, and returns the work to be done on them."""
+        """Reads the bytes of an upload, and returns the job to run on them."""
         data = await upload.read()
         await upload.close()
-        return partial(self._work, data, field, embed, keep and self._settings.keep_audio)
+        return partial(self._work, data, field, embed, store_audio and self._settings.keep_audio)
 
     def _work(self, data: bytes, source: str, embed: bool, with_audio: bool) -> Voice:
-        """Does one recording; runs in a thread of the pool."""
+        """Processes one recording; runs in a thread of the pool."""
         recording = Recording.load(
             data,
             name=source,
@@ -163,7 +131,7 @@ class VoiceReader:
 
 
 def name_fields(files: Sequence[UploadFile]) -> list[tuple[str, UploadFile]]:
-    """Gives each of several files of one field the name under which errors tell it."""
+    """Names each file of a field for error messages."""
     if len(files) == 1:
         return [("file", files[0])]
     return [(f"file {number}", file) for number, file in enumerate(files, 1)]

@@ -1,7 +1,7 @@
-"""The classic routes: the contract that clients of voice assistants already speak.
+"""The classic routes, for existing clients of voice assistants.
 
-Requests and answers are those of the voiceprint service of xiaozhi-esp32-server, so that its
-clients work unchanged; errors are `{"detail": "..."}`, which they show.
+Requests and answers are those of the voiceprint service of xiaozhi-esp32-server, so its clients
+work unchanged; errors are `{"detail": "..."}`, which they display.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ async def health(
     service: Context,
     key: Annotated[str | None, Query(description="The token, if the service has any")] = None,
 ) -> dict[str, Any]:
-    """Tells that the service is healthy and how many speakers are enrolled."""
+    """Reports that the service is healthy, and the number of enrolled speakers."""
     total = await service.call(service.database.count)
     return {"total_voiceprints": total, "status": "healthy"}
 
@@ -36,11 +36,11 @@ async def health(
 async def register(
     request: Request, service: Context, speaker_id: Annotated[str, Form()], file: Wave
 ) -> dict[str, Any]:
-    """Enrols a speaker from one recording; a known one's recordings are replaced by it."""
+    """Enrols a speaker from one recording, which replaces any earlier ones."""
     name = checked_name(speaker_id)
     if "," in name:
         raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
-    (voice,) = await service.reader.read([("file", file)], keep=True)
+    (voice,) = await service.reader.read([("file", file)], store_audio=True)
     speaker = await replace_speaker(service, name, [voice])
     await service.note(request, "enrol", speaker.name, "1 recording, classic")
     return {"success": True, "msg": f"已登记: {speaker_id}"}
@@ -53,7 +53,7 @@ async def identify(
     speaker_ids: Annotated[str, Form(description="Candidates, separated by commas")],
     file: Wave,
 ) -> dict[str, Any]:
-    """Tells which of the candidates speaks; unknown ones are passed over.
+    """Identifies the speaker among the candidates; unknown candidates are ignored.
 
     The answer is the id as the client wrote it, or "" if no candidate's score reaches the strict
     threshold of the model.
@@ -83,7 +83,7 @@ async def delete(request: Request, service: Context, speaker_id: str) -> dict[st
 
 
 def _clean_ids(ids: Sequence[str]) -> dict[str, str]:
-    """Returns name -> id as it was sent; what cannot be a name is nobody's and left out."""
+    """Returns name -> id as it was sent; ids that are not valid names are left out."""
     spellings: dict[str, str] = {}
     for text in ids:
         with contextlib.suppress(DatabaseError):

@@ -1,4 +1,4 @@
-"""Routes for machines that watch: life, readiness, figures, and what a problem's type means."""
+"""Monitoring routes: liveness, readiness and metrics; and explanations of problem types."""
 
 import logging
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["operation"])
 @router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Is the process alive?", response_model=HealthDocument)
 async def live() -> dict[str, str]:
-    """Answers as long as the process does."""
+    """Answers as long as the process runs."""
     return {"status": "alive"}
 
 
@@ -46,7 +46,7 @@ async def show_metrics(service: Context) -> Response:
 
 @router.get("/problems/{code}", response_class=PlainTextResponse, include_in_schema=False)
 async def explain_problem(code: str) -> PlainTextResponse:
-    """Says what the type of a problem document means."""
+    """Explains the type of a problem document."""
     if code not in PROBLEMS:
         raise Problem("not-found", "no such problem")
     status, title = PROBLEMS[code]

@@ -1,4 +1,4 @@
-"""Routes of /v1 that listen: quality, compare, embed, verify and identify."""
+"""Routes of /v1 that process recordings: quality, compare, embed, verify and identify."""
 
 import logging
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ Threshold = Annotated[
 @router.head("/info", include_in_schema=False, response_model_exclude_unset=True)
 @router.get("/info", summary="Show limits and model", response_model_exclude_unset=True)
 async def show_info(request: Request, service: Context) -> InfoDocument:
-    """Tells what the service is and allows; without a valid token only whether it needs one."""
+    """Returns the model and the limits; without a valid token, only whether one is required."""
     required = service.auth_required
     if required and request.state.actor is None:
         return InfoDocument(auth_required=required, version=__version__)
@@ -75,24 +75,25 @@ async def judge_quality(service: Context, file: Upload) -> dict[str, Any]:
 
 @router.post("/compare", summary="Compare two recordings", response_model=CompareDocument)
 async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, Any]:
-    """Tells whether two recordings are of the same person."""
+    """Decides whether two recordings are of the same person."""
     voices = await service.reader.read([("file1", file1), ("file2", file2)])
     score = cosine_score(voices[0].vector, voices[1].vector)
     threshold = service.encoder.threshold
     is_same = verdict(score, threshold)
     _count(service, "compare", is_same)
+    speech_s = voices[0].quality.speech_s, voices[1].quality.speech_s
     return {
         "score": score,
         "threshold": threshold,
         "is_same_speaker": is_same,
-        "probability": service.encoder.probability(score),
+        "probability": service.encoder.probability(score, speech_s),
         "quality": [quality_document(voice.quality) for voice in voices],
     }
 
 
 @router.post("/embed", summary="Embed a recording", response_model=EmbedDocument)
 async def embed(service: Context, file: Upload) -> dict[str, Any]:
-    """Returns the voiceprint itself, for databases of your own."""
+    """Returns the embedding itself, for your own database."""
     (voice,) = await service.reader.read([("file", file)])
     return {
         "embedding": voice.vector.tolist(),
@@ -107,7 +108,7 @@ async def embed(service: Context, file: Upload) -> dict[str, Any]:
 async def verify(
     request: Request, service: Context, name: str, file: Upload, threshold: Threshold = None
 ) -> dict[str, Any]:
-    """Tells whether a recording is of the speaker who it is said to be of (1:1)."""
+    """Decides whether a recording is of the claimed speaker (1:1)."""
     speaker = (await require_speaker(service, name)).name
     strict = service.encoder.strict_threshold
     threshold = strict if threshold is None else threshold
@@ -119,7 +120,7 @@ async def verify(
         service.lockout.forget(speaker, mark)
         raise
     is_same = verdict(score, threshold)
-    # What only a lower threshold of the client's own accepts has failed: it could be any voice.
+    # A score that only the client's own lower threshold accepts counts as a failure.
     if is_same and verdict(score, strict):
         service.lockout.forget(speaker)
     _count(service, "verify", is_same)
@@ -129,7 +130,8 @@ async def verify(
         "score": score,
         "threshold": threshold,
         "is_same_speaker": is_same,
-        "probability": service.encoder.probability(score),
+        # How long the enrolled recordings are is not kept.
+        "probability": service.encoder.probability(score, (voice.quality.speech_s, None)),
         "quality": quality_document(voice.quality),
     }
 
@@ -145,7 +147,7 @@ async def identify(
     ] = None,
     threshold: Threshold = None,
 ) -> JSONResponse:
-    """Tells whose voice a recording is, among all speakers or the candidates (1:N)."""
+    """Identifies the speaker of a recording, among all speakers or the candidates (1:N)."""
     names = None if candidates is None else await _check_candidates(service, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
     found = await service.identifier.identify(
@@ -153,6 +155,7 @@ async def identify(
     )
     matches = found.matches
     probability = service.encoder.probability
+    speech_s = found.voice.quality.speech_s, None  # of those enrolled it is not kept
     document = {
         "name": found.name,
         "score": rounded(matches[0][1]) if matches else None,
@@ -161,21 +164,21 @@ async def identify(
             {
                 "name": other,
                 "score": rounded(value),
-                "probability": rounded(probability(value)),
+                "probability": rounded(probability(value, speech_s)),
             }
             for other, value in matches
         ],
         "quality": quality_document(found.voice.quality),
     }
-    # As it is: what was built here needs no check of its types. A test compares it with the model.
+    # Sent without type checks, for speed; a test compares it with the response model.
     return JSONResponse(document)
 
 
 async def _check_candidates(service: Service, candidates: Sequence[str]) -> list[str]:
-    """Returns the enrolled names among which to search, each once.
+    """Returns the enrolled names to search, each once.
 
     Raises:
-        Problem: 404 if some are unknown, 422 if one cannot be a name or there are too many.
+        Problem: 404 if some are unknown, 422 if one is not a valid name or there are too many.
     """
     most = service.settings.max_candidates
     if len(candidates) > most:
@@ -186,7 +189,7 @@ async def _check_candidates(service: Service, candidates: Sequence[str]) -> list
             expected=f"at most {most}",
         )
     names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
-    found = await service.call(lambda: [service.database.find(name) for name in names])
+    found = await service.call(lambda: [service.database.enrolled_name(name) for name in names])
     unknown = [name for name, other in zip(names, found, strict=True) if other is None]
     if unknown:
         raise Problem(
@@ -206,7 +209,7 @@ async def _score(service: Service, name: str, embedding: FloatArray) -> float:
     except OtherModelError as error:
         raise Problem("other-model", str(error)) from error
     except DatabaseError as error:
-        await service.call(service.database.ping)  # it answers: the speaker is the reason
+        await service.call(service.database.ping)  # It answers, so the speaker's data is the cause.
         log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))
         detail = f"the stored voice data of {name} cannot be read; enrol the speaker again"
         raise Problem("damaged", detail) from error

@@ -18,7 +18,7 @@ from service.answers.schemas import (
 )
 from service.context import Context, Service, checked_name, require_speaker
 from service.encoding.uploads import Voice, name_fields
-from utils.errors import FileBlockedError, UnknownSpeakerError
+from utils.errors import UnknownSpeakerError
 from voices.sql.records import IfExists, Speaker
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
@@ -33,10 +33,10 @@ CREATED: dict[int | str, dict[str, Any]] = {
         }
     }
 }
-"""What the answers to an enrolment carry besides."""
+"""Documentation of the additional header in answers to an enrolment."""
 
 MAX_OFFSET = 2**53
-"""Larger numbers are not whole in JavaScript, nor all of them in databases."""
+"""JavaScript cannot represent larger integers exactly, and databases limit them."""
 
 
 @router.post(
@@ -49,12 +49,12 @@ MAX_OFFSET = 2**53
 async def enrol(
     request: Request, response: Response, service: Context, name: Name, files: Files
 ) -> dict[str, Any]:
-    """Enrols a speaker from one or several recordings; an enrolled name is refused."""
+    """Enrols a speaker from one or more recordings; a name that is already enrolled is refused."""
     name = checked_name(name)
     _check_number(service, files)
-    if await service.call(service.database.find, name) is not None:
+    if await service.call(service.database.enrolled_name, name) is not None:
         raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
-    voices = await service.reader.read(name_fields(files), keep=True)
+    voices = await service.reader.read(name_fields(files), store_audio=True)
     speaker = await _store(service, name, voices, "error")
     await service.note(request, "enrol", speaker.name, f"{len(voices)} recordings")
     response.headers["Location"] = _path_of(speaker)
@@ -76,7 +76,7 @@ async def list_speakers(
 
 @router.get("/{name}", summary="Show a speaker", response_model=SpeakerDocument)
 async def show_speaker(service: Context, name: str) -> dict[str, Any]:
-    """Tells which recordings of a speaker are enrolled."""
+    """Returns a speaker with the enrolled recordings."""
     return service.describe(await require_speaker(service, name))
 
 
@@ -87,11 +87,10 @@ async def rename_speaker(
     """Gives a speaker another name."""
     new_name = checked_name(document.name)
     old = await require_speaker(service, name)
-    found = await service.call(service.database.find, new_name)
+    found = await service.call(service.database.enrolled_name, new_name)
     if found not in (None, old.name):
         raise Problem("speaker-exists", f"{found} is enrolled already; choose another name")
-    rename = (service.folder or service.database).rename
-    speaker = await service.call(rename, old.name, new_name)
+    speaker = await service.call(service.database.rename, old.name, new_name)
     await service.note(request, "rename", old.name, f"to {speaker.name}")
     return service.describe(speaker)
 
@@ -112,7 +111,7 @@ async def delete_speaker(request: Request, service: Context, name: str) -> dict[
 async def add_recordings(
     request: Request, response: Response, service: Context, name: str, files: Files
 ) -> dict[str, Any]:
-    """Adds recordings to a speaker: several, made on different days, recognise best."""
+    """Adds recordings to a speaker; several, from different days, work best."""
     _check_number(service, files)
     speaker = await require_speaker(service, name)
     most = service.settings.max_recordings
@@ -123,7 +122,7 @@ async def add_recordings(
             received=len(speaker.recordings) + len(files),
             expected=f"at most {most}",
         )
-    voices = await service.reader.read(name_fields(files), keep=True)
+    voices = await service.reader.read(name_fields(files), store_audio=True)
     speaker = await _store(service, speaker.name, voices, "add", must_exist=True)
     await service.note(request, "add", speaker.name, f"{len(voices)} recordings")
     response.headers["Location"] = _path_of(speaker)
@@ -134,10 +133,10 @@ async def add_recordings(
 async def replace_recordings(
     request: Request, service: Context, name: str, files: Files
 ) -> dict[str, Any]:
-    """Puts new recordings in the place of all that the speaker has."""
+    """Replaces all recordings of a speaker."""
     _check_number(service, files)
     speaker = await require_speaker(service, name)
-    voices = await service.reader.read(name_fields(files), keep=True)
+    voices = await service.reader.read(name_fields(files), store_audio=True)
     speaker = await replace_speaker(service, speaker.name, voices, must_exist=True)
     await service.note(request, "replace", speaker.name, f"{len(voices)} recordings")
     return _enrolled_document(service, speaker, voices)
@@ -151,12 +150,12 @@ async def replace_recordings(
 async def delete_recording(
     request: Request, service: Context, name: str, recording_id: str
 ) -> dict[str, Any]:
-    """Removes one recording of a speaker; the last one goes only with the speaker."""
+    """Removes one recording; the last one can be removed only with the speaker."""
     speaker = await require_speaker(service, name)
     _require_recording(speaker, recording_id)
     if len(speaker.recordings) == 1:
         raise Problem("only-recording", f"{speaker.name} has no other; delete the speaker")
-    remove = (service.folder or service.database).remove_recording
+    remove = (service.inbox or service.database).remove_recording
     changed = await service.call(remove, speaker.name, recording_id)
     await service.note(request, "delete recording", speaker.name, recording_id)
     return service.describe(changed)
@@ -171,12 +170,12 @@ async def delete_recording(
 async def hear_recording(
     request: Request, service: Context, name: str, recording_id: str
 ) -> Response:
-    """Returns the sound of a recording, if the service keeps it."""
+    """Returns the audio of a recording, if the service keeps it."""
     speaker = await require_speaker(service, name)
     _require_recording(speaker, recording_id)
     content = await service.call(service.database.recording_audio, speaker.name, recording_id)
-    if content is None and service.folder is not None:
-        content = await service.call(service.folder.read_recording, recording_id)
+    if content is None and service.inbox is not None:
+        content = await service.call(service.inbox.read_recording, recording_id)
     if content is None:
         raise Problem("no-audio-kept", "this recording's audio was not kept; see --keep_audio")
     wav = await service.call(_to_wav, content)
@@ -185,19 +184,14 @@ async def hear_recording(
 
 
 async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
-    """Removes a speaker everywhere, also what an earlier removal left, and says what went."""
+    """Removes a speaker everywhere, and lists what was removed."""
     name = checked_name(name)
-    found: str | None = await service.call(service.database.find, name)
+    found: str | None = await service.call(service.database.enrolled_name, name)
     name = found or name
     try:
-        removal = await service.call((service.folder or service.database).remove, name)
+        removal = await service.call((service.inbox or service.database).remove, name)
     except UnknownSpeakerError as error:
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
-    except FileBlockedError:
-        if found is not None and await service.call(service.database.find, name) is None:
-            service.lockout.forget(name)
-            await service.note(request, "delete", name, "deleted; files wait")
-        raise
     service.lockout.forget(name)
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {
@@ -213,7 +207,7 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
 async def replace_speaker(
     service: Service, name: str, voices: list[Voice], *, must_exist: bool = False
 ) -> Speaker:
-    """Enrols voices in the place of all that a speaker has; the files of the old ones go too."""
+    """Replaces all recordings of a speaker, and removes the files of the old ones."""
     return await _store(service, name, voices, "replace", must_exist=must_exist)
 
 
@@ -225,9 +219,9 @@ async def _store(
     *,
     must_exist: bool = False,
 ) -> Speaker:
-    """Enrols voices; with `must_exist`, whoever was deleted meanwhile does not come back."""
+    """Enrols voices; with `must_exist`, a speaker deleted meanwhile is not enrolled again."""
     return await service.call(
-        (service.folder or service.database).enrol,
+        (service.inbox or service.database).enrol,
         name,
         [voice.to_recording() for voice in voices],
         if_exists=if_exists,
@@ -255,7 +249,7 @@ def _require_recording(speaker: Speaker, recording_id: str) -> None:
 
 
 def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) -> dict[str, Any]:
-    """Returns a speaker with what was found in the sent recordings."""
+    """Returns a speaker with similarity and quality of the sent recordings."""
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)
     return {
         **service.describe(speaker),
@@ -265,7 +259,7 @@ def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) 
 
 
 def _path_of(speaker: Speaker) -> str:
-    """Returns where a speaker is shown."""
+    """Returns the path of a speaker."""
     return f"{router.prefix}/{quote(speaker.name, safe='')}"
 
 

@@ -227,7 +227,7 @@ const en = {
     'Too many recordings did not match this person; checking is locked. Try again in {seconds} s.',
   error_internal: 'The service made a mistake. Its log tells more.',
   error_busy: 'The service is too busy. Try again in {seconds} s.',
-  error_files: 'A file of this speaker cannot be removed or renamed on the server. Its log names the file.',
+  error_files: 'A file of this speaker cannot be removed on the server. Its log names the file.',
   error_database: 'The service cannot reach its database. Try again in {seconds} s.',
   error_not_ready: 'The service is not ready yet. Try again in {seconds} s.',
   error_other: 'The service failed (status {status}).',

@@ -135,8 +135,10 @@ def test_the_children_find_the_peers(project: Path, capfd: pytest.CaptureFixture
     text = "import os; print(os.environ['VOICEPRINT_PEERS'], os.environ['VOICEPRINT_CAMPPLUS'])\n"
     script = project / "benchmarks" / "reading.py"
     script.write_text(text + script.read_text(encoding="utf-8"), encoding="utf-8")
-    assert run(project, "--only", "reading", "--peers", "/other/python", "--wheel", "/w.whl") == 0
-    assert "/other/python /w.whl" in capfd.readouterr().out
+    assert (
+        run(project, "--only", "reading", "--peers", "/other/python", "--campplus", "/c.onnx") == 0
+    )
+    assert "/other/python /c.onnx" in capfd.readouterr().out
 
 
 def test_a_document_without_the_place(project: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_list_without_the_columns_is_refused(tmp_path, content):
 
 
 def test_models_that_are_not_there_say_why(tmp_path, monkeypatch):
-    args = speaker_models.parse_args(["dev.tsv", "--wheel", str(tmp_path / "no.whl")])
+    args = speaker_models.parse_args(["dev.tsv", "--campplus", str(tmp_path / "no.onnx")])
     monkeypatch.setattr(speaker_systems.importlib.util, "find_spec", lambda name: None)
     for kind in speaker_systems.SYSTEMS.values():
         with pytest.raises(ModelError):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import soundfile
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.audio.activity import remove_silence
 from utils.audio.decode import load_audio
+from utils.files import atomic_path
 from utils.model.encoder import SpeakerEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,32 +123,34 @@ def test_threshold_of_the_page_is_the_models(encoder: SpeakerEncoder) -> None:
     assert float(threshold) == pytest.approx(encoder.threshold, abs=1e-4)
 
 
-def fetch_runtime(config: pytest.Config) -> Path:
-    """Returns a folder with the runtime that the document names; it is fetched once."""
+def fetch_runtime(cache: Path) -> Path:
+    """Returns a folder with the runtime that the document names; it is fetched into `cache`."""
     (package,) = re.findall(r"`npm pack (onnxruntime-web@[\d.]+)`", DOCUMENT)
     files = [name for name in re.findall(r"`(ort[\w.-]+)`", DOCUMENT) if "." in name]
     assert len(files) == 3
-    folder = config.cache.mkdir(package.replace("@", "-"))
+    folder = cache / package.replace("@", "-")
     if not all((folder / name).is_file() for name in files):
         npm = shutil.which("npm")
         if npm is None:
             pytest.skip("npm is not installed: it fetches onnxruntime-web for the page")
-        result = subprocess.run(
-            [npm, "pack", "--silent", package],
-            cwd=folder,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=300,
-        )
-        if result.returncode:
-            pytest.skip(f"npm could not fetch {package}: {result.stderr.strip()[-200:]}")
-        (archive,) = folder.glob("*.tgz")
-        with tarfile.open(archive) as packed:
-            for name in files:
-                member = packed.extractfile(f"package/dist/{name}")
-                assert member is not None
-                (folder / name).write_bytes(member.read())
-        archive.unlink()
+        with tempfile.TemporaryDirectory() as packed_folder:
+            result = subprocess.run(
+                [npm, "pack", "--silent", package],
+                cwd=packed_folder,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=300,
+            )
+            if result.returncode:
+                pytest.skip(f"npm could not fetch {package}: {result.stderr.strip()[-200:]}")
+            (archive,) = Path(packed_folder).glob("*.tgz")
+            folder.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(archive) as packed:
+                for name in files:
+                    member = packed.extractfile(f"package/dist/{name}")
+                    assert member is not None
+                    with atomic_path(folder / name) as path:
+                        path.write_bytes(member.read())
     return folder
 
 
@@ -172,6 +176,7 @@ def page(
     encoder: SpeakerEncoder,
     folder: Path,
     request: pytest.FixtureRequest,
+    all_workers_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Any]:
     """The page of the document in Chromium, served as the document says."""
@@ -181,7 +186,9 @@ def page(
         pytest.skip("chromium and chromedriver are not installed")
     webdriver = pytest.importorskip("selenium.webdriver")
     (folder / "index.html").write_text(block("html"), encoding="utf-8")
-    for file in [*fetch_runtime(request.config).iterdir(), MODEL, *RECORDINGS]:
+    cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    runtime = fetch_runtime(cache.mkdir("runtime") if cache else all_workers_folder)
+    for file in [*runtime.iterdir(), MODEL, *RECORDINGS]:
         shutil.copy(file, folder)
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder))
@@ -229,7 +236,7 @@ def test_page_resamples_and_mixes_other_recordings(
     soundfile.write(folder / "stereo.flac", np.stack([speech, 0.5 * speech], axis=1), 44100)
     embedding = page.execute_async_script(EMBED, "stereo.flac")
     assert isinstance(embedding, list), embedding
-    # The document says 0.99: the browser's resampler rounds off the highest frequencies.
+    # The document says 0.99: the browser's resampler rolls off the highest frequencies.
     assert float(np.array(embedding) @ encoder.embed_file(folder / "stereo.flac")) >= 0.98
 
 

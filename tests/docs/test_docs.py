@@ -161,6 +161,7 @@ def test_tables_of_commands_have_no_leftovers() -> None:
     assert set(TYPED) <= commands
 
 
+@pytest.mark.slow
 def test_make_demo_compares_the_recordings_of_the_readme() -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
@@ -252,6 +253,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [c for c in shell_commands(README) if c not in CHECKED_ELSEWHERE]
 )
@@ -261,6 +263,7 @@ def test_readme_command_runs(command: str, workspace: Path) -> None:
     run_python(workspace, arguments[1:], TYPED.get(command, ""))
 
 
+@pytest.mark.slow
 def test_python_of_the_faq_runs(workspace: Path) -> None:
     for block in blocks(ROOT / "docs" / "faq.md", "python"):
         run_python(workspace, ["-c", block])

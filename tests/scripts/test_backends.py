@@ -7,15 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
+import train
 from tests.support.synthetic_voices import write_speech_folder
 from tests.support.tiny_model import TRAIN_OPTIONS, write_tiny_model
 
-PROBE = """
+WITHOUT_TENSORFLOW = """
 import sys
-if sys.argv.pop(1) == "jax":
-    sys.modules["tensorflow"] = None  # an import of it raises ImportError
+sys.modules["tensorflow"] = None  # an import of it raises ImportError
 import keras
 import train
 status = train.main(sys.argv[1:])
@@ -24,20 +25,29 @@ sys.exit(status)
 """
 
 
-def run(backend: str, root: Path, *options: str) -> list[dict[str, float]]:
-    folder = f"models_{backend}"
+def log(folder: str) -> list[dict[str, float]]:
+    lines = Path(folder, "training_log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def train_on_tensorflow(*options: str) -> list[dict[str, float]]:
+    assert keras.backend.backend() == "tensorflow"
+    assert train.main([*options, "--model_dir=models_tensorflow"]) == 0
+    return log("models_tensorflow")
+
+
+def train_on_jax(root: Path, *options: str) -> list[dict[str, float]]:
     result = subprocess.run(
-        [sys.executable, "-c", PROBE, backend, *options, "--model_dir", folder],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *options, "--model_dir=models_jax"],
         capture_output=True,
         encoding="utf-8",
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root),
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root),
              "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
         timeout=300,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith(f"backend {backend}\n")
-    lines = Path(folder, "training_log.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    assert result.stdout.endswith("backend jax\n")
+    return log("models_jax")
 
 
 @pytest.mark.slow
@@ -54,7 +64,7 @@ def test_jax_without_tensorflow_trains_the_same(
         *TRAIN_OPTIONS, "--train_list_path=list.txt", "--test_list_path=list.txt",
         f"--init={model}", "--num_epoch=2", "--steps_per_epoch=2", "--learning_rate=0.0001",
     ]  # fmt: skip
-    ours, theirs = run("tensorflow", root, *options), run("jax", root, *options)
+    ours, theirs = train_on_tensorflow(*options), train_on_jax(root, *options)
     assert len(ours) == len(theirs) == 2
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
@@ -62,5 +72,5 @@ def test_jax_without_tensorflow_trains_the_same(
     # What one backend wrote, the other goes on with.
     more = [option for option in options if not option.startswith("--init")]
     checkpoint = "models_jax/resnet34-2.keras"
-    last = run("tensorflow", root, *more, f"--resume={checkpoint}", "--num_epoch=3")[-1]
+    last = train_on_tensorflow(*more, f"--resume={checkpoint}", "--num_epoch=3")[-1]
     assert last["epoch"] == 3

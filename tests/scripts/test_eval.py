@@ -27,6 +27,7 @@ class FakeEncoder:
     is_calibrated = True
     threshold = 0.5
     strict_threshold = 0.9
+    calibration = Calibration(0.5, 0.9, 20.0, -10.0)
     calls: list[str] = []  # noqa: RUF012
 
     def __init__(self, model: object, num_threads: int | None = None) -> None:
@@ -105,6 +106,8 @@ def test_prints_the_figures_that_the_seed_lacks(capsys: pytest.CaptureFixture[st
         "Speakers: 3, clips: 6, target trials: 3, non-target trials: 12",
         "Model's threshold 0.5000: 0 % false accepts, 0 % misses",
         "Model's strict threshold 0.9000: 0 % false accepts, 0 % misses",
+        # Log-odds of about 9.9 and -9.9: log2(1 + e^-9.9) = 0.0001.
+        "Cllr: 0.0001, min Cllr: 0.0000, actual DCF: 0.0000",
     ]
 
 
@@ -149,11 +152,15 @@ def test_report_holds_figures_and_pictures(capsys: pytest.CaptureFixture[str]) -
         "list": "test_list.txt",
         "model": "models/resnet34.keras",
         "model_id": "model-1",
+        "cllr": pytest.approx(7e-5, abs=2e-5),
+        "min_cllr": 0.0,
+        "actual_dcf": 0.0,
+        "groups": {},
         "model_threshold": {"threshold": 0.5, "false_accept_rate": 0.0, "miss_rate": 0.0},
         "model_strict_threshold": {"threshold": 0.9, "false_accept_rate": 0.0, "miss_rate": 0.0},
     }
     out = capsys.readouterr().out
-    for name in ("det.png", "scores.png"):
+    for name in ("det.png", "scores.png", "reliability.png"):
         assert Path("a/report", name).read_bytes().startswith(b"\x89PNG")
         assert f"written: {Path('a/report', name)}\n" in out
 
@@ -307,3 +314,30 @@ def test_script_tells_a_mistake_in_one_line() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: nowhere.txt")
     assert done.stderr.count("\n") == 1
+
+
+def test_groups_of_a_table_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["path\tspeaker\tseconds\tlanguage\tgender"]
+    for speaker, (corpus, sex) in enumerate((c, s) for c in ("x", "y") for s in "mmff"):
+        rows += [
+            f"{speaker}_{clip}.wav\t{corpus}/{speaker}\t{clip + 1}\tzh\t{sex}" for clip in (0, 2)
+        ]
+    eval_script.main([f"--list_path={write_list(*rows)}", "--report_dir=report"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Group ")]
+    right = "EER 0 %; threshold 0 % false accepts, 0 % misses; strict 0 % false accepts, 0 % misses"
+    assert lines == [
+        f"Group {name}: {right}"
+        for name in (
+            "corpus x", "corpus y", "sex female", "sex male", "corpus and sex x, female",
+            "corpus and sex x, male", "corpus and sex y, female", "corpus and sex y, male",
+        )
+    ]  # fmt: skip
+    groups = json.loads(Path("report/report.json").read_text(encoding="utf-8"))["groups"]
+    assert groups["corpus x"]["num_target_trials"] == 4
+    assert groups["corpus x"]["num_nontarget_trials"] == 24
+
+
+def test_trials_tell_cllr_too(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("trials.txt").write_text("1 0_0.wav 0_1.wav\n0 0_0.wav 1_0.wav\n", encoding="utf-8")
+    eval_script.main(["--trials=trials.txt"])
+    assert "Cllr: 0.0001, min Cllr: 0.0000" in capsys.readouterr().out

@@ -28,6 +28,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_prints_a_line_for_each_format(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert export.main([]) == 0
     out, err = capfd.readouterr()
@@ -48,6 +49,7 @@ def test_prints_a_line_for_each_format(workplace: Path, capfd: pytest.CaptureFix
         assert Path(f"models/resnet34{name}").exists()
 
 
+@pytest.mark.slow
 def test_list_adds_error_rates(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     clips = sorted(Path("audio").iterdir())
     lines = "".join(f"{path.as_posix()}\t{path.name[0]}\n" for path in clips)
@@ -86,6 +88,7 @@ def test_mistakes_are_told_in_one_line(workplace: Path, options: list[str], erro
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_shipped_model_passes_as_int8(
     root: Path,
     tmp_path: Path,

@@ -10,7 +10,7 @@ from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.errors import AudioError, DatabaseError
 from utils.verification.calibration import Calibration
 from voices import menu
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 BLOCK = (
     "-----------  Configuration Arguments -----------\n"
@@ -204,7 +204,7 @@ def test_sound_is_kept_in_sql_if_asked() -> None:
     options = ["--database", "sqlite:///v.sqlite3"]
     infer_recognition.main(["--register", "甲", "known.wav", *options])
     infer_recognition.main(["--register", "乙", "known.wav", *options, "--keep_audio"])
-    database = SqlVoiceprintDatabase("sqlite:///v.sqlite3")
+    database = SqlVoiceStore("sqlite:///v.sqlite3")
     assert [database.recordings(name)[0].has_audio for name in "甲乙"] == [False, True]
     database.close()
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:

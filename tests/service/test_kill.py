@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.support.service_client import speech
 from tests.support.service_process import ServiceProcess, service_process
+
+pytestmark = pytest.mark.slow
 
 NUM_ENROLMENTS = 1000
 KILL_AFTER = 100

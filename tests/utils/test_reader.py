@@ -171,6 +171,7 @@ def is_running(pid: int) -> bool:
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_killed_trainer_leaves_no_worker_and_no_shared_memory(
     root: Path, listed: list[Utterance], tmp_path: Path

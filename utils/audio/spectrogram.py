@@ -23,7 +23,7 @@ NUM_BINS = N_FFT // 2 + 1
 """257 frequencies from 0 to 8 kHz, 31.25 Hz apart."""
 
 CROP_FRAMES = 257
-"""Frames of a training crop and of the seed's evaluation: 2.57 s."""
+"""Frames of a training crop and of the baseline's evaluation: 2.57 s."""
 
 EPSILON = 1e-5
 """Added to the standard deviation of a frame, so that digital silence gives zeros."""
@@ -32,7 +32,7 @@ CROP_SAMPLES = (CROP_FRAMES - 1) * HOP_LENGTH
 """Samples whose centred frames are exactly one crop: 40960."""
 
 FLIP_PROBABILITY = 0.3
-"""How often the seed plays a training clip backwards."""
+"""How often the baseline plays a training clip backwards."""
 
 
 @lru_cache(maxsize=1)
@@ -107,7 +107,7 @@ def training_waveform(
 ) -> FloatArray:
     """Returns a random crop of a clip joined to itself, now and then played backwards.
 
-    The seed doubles the clip, reverses it with probability 0.3 and crops the spectrogram at
+    The baseline doubles the clip, reverses it with probability 0.3 and crops the spectrogram at
     random; cropping the waveform first changes only the two edge frames. A clip that is shorter
     than half a crop is repeated as often as needed.
 
@@ -128,7 +128,7 @@ def training_waveform(
 
 
 def evaluation_waveform(waveform: FloatArray, num_samples: int = CROP_SAMPLES) -> FloatArray:
-    """Returns the first crop of a clip followed by its mirror image, as the seed evaluates.
+    """Returns the first crop of a clip followed by its mirror image, as the baseline evaluates.
 
     Args:
         waveform: Shape `(n,)`, `n >= 1`, 16 kHz.

@@ -87,7 +87,7 @@ def without_rumble(waveform: FloatArray) -> FloatArray:
     low = soxr.resample(extended, SAMPLE_RATE, RUMBLE_RATE, quality="HQ")
     level_db = 10 * np.log10(float(np.mean(low**2)) / max(float(np.var(extended)), 1e-20) + 1e-20)
     if level_db < RUMBLE_DB:
-        return centred
+        return np.asarray(centred, dtype=np.float32)
     low = soxr.resample(low, RUMBLE_RATE, SAMPLE_RATE, quality="HQ")[size:][: len(centred)]
     return np.asarray(centred - np.pad(low, (0, len(centred) - len(low))), dtype=np.float32)
 

@@ -1,1 +1,1 @@
-"""Lists of recordings: read, checked, made from the folders of data sets."""
+"""Data lists: reading and checking them, and making them from data sets."""

@@ -1,8 +1,8 @@
-"""Checking clips and converting them to 16 kHz mono 16-bit wav, on all cores and restartable.
+"""Checks clips and converts them to 16 kHz mono 16-bit wav, on all cores, resumably.
 
-Every clip is decoded once: the same pass checks it and, if wanted, writes the wav. A journal in
-the folder of the lists remembers what was found for which state (size and time) of which files,
-so that a second run does nothing again that was finished, however the first one ended.
+Every clip is decoded once: the same pass checks it and, if requested, writes the wav. A journal in
+the folder of the lists records the finding for each file with its size and time, so a second run
+repeats no finished work, however the first one ended.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from utils.errors import AudioError, VoiceprintError
 from utils.workers import map_in_processes
 
 MIN_PARALLEL_TASKS = 64
-"""Fewer clips than this are done sooner than worker processes have started (about 0.5 s)."""
+"""Fewer clips than this take less time than starting worker processes (about 0.5 s)."""
 
 DURATION_TOLERANCE_S = 0.15
 """Decoders of mp3 differ by the encoder's delay and padding, up to about 0.1 s at 16 kHz."""
 
 MIN_DECLARED_SHARE = 0.5
-"""A clip that holds less than this share of the duration its data set declares is truncated.
-Lenient, because some data sets declare the duration before silence was cut."""
+"""A clip shorter than this share of the duration declared by its data set is truncated. Lenient,
+because some data sets declare the duration before cutting silence."""
 
 MAX_ROUNDING = 1e-5
 """Power of what rounding to 16 bits changes, relative to the sound: -50 dB."""
@@ -43,7 +43,7 @@ ABSENT = "-"
 """State of a file that does not exist."""
 
 LINE_END = "."
-"""Last field of a journal line; a line without it was cut by a kill and is ignored."""
+"""Last field of a journal line; a line without it was cut off by a kill and is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Task:
 
     Attributes:
         source: The file of the data set.
-        wav: Where its 16 kHz wav goes; None keeps the source in place.
-        declared_s: Its duration in seconds as the data set declares it, or None.
+        wav: Path of the 16 kHz wav to write; None keeps the source in place.
+        declared_s: Duration in seconds declared by the data set, or None.
     """
 
     source: str
@@ -68,14 +68,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found for one clip.
+    """The result of checking one clip.
 
     Attributes:
         listed: The file that goes into the data list.
         duration_s: Its duration in seconds, 0 if it could not be decoded.
-        defect: Why it cannot be used, or None. Being too short is judged by `duration_s`.
-        listed_state: Size and time of `listed` at that moment.
-        source_state: Size and time of the source at that moment.
+        defect: Why it is unusable, or None. The caller rejects short clips by `duration_s`.
+        listed_state: Size and time of `listed` when checked.
+        source_state: Size and time of the source when checked.
     """
 
     listed: str
@@ -87,11 +87,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How clips are treated.
+    """Settings of the conversion.
 
     Attributes:
         min_duration_s: Shorter clips are not converted, in seconds.
-        delete_source: Remove the source once its wav was read back and found equal.
+        delete_source: Remove the source once its wav has been read back and matches.
     """
 
     min_duration_s: float
@@ -99,15 +99,15 @@ class Rules:
 
 
 def examine(task: Task, known: Finding | None, rules: Rules) -> Finding:
-    """Checks one clip and converts it if that was asked for.
+    """Checks one clip and, if requested, converts it.
 
     Args:
         task: The clip.
-        known: What the journal holds for it; returned as it is while the files are unchanged.
-        rules: How clips are treated.
+        known: The journal's finding, returned as is while the files are unchanged.
+        rules: Settings of the conversion.
 
     Returns:
-        What was found; a clip that cannot be used has `defect` set and is no error.
+        The finding; an unusable clip has `defect` set and is not an error.
 
     Raises:
         VoiceprintError: If the wav cannot be written (disk full, no permission).
@@ -130,12 +130,12 @@ def examine_all(
 
     Args:
         tasks: The clips.
-        rules: How clips are treated.
-        journal_path: Where findings are remembered from run to run.
+        rules: Settings of the conversion.
+        journal_path: Keeps the findings from run to run.
         num_workers: Number of processes.
 
     Yields:
-        One finding a task, in the same order.
+        One finding per task, in the same order.
 
     Raises:
         VoiceprintError: If a wav or the journal cannot be written.
@@ -158,7 +158,7 @@ def examine_all(
 
 
 def read_journal(path: Path) -> dict[str, Finding]:
-    """Reads the findings of earlier runs; the last one of a file counts, damaged lines do not."""
+    """Reads the findings of earlier runs; a file's last one counts, damaged lines are ignored."""
     known: dict[str, Finding] = {}
     if not path.is_file():
         return known
@@ -193,7 +193,7 @@ def _crash_finding(job: tuple[Task, Finding | None]) -> Finding:
 
 
 def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
-    """Tells whether a finding of an earlier run still describes the files."""
+    """Whether an earlier finding is still valid for the files."""
     source_state = _state(task.source)
     if task.wav is None:
         return source_state != ABSENT and source_state == known.source_state
@@ -215,7 +215,7 @@ def _check(path: Path, task: Task) -> tuple[float, str | None]:
 
 
 def _convert(task: Task, wav: Path, rules: Rules) -> tuple[float, str | None]:
-    """Makes the wav of a task, unless a complete one is there."""
+    """Writes the wav of a task, unless a complete one exists."""
     source = Path(task.source)
     if not source.is_file() and wav.is_file():
         return _check(wav, task)  # converted by an earlier run, its source was deleted
@@ -238,7 +238,7 @@ def _convert(task: Task, wav: Path, rules: Rules) -> tuple[float, str | None]:
 
 
 def _is_finished(source: Path, wav: Path) -> bool:
-    """Tells whether `wav` is the complete conversion of `source`, made by an earlier run."""
+    """Whether `wav` is a complete conversion of `source` by an earlier run."""
     try:
         if wav.stat().st_mtime_ns < source.stat().st_mtime_ns or not _has_target_format(wav):
             return False
@@ -249,7 +249,7 @@ def _is_finished(source: Path, wav: Path) -> bool:
 
 
 def _holds(wav: Path, waveform: FloatArray) -> bool:
-    """Tells whether a wav holds a waveform, up to the rounding to 16 bits."""
+    """Whether a wav holds a waveform, up to 16-bit rounding."""
     import soundfile
 
     if not _has_target_format(wav):
@@ -293,14 +293,14 @@ def _has_target_format(wav: Path) -> bool:
 def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
     """Writes a wav under a temporary name and renames it.
 
-    Unlike `utils.audio.waveform.write_wav` it waits for the disk only if `is_durable`: a wav that a
-    power cut spoils is made again, and a million waits for the disk would take hours.
+    Unlike `utils.audio.waveform.write_wav` it syncs to disk only if `is_durable`: a wav damaged by
+    a power cut is made again, and a million syncs would take hours.
     """
     import soundfile
 
     memory = io.BytesIO()
     soundfile.write(memory, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    # The same name in each run, so that what a killed run left is overwritten by the next one.
+    # The same name in each run, so the next run overwrites the leftovers of a killed one.
     checksum = zlib.crc32(path.name.encode(errors="surrogateescape"))
     temporary = path.with_name(f".{path.stem[:40]}.{checksum:08x}.tmp.wav")
     try:
@@ -319,7 +319,7 @@ def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
 
 
 def _judge(waveform: FloatArray, task: Task) -> tuple[float, str | None]:
-    """Returns the duration in seconds and the defect of a waveform, shortness left out."""
+    """Returns the duration in seconds and the defect of a waveform, ignoring its length."""
     duration_s = len(waveform) / SAMPLE_RATE
     defect = describe_defect(waveform, 0.0)
     declared_s = task.declared_s
@@ -329,7 +329,7 @@ def _judge(waveform: FloatArray, task: Task) -> tuple[float, str | None]:
 
 
 def _short_reason(task: Task, error: AudioError) -> str:
-    """Returns an error on one line, without the path: that stands beside it in rejected.tsv."""
+    """Returns an error on one line, without the path, which rejected.tsv has in its own column."""
     text = " ".join(str(error).split())
     for path in (str(Path(task.source)), str(Path(task.listed))):
         text = text.removeprefix(f"{path}: ").replace(f"Error opening {path!r}: ", "")
@@ -347,12 +347,12 @@ def _state(path: str) -> str:
 
 @contextlib.contextmanager
 def _open_journal(path: Path) -> Iterator[TextIO]:
-    """Opens the journal for lines to be added, each written out at once."""
+    """Opens the journal for appending; each line is flushed at once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", newline="\n", buffering=1) as journal:
             if journal.tell():
-                journal.write("\n")  # ends a line that a kill has cut
+                journal.write("\n")  # ends a line cut off by a kill
             yield journal
     except OSError as error:
         raise VoiceprintError(f"cannot write {path}: {error.strerror}") from error

@@ -1,9 +1,9 @@
-"""Layouts of speech data sets: which audio files there are and who speaks in each.
+"""Layouts of speech data sets: the audio files and the speaker of each.
 
 To add a layout, write a function `read_mine(folder, speaker_level)` that yields one `SourceClip`
-a recording, give it a line in `LAYOUTS`, and a row in tests/utils/corpus/test_layouts.py;
-`create_data.py --dataset mine:FOLDER` and its `--help` know it from then on. docs/data_format.md
-has an example.
+per recording, add a line to `LAYOUTS`, and a row to tests/utils/corpus/test_layouts.py.
+`create_data.py --dataset mine:FOLDER` then works and its `--help` lists it. docs/data_format.md has
+an example.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.errors import DataListError
 
 ZHVOICE_URL = "https://github.com/KuangDD/zhvoice"
-
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au"}
-AUDIO_SUFFIXES |= {".caf", ".m4a", ".aac", ".amr", ".mp4", ".3gp", ".wma"}
-"""Files that count as recordings in a folder tree, by their suffix in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +28,8 @@ class SourceClip:
 
     Attributes:
         path: Relative to the data set's folder, with forward slashes.
-        speaker: Name of the speaker, unique in the data set; None if it cannot be told.
-        declared_s: Duration in seconds as the data set declares it, or None.
+        speaker: Name of the speaker, unique in the data set; None if unknown.
+        declared_s: Duration in seconds declared by the data set, or None.
     """
 
     path: str
@@ -42,12 +39,12 @@ class SourceClip:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a data set is read.
+    """How to read a data set.
 
     Attributes:
         read: Takes the data set's folder and the speaker level (None: the layout's own) and
             yields its clips, always in the same order.
-        makes_wav: Whether clips become a wav beside the source, if no other place is named.
+        makes_wav: Whether clips become a wav beside the source, unless another place is given.
     """
 
     read: Callable[[Path, int | None], Iterator[SourceClip]]
@@ -55,7 +52,7 @@ class Layout:
 
 
 def read_zhvoice(folder: Path, speaker_level: int | None = None) -> Iterator[SourceClip]:
-    """Reads `text/infodata.json` of zhvoice: a JSON object a line.
+    """Reads `text/infodata.json` of zhvoice: one JSON object per line.
 
     Raises:
         DataListError: If the file is missing, or a line lacks `index` or `speaker`.
@@ -91,10 +88,10 @@ def read_folders(folder: Path, speaker_level: int | None = None) -> Iterator[Sou
 
     Args:
         folder: Top of the tree.
-        speaker_level: Which folder between `folder` and the file is the speaker. 1 is the first
-            one below `folder`, 2 the second; -1 (the default) is the one that holds the file, -2
-            the one above that. The name is the path from `folder` down to that level, so that
-            equal names under different parents stay different speakers.
+        speaker_level: The folder between `folder` and the file that names the speaker. 1 is the
+            first one below `folder`, 2 the second; -1 (the default) is the one that holds the file,
+            -2 the one above it. The name is the path from `folder` down to that level, so equal
+            names under different parents stay different speakers.
 
     Raises:
         DataListError: If the folder is missing or holds no audio file.
@@ -176,7 +173,7 @@ LAYOUTS: dict[str, Layout] = {
 def _read_unique_names(
     folder: Path, speaker_level: int | None, own_level: int
 ) -> Iterator[SourceClip]:
-    """Reads a tree in all parts of which a name is one person: only that folder's name counts."""
+    """Reads a tree where a folder name means one person everywhere: only that name counts."""
     if speaker_level is not None:
         yield from read_folders(folder, speaker_level)
         return
@@ -186,7 +183,7 @@ def _read_unique_names(
 
 
 def _audio_files(folder: Path) -> Iterator[PurePosixPath]:
-    """Yields the audio files under a folder, sorted, relative to it; hidden ones are left out."""
+    """Yields the audio files under a folder, sorted, relative to it, without hidden ones."""
     if not folder.is_dir():
         raise DataListError(f"{folder.as_posix()}: no such folder, expected a data set")
     seen = set()

@@ -20,10 +20,10 @@ from utils.errors import DataListError
 from utils.files import write_text_atomically
 
 MIN_TRIAL_UTTERANCES = 2
-"""A test speaker needs two utterances: with one there is no pair of the same speaker."""
+"""A test speaker needs two utterances to form a target trial."""
 
 MIN_TRAIN_SPEAKERS = 2
-"""With fewer there is nothing to tell apart."""
+"""A classifier needs at least two speakers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class DatasetSpec:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How lists are made.
+    """Settings of the lists.
 
     Attributes:
         list_dir: Folder of the lists, of rejected.tsv, speakers.tsv and the journal.
@@ -48,10 +48,10 @@ class Settings:
         min_duration_s: Shorter clips are rejected, in seconds.
         min_utterances: Speakers with fewer usable clips are rejected.
         test_every: 200 puts clips 0, 200, 400, ... into the test list.
-        test_speakers: If not 0, the test list holds other speakers than the train list: that
-            many (int) or that share (float) of them.
+        test_speakers: If not 0, the test list holds speakers of its own: their number (int) or
+            their share (float).
         seed: Chooses the test speakers.
-        delete_source: Remove a source once its wav was verified.
+        delete_source: Remove a source once its wav is verified.
         num_workers: Number of processes.
     """
 
@@ -77,7 +77,7 @@ class Clip:
 
 @dataclass
 class Summary:
-    """What became of the data sets; `reasons` counts the rejected clips by kind."""
+    """Figures of the finished lists; `reasons` counts the rejected clips by kind."""
 
     num_train: int = 0
     num_test: int = 0
@@ -104,7 +104,7 @@ class _Rejections:
         self.rows.append((path, reason))
 
     def count(self) -> Counter[str]:
-        """Counts by kind: what stands before the details of a reason."""
+        """Counts by kind, the part of a reason before its details."""
         return Counter(reason.split(":")[0].split(",")[0].split(" (")[0] for _, reason in self.rows)
 
     def write(self, path: Path) -> None:
@@ -127,22 +127,22 @@ def parse_dataset(text: str) -> DatasetSpec:
 
 
 def create_lists(specs: Sequence[DatasetSpec], settings: Settings) -> Summary:
-    """Makes train_list.txt, test_list.txt, speakers.tsv and rejected.tsv of data sets.
+    """Makes train_list.txt, test_list.txt, speakers.tsv and rejected.tsv from data sets.
 
-    Labels are numbered from 0 in order of first appearance. If whole speakers are kept for the
-    test, training has the first labels without a gap and the test speakers the numbers after
-    them, so that a label is one person in both lists.
+    Labels are numbered from 0 in order of first appearance. With a split by speaker, the training
+    speakers get the first labels without a gap and the test speakers the numbers after them, so a
+    label is one person in both lists.
 
     Args:
-        specs: The data sets, mixed into one list in this order.
-        settings: How.
+        specs: The data sets, joined in this order.
+        settings: Settings of the lists.
 
     Returns:
         The figures of the lists.
 
     Raises:
-        DataListError: If a data set is missing or damaged, nothing usable is left, or the split
-            cannot be made. The old lists are left as they were then.
+        DataListError: If a data set is missing or damaged, no clip is usable, or the split is
+            impossible. The old lists then stay as they were.
         VoiceprintError: If a file cannot be written.
     """
     makes_wav = settings.wav_dir or any(LAYOUTS[spec.layout].makes_wav for spec in specs)
@@ -189,8 +189,8 @@ def collect_clips(
 ) -> list[Clip]:
     """Lists the clips of all data sets in order, without opening them.
 
-    Rejected at once are clips without a speaker, with an impossible path, listed twice, or
-    shorter than allowed by the data set's own declaration.
+    Clips are rejected here if they have no speaker or an invalid path, are listed twice, or are too
+    short by the data set's own declaration.
     """
     from tqdm import tqdm
 
@@ -227,14 +227,14 @@ def collect_clips(
 def choose_test_clips(speakers: Sequence[str], test_every: int) -> list[bool]:
     """Keeps every n-th clip for the test, beginning with the first.
 
-    The last clip that a speaker has for training stays there, so that labels have no gap.
+    A speaker's last training clip stays in training, so that labels have no gap.
 
     Args:
         speakers: Speaker of each clip.
         test_every: 200 keeps the clips 0, 200, 400, ...
 
     Returns:
-        Whether each clip is for the test.
+        Whether each clip goes into the test list.
     """
     left = Counter(speakers)
     is_test = []
@@ -250,13 +250,13 @@ def choose_test_speakers(
 ) -> set[str]:
     """Chooses the speakers of the test list among those with two clips or more.
 
-    The choice depends on names and seed only (the smallest hashes win), neither on the order nor
-    on the Python version, and changes little when speakers are added.
+    The choice depends only on names and seed (the smallest hashes win), not on the order or the
+    Python version, and changes little when speakers are added.
 
     Args:
         speakers: Speaker of each clip.
         test_speakers: Their number (int), or their share of all speakers (float below 1).
-        seed: Another seed, another choice.
+        seed: Varies the choice.
 
     Raises:
         DataListError: If there are too few speakers.
@@ -333,7 +333,7 @@ def _make_task(clip: SourceClip, root: Path, wav_root: Path | None) -> Task:
 
 
 def _clip_defect(clip: SourceClip, min_duration_s: float) -> str | None:
-    """Says why a clip cannot be used, as far as that is known without opening it."""
+    """Returns why a clip is unusable, as far as its path and declaration show, or None."""
     path = PurePosixPath(clip.path)
     if not path.name or ".." in path.parts or path.is_absolute():
         return "path outside of the data set's folder"
@@ -351,7 +351,7 @@ def _too_short(duration_s: float, min_duration_s: float) -> str:
 
 
 def _check_outside(wav_dir: Path, root: Path) -> None:
-    """Refuses a folder for wavs inside a data set: the next run would take them for clips."""
+    """Rejects a wav folder inside a data set: the next run would list its wavs as clips."""
     if wav_dir.resolve().is_relative_to(root.resolve()):
         raise DataListError(
             f"--wav_dir {wav_dir.as_posix()} lies inside the data set {root.as_posix()}, expected "
@@ -366,7 +366,7 @@ def _utterance(clip: Clip, labels: dict[str, int]) -> Utterance:
 def _write_speakers(
     path: Path, labels: dict[str, int], train: list[Utterance], test: list[Utterance]
 ) -> None:
-    """Writes who is behind each label: label, data set's number, name, clips of each list."""
+    """Writes the speaker of each label: label, data set's index, name, clips in each list."""
     num_train = Counter(utterance.label for utterance in train)
     num_test = Counter(utterance.label for utterance in test)
     lines = ["label\tdataset\tspeaker\tnum_train\tnum_test\n"]

@@ -1,7 +1,7 @@
 """Data lists (`path<TAB>label`) and trial lists (`1 a.wav b.wav`).
 
-Both are plain UTF-8 text, so that lists of other tools can be used and lists of several data
-sets can be joined by hand. docs/data_format.md describes them for users.
+Both are plain UTF-8 text, so lists of other tools work too and lists can be joined by hand.
+docs/data_format.md describes them for users.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from utils.errors import DataListError
 from utils.files import write_text_atomically
 
 BYTE_ORDER_MARK = "\ufeff"
-MAX_QUOTED_CHARS = 80  # what is quoted of a bad line, so that an error stays one readable line
+MAX_QUOTED_CHARS = 80  # of a bad line, to keep the error on one readable line
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,17 @@ class Trial:
 def read_data_list(path: str | Path) -> list[Utterance]:
     """Reads a data list.
 
-    Empty lines are ignored; a byte order mark and Windows line ends are accepted.
+    Empty lines are ignored; a byte order mark and Windows line endings are accepted.
 
     Args:
-        path: The list, one `path<TAB>label` a line. Labels are integers from 0.
+        path: The list, one `path<TAB>label` per line. Labels are integers from 0.
 
     Returns:
         The utterances in the order of the file, at least one.
 
     Raises:
-        DataListError: If the file is missing, not UTF-8 or holds no utterance, or if a line has
-            another form; it names the file, the line number, and what was received and expected.
+        DataListError: If the file is missing, not UTF-8 or empty, or a line has another format; it
+            names the file, the line, and the received and expected content.
     """
     utterances = []
     for number, line in _read_lines(path, "create it with create_data.py"):
@@ -64,15 +64,15 @@ def read_data_list(path: str | Path) -> list[Utterance]:
 
 
 def write_data_list(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    r"""Writes a data list atomically: the old list stays whole until the new one is.
+    r"""Writes a data list atomically: the old list stays until the new one is complete.
 
     Args:
         path: The list to write. Its folder is created if it is missing.
-        utterances: What to write, in this order; backslashes become forward slashes.
+        utterances: The lines, in this order; backslashes become forward slashes.
 
     Raises:
-        DataListError: If a path cannot stand in a list (see `path_defect`), or a label is
-            negative. Nothing is written then.
+        DataListError: If a list cannot hold a path (see `path_defect`), or a label is negative.
+            Nothing is written then.
     """
     lines = []
     for utterance in utterances:
@@ -88,7 +88,7 @@ def write_data_list(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 
 def path_defect(path: str) -> str | None:
-    """Says why a path cannot stand in a data list, or returns None if it can."""
+    """Returns why a data list cannot hold a path, or None if it can."""
     if not path.strip():
         return "empty path"
     if any(char in path for char in "\t\n\r"):
@@ -117,7 +117,7 @@ def check_labels(utterances: Sequence[Utterance], num_classes: int) -> None:
     """Checks that every label is smaller than the number of classes.
 
     Args:
-        utterances: What `read_data_list` returned.
+        utterances: The list.
         num_classes: The number of classes of the network.
 
     Raises:
@@ -135,18 +135,18 @@ def check_labels(utterances: Sequence[Utterance], num_classes: int) -> None:
 
 
 def read_trial_list(path: str | Path) -> list[Trial]:
-    """Reads a trial list in the form of VoxCeleb.
+    """Reads a trial list in the VoxCeleb format.
 
     Args:
-        path: The list, one trial a line: `1` (same speaker) or `0`, then two paths, separated
-            by tabs, or by spaces if no path holds one.
+        path: The list, one trial per line: `1` (same speaker) or `0`, then two paths, separated
+            by tabs, or by spaces if no path contains one.
 
     Returns:
         The trials in the order of the file, at least one.
 
     Raises:
-        DataListError: If the file is missing, not UTF-8 or holds no trial, or if a line has
-            another form; it names the file, the line number, and what was received and expected.
+        DataListError: If the file is missing, not UTF-8 or empty, or a line has another format; it
+            names the file, the line, and the received and expected content.
     """
     trials = []
     for number, line in _read_lines(path, "expected lines like `1 a.wav b.wav`"):
@@ -163,8 +163,8 @@ def read_pair_list(path: str | Path, root: str | Path | None = None) -> list[tup
     """Reads pairs of recordings to compare: a trial list, or one without its first column.
 
     Args:
-        path: The list, one pair a line: two paths, after `1` or `0` if it is a trial list.
-        root: Folder that the paths start from.
+        path: The list, one pair per line: two paths, after `1` or `0` if it is a trial list.
+        root: Folder that the paths are relative to.
 
     Returns:
         The pairs in the order of the file, at least one.
@@ -202,14 +202,14 @@ def _read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
             f"{path}, line {number}: byte 0x{data[error.start]:02x} is not UTF-8, "
             "expected a UTF-8 text file"
         ) from error
-    # Not str.splitlines: that also splits at characters which a file name may hold.
+    # Not str.splitlines, which also splits at characters that a file name may contain.
     lines = text.removeprefix(BYTE_ORDER_MARK).split("\n")
     numbered = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, start=1))
     return [(number, line) for number, line in numbered if line.strip()]
 
 
 def _split_fields(line: str) -> list[str]:
-    """Splits at tabs if there are any, so that a path may hold spaces."""
+    """Splits at tabs if there are any, so that paths may contain spaces."""
     return [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
 
 

@@ -1,1 +1,1 @@
-"""Training samples: cut out of recordings, changed, put into batches."""
+"""Training samples: crops of recordings, augmented and batched."""

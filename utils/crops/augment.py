@@ -1,9 +1,8 @@
-"""What can happen to a voice on its way to the microphone and the file, for training.
+"""Augmentations: what can happen to a voice on its way to the microphone and into a file.
 
 Every augmentation is a function `(waveform, rng, context) -> waveform` of the same length, in
-NumPy, deterministic for a given random generator. `AUGMENTATIONS` lists them in the order in which
-the world applies them: room, other sounds, microphone, line, file. `docs/augmentation.md` shows
-what they do.
+NumPy, deterministic for a given random generator. `AUGMENTATIONS` lists them in physical order:
+room, other sounds, microphone, line, file. `docs/augmentation.md` illustrates them.
 """
 
 import io
@@ -21,10 +20,10 @@ from utils.crops.noises import SoundFolder
 from utils.settings import option
 
 RECORDED_SHARE = 0.85
-"""How often noise is a recording where there are any; the rest is coloured noise."""
+"""Share of noise taken from recordings, if there are any; the rest is coloured noise."""
 
 MAX_ROOM_S = 0.5
-"""Seconds of a room response that are used: what comes later is 30 dB and more below the voice."""
+"""Seconds of a room response to use: anything later is 30 dB or more below the voice."""
 
 
 def _probability(default: float) -> Any:
@@ -59,7 +58,7 @@ class AugmentSettings:
 
 @dataclass
 class AugmentContext:
-    """What augmentations draw from: settings, noise and room recordings, other speech."""
+    """Material of the augmentations: settings, noise and room recordings, other speech."""
 
     settings: AugmentSettings
     noises: SoundFolder | None = None
@@ -68,7 +67,7 @@ class AugmentContext:
 
     @classmethod
     def load(cls, settings: AugmentSettings) -> "AugmentContext":
-        """Looks into the folders that the settings name.
+        """Lists the folders that the settings name.
 
         Raises:
             DataListError: If a named folder is missing or holds no audio that can be read.
@@ -90,7 +89,7 @@ def augment(waveform: FloatArray, rng: np.random.Generator, context: AugmentCont
         Same shape, within [-1, 1].
     """
     for name, function in AUGMENTATIONS.items():
-        # One draw each, whether used or not: switching one off leaves the others' choices alone.
+        # Draw for each, used or not: switching one off doesn't change the others' choices.
         use, seed = rng.random(), int(rng.integers(2**63))
         if use < context.settings.probability(name):
             waveform = function(waveform, np.random.default_rng(seed), context)
@@ -100,7 +99,7 @@ def augment(waveform: FloatArray, rng: np.random.Generator, context: AugmentCont
 def add_reverb(
     waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
 ) -> FloatArray:
-    """Puts the voice into a room: a recorded impulse response if there are any, else simulated."""
+    """Adds reverberation, with a recorded impulse response if there is one, else simulated."""
     recorded = context.rooms.draw_response(rng) if context.rooms else None
     response = simulate_room(rng) if recorded is None else recorded
     reverberant = _convolve(waveform, response[: round(MAX_ROOM_S * SAMPLE_RATE)])
@@ -167,7 +166,7 @@ def add_babble(
 
 
 def equalize(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
-    """Colours the sound as another microphone would: a smooth random response of +-10 dB."""
+    """Simulates another microphone: a smooth random frequency response of +-10 dB."""
     del context
     points = rng.uniform(-10.0, 10.0, size=8)
     return _filter(waveform, np.linspace(0, SAMPLE_RATE / 2, 8), points)
@@ -183,7 +182,7 @@ def change_gain(
 
 
 def clip(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
-    """Overdrives the recording: the loudest 0.1 to 10 % of the samples are cut flat."""
+    """Clips the loudest 0.1 to 10 % of the samples."""
     del context
     limit = max(float(np.quantile(np.abs(waveform[::7]), 1 - 10 ** rng.uniform(-3, -1))), 1e-5)
     return np.clip(waveform, -limit, limit)
@@ -192,7 +191,7 @@ def clip(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
 def telephone(
     waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
 ) -> FloatArray:
-    """Passes about 300-3400 Hz, now and then with the 8 bits of a telephone (mu-law)."""
+    """Passes about 300-3400 Hz, half the time with a telephone's 8-bit mu-law."""
     del context
     low, high = rng.uniform(150.0, 450.0), rng.uniform(3000.0, 3900.0)
     edges = [0.0, low * 0.6, low, high, high * 1.08, SAMPLE_RATE / 2]
@@ -203,7 +202,7 @@ def telephone(
 
 
 def encode(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
-    """Passes through a file format of low bit rate: GSM, ADPCM, mp3, Opus or Vorbis."""
+    """Encodes and decodes at a low bit rate: GSM, ADPCM, mp3, Opus or Vorbis."""
     del context
     import soundfile
     import soxr
@@ -246,7 +245,7 @@ AUGMENTATIONS: dict[
 
 
 def change_speed(waveform: FloatArray, speed: float) -> FloatArray:
-    """Plays a waveform faster or slower: pitch and formants move too, as of another speaker.
+    """Plays a waveform faster or slower; pitch and formants move too, making another speaker.
 
     Args:
         waveform: Shape `(n,)`, 16 kHz.
@@ -269,7 +268,7 @@ def spectrogram_mask(
 
     Args:
         rng: Source of the random choices.
-        probability: How often there are masks at all.
+        probability: Probability of masking at all.
         num_frames: Frames of the crop.
 
     Returns:
@@ -294,7 +293,7 @@ def _convolve(waveform: FloatArray, response: FloatArray) -> FloatArray:
 
 
 def _fast_size(size: int) -> int:
-    """Returns the next size of the form 2^k or 3 * 2^k, which the FFT takes fast."""
+    """Returns the next size of the form 2^k or 3 * 2^k, for a fast FFT."""
     power = 1 << (size - 1).bit_length()
     return power * 3 // 4 if power * 3 // 4 >= size else power
 
@@ -310,7 +309,7 @@ def _filter(waveform: FloatArray, hertz: npt.ArrayLike, gains_db: npt.ArrayLike)
 
 
 def _mu_law(waveform: FloatArray) -> FloatArray:
-    """Rounds to the 256 steps of ITU-T G.711's mu-law, at the waveform's own peak."""
+    """Quantises to the 256 levels of ITU-T G.711's mu-law, scaled to the waveform's peak."""
     peak = max(float(np.abs(waveform).max()), 1e-5)
     magnitude = np.log1p(255 * np.abs(waveform) / peak) / np.log(256.0)
     rounded = np.round(magnitude * 127) / 127
@@ -330,7 +329,7 @@ def _mix(waveform: FloatArray, noise: FloatArray, snr_db: float) -> FloatArray:
 
 
 def _to_power(waveform: FloatArray, reference: FloatArray) -> FloatArray:
-    """Scales a waveform to the power of another one, without going beyond [-1, 1]."""
+    """Scales a waveform to the power of another one, within [-1, 1]."""
     power, target = float(np.mean(waveform**2)), float(np.mean(reference**2))
     scaled = waveform * np.float32(np.sqrt(target / max(power, 1e-12)))
     return np.asarray(scaled / max(1.0, float(np.abs(scaled).max())), dtype=np.float32)

@@ -1,7 +1,7 @@
 """Training batches: random, augmented waveform crops of the listed utterances.
 
-A batch depends only on the seed, the epoch and its number, never on which came first: a resumed
-training sees the batches that an uninterrupted one would have seen.
+A batch depends only on the seed, the epoch and its number, not on earlier batches: a resumed
+training sees the same batches as an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -35,41 +35,41 @@ from utils.errors import AudioError, DataListError
 from utils.settings import option
 
 MAX_READ_S = 12.0
-"""Seconds that are decoded of a longer clip, from a random place: bounds time and memory."""
+"""Seconds decoded from a random place in a longer clip: bounds time and memory."""
 
 MAX_JOINED = 4
-"""Clips of one speaker that are joined at the most to fill a crop."""
+"""Most clips of one speaker that are joined to fill a crop."""
 
 MAX_TRIES = 20
-"""Unreadable clips in a row after which the list is called unusable."""
+"""Unreadable clips in a row before the list counts as unusable."""
 
 VIEW_MARGIN_FRAMES = 64
-"""Frames by which a waveform is longer than its views, where there are several."""
+"""Frames by which a waveform is longer than each of several views."""
 
 INT16_SCALE = 32767.0
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """What a training batch is made of.
+    """Settings of the training batches.
 
     Attributes:
         batch_size: Crops in a batch.
         crop_frames: Frames of a crop; 257 are 2.57 s.
         num_views: Crops cut out of each waveform on the training device (`utils.training.views`).
-        seed: Start of all random choices.
-        balance: Exponent for the share of a corpus and of a speaker in it: 1 takes every utterance
+        seed: Seed of all random choices.
+        balance: Exponent for the share of a corpus and of a speaker in it: 1 draws every utterance
             equally often, 0 every corpus and in it every speaker equally often.
-        remove_silence: Whether to cut out silence, as the encoder does.
-        join_clips: Whether short clips are filled up with others of the speaker.
-        speeds: Speeds to play at when there is no teacher file that lists its own. Then a changed
-            speed makes another speaker, with a class of its own.
-        speed_change: How often the speed is changed, where other speeds are known.
-        teacher: Path of a teacher file, or empty. Then crops of a changed speed are learnt from
-            the teacher alone and belong to no class.
+        remove_silence: Whether to remove silence, as the encoder does.
+        join_clips: Whether to extend short clips with others of the speaker.
+        speeds: Playback speeds without a teacher file, which lists its own. Each changed speed of
+            a speaker is then a class of its own.
+        speed_change: Probability of a changed speed, if other speeds are known.
+        teacher: Path of a teacher file, or empty. With a teacher, crops at a changed speed learn
+            from it alone and belong to no class.
         teacher_centroid: Share of the speaker's mean teacher vector in the target; the rest is the
-            utterance's own. The mean holds less of what the utterance says.
-        augment: What is done to the crops.
+            utterance's own. The mean depends less on the spoken words.
+        augment: Augmentation of the crops.
     """
 
     batch_size: int = option(64, "positive_int", "crops in a batch", preset=32)
@@ -109,7 +109,7 @@ class ReaderSettings:
 
     @property
     def crop_samples(self) -> int:
-        """Samples that are read for a crop, or for all views together."""
+        """Samples to read for a crop, or for all views together."""
         margin = VIEW_MARGIN_FRAMES if self.num_views > 1 else 0
         return (self.crop_frames + margin - 1) * HOP_LENGTH
 
@@ -121,12 +121,12 @@ class Batch:
     Attributes:
         waveforms: int16, `(b, crop_samples)`.
         labels: Class of each crop, int32, `(b,)`.
-        has_class: 0 where the class must not be learnt from the crop, else 1, float32, `(b,)`.
-        teachers: float32, `(b, teacher_size)`, zeros where the teacher is silent.
+        has_class: 0 where the crop has no class to learn, else 1, float32, `(b,)`.
+        teachers: float32, `(b, teacher_size)`, zeros where the teacher has no vector.
         has_teacher: float32, `(b,)`.
         masks: SpecAugment ranges, int32, `(b, num_views, 4)`.
-        views: What `draw_views` drew; empty for a single view.
-        problems: One line for each clip that could not be used.
+        views: From `draw_views`; empty for a single view.
+        problems: One line for each unusable clip.
     """
 
     waveforms: npt.NDArray[np.int16]
@@ -140,14 +140,14 @@ class Batch:
 
 
 class BatchMaker:
-    """Makes any batch of a training from the list, the settings and the batch's number."""
+    """Makes any training batch from the list, the settings and the batch's number."""
 
     def __init__(self, utterances: Sequence[Utterance], settings: ReaderSettings) -> None:
         """Prepares the draw.
 
         Args:
             utterances: The training list.
-            settings: What the batches are made of.
+            settings: Settings of the batches.
 
         Raises:
             DataListError: If the list is empty or a folder or teacher file is unusable.
@@ -195,8 +195,8 @@ class BatchMaker:
         waveforms = np.empty((size, settings.crop_samples), dtype=np.int16)
         masks = np.empty((size, settings.num_views, 4), dtype=np.int32)
         for row, crop in enumerate(crops):
-            # Babble comes from the batch itself: speech of others at no cost of reading. A
-            # speaker at another speed is another class, but no other voice.
+            # Babble comes from the batch itself, which costs no reading. A speaker at another
+            # speed is another class, but not another voice.
             self.context.others = [c for c, speaker in zip(crops, speakers, strict=True)
                                    if speaker != speakers[row]][:64]  # fmt: skip
             crop = augment(crop, rng, self.context)
@@ -223,7 +223,7 @@ class BatchMaker:
         return 1 + [value for value in self.speeds if value != 1.0].index(speed)
 
     def _target(self, label: int, speed: float, rows: Sequence[int]) -> FloatArray:
-        """Returns the vector to learn, shape `(teacher_size,)`; zeros without rows."""
+        """Returns the target vector, shape `(teacher_size,)`; zeros without rows."""
         if self.teacher is None or not rows:
             return np.zeros(self.teacher_size, dtype=np.float32)
         own = _unit(np.sum([self.teacher.vector(row) for row in rows], axis=0))
@@ -247,7 +247,7 @@ class BatchMaker:
         return {label: _unit(np.sum(v, axis=0)) for label, v in vectors.items() if v}
 
     def _choose_speed(self, known: dict[float, int], rng: np.random.Generator) -> float:
-        """Returns the speed of a crop: the teacher's choices, or without a teacher our own."""
+        """Returns a crop's speed, among the teacher's, or the settings' without a teacher."""
         changed = [s for s in (known if self.teacher else self.speeds) if s != 1.0]
         use, place = rng.random(), rng.random()
         if not changed or use >= self.settings.speed_change:
@@ -259,7 +259,7 @@ class BatchMaker:
         size = self.settings.batch_size
         if self.settings.balance != 1.0:
             return rng.choice(len(self.utterances), size=size, p=self.weights)
-        # Every utterance once before any comes again: one long order, shuffled for each epoch.
+        # Every utterance once before any repeats: one long order, shuffled for each epoch.
         if self._order_epoch != epoch:
             order_rng = np.random.default_rng((self.settings.seed, epoch))
             self._order = order_rng.permutation(len(self.utterances))
@@ -296,7 +296,7 @@ class BatchMaker:
         self, clip: FloatArray, rows: list[int], utterance: Utterance, speed: float, need: int,
         rng: np.random.Generator,
     ) -> tuple[FloatArray, list[int]]:  # fmt: skip
-        """Appends other clips of the speaker until there is enough for a crop."""
+        """Appends other clips of the speaker until they fill a crop."""
         candidates = self.by_label[utterance.label]
         if len(candidates) < 2:
             return clip, rows
@@ -309,7 +309,7 @@ class BatchMaker:
             try:
                 clip = np.concatenate([clip, self._read(other, rng)])
             except AudioError:
-                continue  # It is reported when it is drawn itself.
+                continue  # It is reported when drawn itself.
             if rows:
                 rows = [*rows, known[speed]]
             if len(clip) >= need:
@@ -317,7 +317,7 @@ class BatchMaker:
         return clip, rows
 
     def _fit(self, crop: FloatArray) -> FloatArray:
-        """Cuts the sample or two that a change of speed rounds up; repeats the last if it lacks."""
+        """Fixes the length after a change of speed, which may be off by a sample or two."""
         size = self.settings.crop_samples
         return crop[:size] if len(crop) >= size else np.pad(crop, (0, size - len(crop)), "edge")
 
@@ -338,10 +338,11 @@ class BatchMaker:
 
 
 def draw_weights(utterances: Sequence[Utterance], balance: float) -> npt.NDArray[np.float64]:
-    """Returns how likely each utterance is drawn, shape `(num_utterances,)`, sum 1.
+    """Returns the probability of drawing each utterance, shape `(num_utterances,)`, sum 1.
 
     A corpus is the folder above the speaker's folder. Its share is its number of utterances to
-    the power `balance`; so is a speaker's share within it; a speaker's utterances share alike.
+    the power `balance`; likewise a speaker's share within it. A speaker's utterances are equally
+    likely.
     """
     corpora = [str(PurePosixPath(utterance.path).parent.parent) for utterance in utterances]
     num_corpus: dict[str, int] = {}
@@ -361,10 +362,10 @@ def draw_weights(utterances: Sequence[Utterance], balance: float) -> npt.NDArray
 
 
 def draw_views(rng: np.random.Generator, size: int, num_views: int) -> dict[str, npt.NDArray[Any]]:
-    """Draws where to cut views, how to colour them and how loud to mix in another sample.
+    """Draws the position, frequency response and background level of each view.
 
-    Half of the views are coloured, by up to 8 dB either way; a third have another voice in the
-    background, 3 to 20 dB below.
+    Half of the views get a random response of up to 8 dB either way; a third get another voice in
+    the background, 3 to 20 dB below.
 
     Args:
         rng: Source of the random choices.
@@ -388,7 +389,7 @@ def draw_views(rng: np.random.Generator, size: int, num_views: int) -> dict[str,
 
 
 def read_evaluation_crop(path: str, crop_frames: int = CROP_FRAMES) -> FloatArray:
-    """Returns the clean crop on which a training is validated, shape `(crop_samples,)`.
+    """Returns the clean crop of a clip for validation, shape `(crop_samples,)`.
 
     Raises:
         AudioError: If the clip cannot be read or holds too little speech.

@@ -1,7 +1,7 @@
-"""Folders of noise and of room responses, decoded piece by piece when they are needed.
+"""Folders of noise and room responses, decoded piece by piece on demand.
 
-Sets of noise fill a hundred hours, and every reader process has its own: kept in memory they would
-take more than most machines have. A piece of a few seconds is decoded in less than a millisecond.
+Noise sets run to a hundred hours, and every reader process has its own: in memory they would exceed
+most machines. Decoding a few seconds takes less than a millisecond.
 """
 
 from pathlib import Path
@@ -10,28 +10,27 @@ import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import duration_seconds, load_audio
+from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DataListError
-
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 MIN_SOUND_S = 0.1
 """Seconds. Shorter files are left out."""
 
 MAX_RESPONSE_S = 3.0
-"""Seconds that are read of a room response; the direct sound comes within the first tenths."""
+"""Seconds read of a room response; the direct sound comes within the first tenths."""
 
 
 class SoundFolder:
     """The recordings below a folder.
 
     Attributes:
-        paths: The files that are audio by their header, sorted.
+        paths: The files with an audio header, sorted.
         durations_s: Their lengths in seconds.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Looks at the header of every file.
+        """Reads the header of every file.
 
         Raises:
             DataListError: If there is no recording.
@@ -57,7 +56,7 @@ class SoundFolder:
         return len(self.paths)
 
     def draw_stretch(self, num_samples: int, rng: np.random.Generator) -> FloatArray | None:
-        """Reads a stretch of a recording from a random place; the recording is taken as a ring.
+        """Reads a stretch of a recording from a random place, wrapping around at its end.
 
         Args:
             num_samples: Length of the stretch.
@@ -82,7 +81,7 @@ class SoundFolder:
         return np.resize(stretch, num_samples)
 
     def draw_response(self, rng: np.random.Generator) -> FloatArray | None:
-        """Reads a random recording as the response of a room, from its direct sound on.
+        """Reads a random room response, from its direct sound on.
 
         Returns:
             Shape `(n,)`, or `None` if the file turns out damaged or silent.

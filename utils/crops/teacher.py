@@ -1,4 +1,4 @@
-"""Embeddings of a stronger model, from which the network learns where labels are few."""
+"""Embeddings of a stronger model, as training targets where labels are few."""
 
 import zipfile
 import zlib
@@ -11,23 +11,23 @@ from utils.errors import DataListError
 
 
 class TeacherTable:
-    """Looks up what a teacher model says of an utterance, at its own speed or a changed one.
+    """Looks up a teacher model's embedding of an utterance, at its own or a changed speed.
 
-    The file is an `.npz` with `path` (one string a row), `embedding` (one vector a row, any
-    length) and, if utterances were also played faster or slower, `speed` (one number a row). A
-    path in the file stands for every listed utterance whose path, without its suffix, ends with it:
-    lists may name converted copies in another folder.
+    The file is an `.npz` with `path` (one string per row), `embedding` (one vector per row, any
+    length) and, if there are changed speeds, `speed` (one number per row). A path in the file
+    matches every listed utterance whose path, without its suffix, ends with it: lists may name
+    converted copies in another folder.
 
     Attributes:
         size: Length of a vector.
-        speeds: Speeds that occur in the file, 1.0 among them.
+        speeds: Speeds in the file, including 1.0.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Reads the file.
 
         Raises:
-            DataListError: If the file is missing or lacks what a teacher file holds.
+            DataListError: If the file is missing or not a teacher file.
         """
         try:
             _check_archive(path)
@@ -80,7 +80,7 @@ class TeacherTable:
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raises ValueError if a file is no whole archive; NumPy would leave it open then."""
+    """Raises ValueError for an incomplete archive, which NumPy would leave open."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("no complete .npz archive")

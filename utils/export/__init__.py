@@ -1,1 +1,1 @@
-"""The network in the formats of other runtimes."""
+"""Exports the network to the formats of other runtimes."""

@@ -1,7 +1,7 @@
-"""The formats of export.py: how each is written, run, and found to be equal to the original.
+"""The formats of export.py: writing, running and verifying each against the original.
 
-A file that does not give the embeddings of the Keras model never gets its name: it is written under
-a temporary one, run on real recordings, and renamed.
+A file is written under a temporary name, run on real recordings, and renamed only if it gives the
+embeddings of the Keras model.
 """
 
 import contextlib
@@ -41,32 +41,32 @@ from utils.verification.evaluation import (
 from utils.verification.metrics import ErrorCurve
 
 MAX_SPEECH_S = 10.0
-"""Seconds of speech that are compared of a recording: one window of SpeakerEncoder."""
+"""Seconds of speech to compare per recording: one window of SpeakerEncoder."""
 
 SHORT_S = 1.0
-"""Seconds of the short pieces that are compared too: the graph must repeat them to one crop."""
+"""Seconds of the short pieces to compare too: the graph must repeat them to fill a crop."""
 
 NUM_SHORT = 8
-"""Recordings of which a short piece is compared."""
+"""Recordings to compare a short piece of."""
 
 LATENCY_S = 3.0
-"""Seconds of sound whose embedding is timed."""
+"""Seconds of audio for timing one embedding."""
 
 NUM_RANGES = 100
-"""Recordings at most from which the 8-bit ONNX file takes its ranges, spread over the list."""
+"""Most recordings for calibrating the ranges of the 8-bit ONNX file, spread over the list."""
 
 SAVED_MODEL_FILE = "saved_model.pb"
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way to store a model.
+    """An export format.
 
     Attributes:
-        suffix: What follows the model's name.
-        least_cosine: Between its embeddings and the original's; below, it is not kept.
-        write: Writes it, from `(model_path, path, paths)` with the recordings to compare on.
-        load: Returns its function from speech to embedding, from `(path, num_threads)`.
+        suffix: Appended to the model's name.
+        least_cosine: Lowest cosine between its embeddings and the original's to keep the file.
+        write: Writes it; called with `(model_path, path, paths)`, the paths being recordings.
+        load: Returns the function from speech to embedding, from `(path, num_threads)`.
     """
 
     suffix: str
@@ -77,13 +77,13 @@ class Format:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found of a model in one format.
+    """Measurements of a model in one format.
 
     Attributes:
         path: The file, or the folder of a SavedModel.
         num_bytes: Its size.
-        cosine: The worst between its embeddings and the original's.
-        latency_s: Median for 3 s of sound.
+        cosine: Lowest cosine between its embeddings and the original's.
+        latency_s: Median for 3 s of audio.
         eer: Equal error rate on the data list, `None` without a list.
     """
 
@@ -130,17 +130,17 @@ FORMATS = {
     "tflite_int8": Format("_int8.tflite", 0.999, _write_int8, export_runner.load_tflite),
     "savedmodel": Format("_savedmodel", 0.9999, _write_saved_model, export_runner.load_saved_model),
 }
-"""All formats by the name that --formats takes; another is one line here."""
+"""All formats by their name in --formats; add a format with one line here."""
 
 DEFAULT_FORMATS = [name for name in FORMATS if name != "onnx_int8"]
-"""What export.py writes unless told otherwise: 8-bit ONNX wants a list of speech for its ranges."""
+"""The default of export.py: 8-bit ONNX requires a list of speech for its ranges."""
 
 
 class Comparison:
-    """Embeddings of real recordings by the original, with which each format is compared.
+    """The original's embeddings of real recordings, to compare each format with.
 
     Attributes:
-        result: What was found of the original.
+        result: Measurements of the original.
     """
 
     def __init__(
@@ -154,14 +154,14 @@ class Comparison:
 
         Args:
             model_path: A `.keras` file of this toolkit.
-            paths: The recordings, all different; those that cannot be used are named and left out.
+            paths: The recordings, all different; unusable ones are reported and left out.
             labels: Label of each path, for equal error rates.
             num_threads: Processor threads to use.
 
         Raises:
             ModelError: If the model cannot be loaded.
-            AudioError: If not one recording can be used.
-            DataListError: If labels are given, and those of the usable recordings make no trials.
+            AudioError: If no recording is usable.
+            DataListError: If labels are given and the usable recordings form no trials.
         """
         self.model_path = model_path
         self.num_threads = num_threads
@@ -177,14 +177,14 @@ class Comparison:
         self.result = self.check(Path(model_path), embed)
 
     def export(self, name: str, output_dir: str | Path) -> Result:
-        """Writes the model in a format, and keeps it if it does what the original does.
+        """Writes the model in a format, and keeps it if it matches the original.
 
         Args:
             name: One of `FORMATS`.
             output_dir: Folder to write to.
 
         Raises:
-            ModelError: If an embedding differs, or the model has no form in this format.
+            ModelError: If an embedding differs, or the format does not support the model.
             VoiceprintError: If a package is missing, the file can't be written, or another folder
                 has its name.
         """
@@ -244,16 +244,12 @@ class Comparison:
             return embed_clips(_Encoder(embed), paths, progress=bar.update)
 
     def _short(self) -> list[str]:
-        """Returns the recordings of which a short piece is compared."""
+        """Returns the recordings to compare a short piece of."""
         return list(self._clips.rows)[:NUM_SHORT]
 
 
 class _Encoder:
-    """Gives a function from speech to embedding the interface that the evaluation needs."""
-
-    model_id = ""
-    is_calibrated = False
-    threshold = strict_threshold = 0.0
+    """Adapts a function from speech to embedding to the evaluation's interface."""
 
     def __init__(self, embed: Embed) -> None:
         self._embed = embed
@@ -261,7 +257,7 @@ class _Encoder:
     def embed_files(
         self, paths: Sequence[str | Path], *, on_error: Any = "skip"
     ) -> Iterator[tuple[int, FloatArray | AudioError]]:
-        """Yields position and embedding, or the reason why there is none, in order."""
+        """Yields position and embedding, or the error, in order."""
         for position, path in enumerate(paths):
             try:
                 yield position, self._embed(_speech(path))
@@ -270,7 +266,7 @@ class _Encoder:
 
 
 def check_model_path(path: str) -> None:
-    """Tells in time that a file cannot be exported.
+    """Checks early that a file can be exported.
 
     Raises:
         ModelError: If it is missing, of another kind, or not a model of this toolkit.
@@ -292,7 +288,7 @@ def find_recordings(list_path: str | None, folder: str = "audio") -> tuple[list[
         folder: The samples that come with the toolkit.
 
     Raises:
-        DataListError: If the list breaks the format, or there is not one recording.
+        DataListError: If the list has another format, or there is no recording.
     """
     if list_path is not None:
         labels = distinct_labels(read_data_list(list_path))
@@ -308,7 +304,7 @@ def find_recordings(list_path: str | None, folder: str = "audio") -> tuple[list[
 
 
 def describe(result: Result, num_threads: int) -> str:
-    """Returns the line that export.py prints of a format."""
+    """Returns the line that export.py prints for a format."""
     threads = "1 thread" if num_threads == 1 else f"{num_threads} threads"
     eer = "" if result.eer is None else f", EER {100 * result.eer:.3f} %"
     return (
@@ -319,7 +315,7 @@ def describe(result: Result, num_threads: int) -> str:
 
 
 def _check_labels(labels: Sequence[int]) -> None:
-    """Raises DataListError unless labels make target and non-target trials."""
+    """Raises DataListError unless the labels form target and non-target trials."""
     num_speakers = len(set(labels))
     if not 2 <= num_speakers < len(labels):
         raise DataListError(
@@ -357,7 +353,7 @@ def _latency_s(embed: Embed) -> float:
         start = time.perf_counter()
         embed(waveform)
         times.append(time.perf_counter() - start)
-    return float(np.median(times[2:]))  # the first two prepare memory
+    return float(np.median(times[2:]))  # the first two warm up
 
 
 def _num_bytes(path: Path) -> int:
@@ -371,10 +367,10 @@ def _atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `path` when the block ends, as `atomic_path` does.
 
     An older SavedModel of this name is moved aside first and removed last; a process killed
-    between the two renames leaves no half one, but none.
+    between the two renames leaves none rather than half of one.
 
     Raises:
-        VoiceprintError: If `path` is there and no SavedModel of this toolkit.
+        VoiceprintError: If `path` exists and is not a SavedModel of this toolkit.
     """
     if path.exists() and not all(
         (path / name).is_file() for name in (SAVED_MODEL_FILE, METADATA_NAME)

@@ -1,9 +1,9 @@
 """Writes a trained network as an ONNX file that takes raw samples.
 
-The graph holds everything from the waveform to the embedding: short clips are repeated to one
-crop, the spectrogram is a convolution with the windowed Fourier basis, its normalisation and the
-network follow. Batch normalisation is folded into the convolutions. Any ONNX runtime can run it,
-on a phone or in a browser too, without signal processing of its own.
+The graph covers everything from the waveform to the embedding: it repeats short clips to one crop,
+computes the spectrogram as a convolution with the windowed Fourier basis, normalises it and runs
+the network. Batch normalisation is folded into the convolutions. Any ONNX runtime can run it, even
+on a phone or in a browser, without further signal processing.
 """
 
 import json
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.audio.spectrogram import (
-    CROP_SAMPLES,
     EPSILON,
     HOP_LENGTH,
     N_FFT,
@@ -28,6 +27,7 @@ from utils.files import atomic_path
 from utils.model.archive import load_network
 from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
+from utils.networks.features import LEAST_SAMPLES
 from utils.networks.filterbank import (
     FRAME_LENGTH,
     FRAME_SHIFT,
@@ -38,20 +38,20 @@ from utils.networks.filterbank import (
 )
 
 OPSET = 17
-"""ONNX operator set: known to every runtime since 2022."""
+"""ONNX operator set, supported by every runtime since 2022."""
 
 OUTPUT_NAME = "embedding"
 
 LEFT_OUT = ("training", "progress", "network", "labels")
-"""Metadata of a training that using a model doesn't need."""
+"""Training metadata that inference doesn't need."""
 
 
 def fourier_basis() -> FloatArray:
-    """Returns the kernels whose convolution with a waveform is its Fourier transform.
+    """Returns the convolution kernels that compute a Fourier transform.
 
     Returns:
-        Shape `(514, 1, 400)`: cosines of the 257 bins, then sines, times the analysis window. The
-        112 samples of a transform that the window sets to zero are left out.
+        Shape `(514, 1, 400)`: cosines of the 257 bins, then sines, times the analysis window,
+        without the 112 samples where the window is zero.
     """
     start = (N_FFT - WIN_LENGTH) // 2
     samples = np.arange(start, start + WIN_LENGTH)
@@ -66,19 +66,18 @@ def write_onnx(
 ) -> None:
     """Writes the embedding part of a model file as ONNX.
 
-    The graph's input is `waveform`, float32 `(1, num_samples)`, 16 kHz mono with its silence
-    removed; its output `embedding`, float32 `(1, embedding_size)`, unit length. The model's
-    metadata and identity go along under `voiceprint.json`.
+    The graph's input is `waveform`, float32 `(1, num_samples)`, 16 kHz mono with silence removed;
+    its output is `embedding`, float32 `(1, embedding_size)`, unit length. The model's metadata and
+    identity are stored under `voiceprint.json`.
 
     Args:
         model_path: A `.keras` file of this toolkit.
-        output_path: Where the ONNX file shall be.
+        output_path: The ONNX file to write.
         half_precision: Whether to store weights in 16 bits: half the size; computation stays in
             32 bits.
 
     Raises:
-        ModelError: If the file is no model of this toolkit, or holds a layer that this writer
-            doesn't know.
+        ModelError: If the file is not a model of this toolkit, or has an unsupported layer.
     """
     import onnx
 
@@ -96,27 +95,27 @@ def write_onnx(
 
 
 def exported_metadata(header: ModelHeader) -> dict[str, Any]:
-    """Returns what an exported file says of itself: its model's metadata and identity."""
+    """Returns an exported file's metadata: the model's own and its identity."""
     kept = {key: value for key, value in header.metadata.items() if key not in LEFT_OUT}
     return {**kept, "model_id": header.model_id}
 
 
 def _inputs(layer: Any) -> list[Any]:
-    """Returns the tensors that a layer takes."""
+    """Returns a layer's input tensors."""
     if not hasattr(layer, "input"):
         return []
     return layer.input if isinstance(layer.input, list) else [layer.input]
 
 
 def _affine(norm: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Returns the factor and the offset of a batch normalisation that is not trained."""
+    """Returns factor and offset of a batch normalisation at inference."""
     deviation = np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
     scale = np.asarray(norm.gamma, np.float64) / deviation
     return scale, np.asarray(norm.beta, np.float64) - np.asarray(norm.moving_mean) * scale
 
 
 class _Graph:
-    """Collects the nodes and constants of a graph; values are named as they come."""
+    """Collects the nodes and constants of a graph; values are named in order."""
 
     def __init__(self, half_precision: bool) -> None:
         """Starts an empty graph."""
@@ -144,7 +143,7 @@ class _Graph:
         return name
 
     def weights(self, values: Any) -> str:
-        """Adds trained weights, in 16 bits if so chosen."""
+        """Adds trained weights, in 16 bits with half precision."""
         if not self._half_precision:
             return self.constant(values)
         return self.node("Cast", self.constant(values, np.float16), to=1)
@@ -170,10 +169,11 @@ class _Graph:
         )  # fmt: skip
 
     def add_network(self, network: Any, source: str) -> None:
-        """Adds the way from the waveform to the embedding, in the order of the Keras graph."""
+        """Adds everything from the waveform to the embedding, in the order of the Keras graph."""
         front_ends = {"spectrogram": self.spectrogram, "filterbank": self.filterbank}
-        front_end = front_ends[network.inputs[0].name]
-        values = {id(network.inputs[0]): front_end(self.repeated(INPUT_NAME))}
+        name = network.inputs[0].name
+        waveform = self.repeated(INPUT_NAME, LEAST_SAMPLES[name])
+        values = {id(network.inputs[0]): front_ends[name](waveform)}
         used_by: dict[int, list[Any]] = {}
         for layer in network.layers:
             for tensor in _inputs(layer):
@@ -201,10 +201,10 @@ class _Graph:
             values[id(layer.output)] = self.layer(kind, layer, inputs, source)
         self.node("Identity", values[id(network.outputs[1])], output=OUTPUT_NAME)
 
-    def repeated(self, waveform: str) -> str:
-        """Repeats a clip that is shorter than one crop until it fills it: `spectrogram.extend`."""
+    def repeated(self, waveform: str, least: int) -> str:
+        """Repeats a clip of fewer samples until they are `least`: `spectrogram.extend`."""
         length = self.node("Gather", self.node("Shape", waveform), self.ints(1), axis=0)
-        crop, one = self.ints(CROP_SAMPLES), self.ints(1)
+        crop, one = self.ints(least), self.ints(1)
         whole = self.node("Sub", self.node("Add", crop, length), one)
         repeats = self.node("Max", self.node("Div", whole, length), one)
         tiled = self.node("Tile", waveform, self.node("Concat", one, repeats, axis=0))
@@ -245,7 +245,7 @@ class _Graph:
         return self.node("Unsqueeze", centred, self.ints(1))
 
     def layer(self, kind: str, layer: Any, inputs: list[str], source: str) -> str:
-        """Adds one layer that is no convolution."""
+        """Adds one layer other than a convolution."""
         if kind == "LogCompression":
             smallest = self.node("ReduceMin", inputs[0], axes=[2])
             shifted = self.node("Sub", inputs[0], smallest)
@@ -285,7 +285,7 @@ class _Graph:
             )  # fmt: skip
             return self.node("Add", means, self.node("ReduceMean", inputs[0], axes=[3]))
         if kind == "SegmentMask":
-            return self.segment_mask(*inputs, size=int(layer.output.shape[3]))
+            return self.segment_mask(inputs[0], inputs[1], int(layer.output.shape[3]))
         if kind == "Statistics":
             return self.statistics(layer, inputs[0])
         raise ModelError(
@@ -294,9 +294,9 @@ class _Graph:
         )
 
     def convolution(self, x: str, layer: Any, norm: Any = None, padding: Any = None) -> str:
-        """Adds a convolution; what pads before and the normalisation behind it are folded in.
+        """Adds a convolution, with the padding before and the normalisation behind it folded in.
 
-        `SAME_UPPER` pads as Keras does, also where the number of frames is odd.
+        `SAME_UPPER` pads as Keras does, even for an odd number of frames.
         """
         # Keras: (height, width, in, out); ONNX: (out, in, height, width).
         kernel = np.asarray(layer.kernel, np.float64)
@@ -314,7 +314,8 @@ class _Graph:
             (top, bottom), (left, right) = padding.padding
             pads["pads"] = [top, left, bottom, right]
         output = self.node(
-            "Conv", *inputs, kernel_shape=list(layer.kernel_size), strides=list(layer.strides),
+            "Conv", *inputs, output=layer.name,
+            kernel_shape=list(layer.kernel_size), strides=list(layer.strides),
             dilations=list(layer.dilation_rate), **pads,
         )  # fmt: skip
         return self.node("Sigmoid", output) if layer.activation.__name__ == "sigmoid" else output

@@ -1,10 +1,11 @@
 """Writes a network as ONNX with large convolutions in 8-bit integers: half the time, half the size.
 
-Weights get a scale for each channel, activations one for each layer, found on recordings of speech.
-The spectrogram, the stem, the first stages and the pooling stay in floating point: all errors pass
-through them, and they take little of the time.
+Weights get a scale per channel, activations one per layer, calibrated on recordings of speech.
+The spectrogram, the stem, the first stages and the pooling stay in floating point: their errors
+would affect everything, and they take little time.
 """
 
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ from utils.model.backend import stderr_closed
 from utils.model.onnx import INPUT_NAME
 
 MIN_CHANNELS = 64
-"""Convolutions with fewer input channels than this stay in floating point."""
+"""Convolutions with fewer input channels stay in floating point."""
 
 
 def write_quantized_onnx(
@@ -25,17 +26,16 @@ def write_quantized_onnx(
 ) -> None:
     """Writes the embedding part of a model file as ONNX with 8-bit convolutions.
 
-    Input, output and metadata as of `utils.export.onnx.write_onnx`.
+    Input, output and metadata are those of `utils.export.onnx.write_onnx`.
 
     Args:
         model_path: A `.keras` file of this toolkit.
-        output_path: Where the ONNX file shall be.
-        recordings: Speech as the network will hear it, shape `(num_samples,)` each, 16 kHz, its
-            silence removed: the ranges of the activations are taken from it. 100 of different
-            speakers are enough.
+        output_path: The ONNX file to write.
+        recordings: Typical speech to calibrate the activations' ranges, shape `(num_samples,)`
+            each, 16 kHz with silence removed. 100 recordings of different speakers are enough.
 
     Raises:
-        ModelError: As `write_onnx`, or if the network has no convolution that large.
+        ModelError: As `write_onnx`, or if the network has no large convolution.
     """
     import onnx
     import onnxruntime
@@ -46,7 +46,7 @@ def write_quantized_onnx(
         write_onnx(model_path, source, half_precision=False)
         metadata = onnx.load(source).metadata_props
         options = onnxruntime.SessionOptions()
-        # Joins what belongs together before it is quantised.
+        # Fuses operators before quantisation.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
         onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
@@ -72,15 +72,24 @@ def write_quantized_onnx(
     Path(output_path).write_bytes(model.SerializeToString())
 
 
+KEPT = re.compile(r"tdnn|transit\d_conv|block1_.*|.*_mask\d")
+"""Convolutions of CAM++ that stay in floating point: the first ones and those between the blocks,
+through which all errors pass, and the masks, which scale whole channels for seconds."""
+
+
 def _large_convolutions(graph: Any) -> list[str]:
-    """Returns the names of the convolutions of pictures with enough channels."""
+    """Returns the names of the 2-D convolutions with enough channels."""
     shapes = {item.name: tuple(item.dims) for item in graph.initializer}
     kernels = {node.name: shapes[node.input[1]] for node in graph.node if node.op_type == "Conv"}
-    return [name for name, shape in kernels.items() if len(shape) == 4 and shape[1] >= MIN_CHANNELS]
+    return [
+        name
+        for name, shape in kernels.items()
+        if len(shape) == 4 and shape[1] >= MIN_CHANNELS and not KEPT.fullmatch(name)
+    ]
 
 
 def _reader(recordings: Iterable[FloatArray]) -> Any:
-    """Returns what ONNX Runtime takes recordings from."""
+    """Returns ONNX Runtime's reader for the recordings."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):

@@ -1,6 +1,6 @@
-"""Running a model in each of the formats that export.py writes: one function from speech to vector.
+"""Runs a model in each format of export.py, as a function from speech to embedding.
 
-All take samples, `(num_samples,)`, 16 kHz mono with the silence removed, and return the unit
+Each takes samples, `(num_samples,)`, 16 kHz mono with silence removed, and returns the unit
 embedding, `(embedding_size,)`.
 """
 
@@ -26,7 +26,7 @@ def load_saved_model(folder: str | Path, num_threads: int) -> Embed:
 
     limit_threads(num_threads)
     with stderr_closed():
-        # The object must outlive its signature, so it is kept beside it.
+        # The object must outlive its signature.
         model = tf.saved_model.load(str(folder))
     signature = model.signatures["serving_default"]
 
@@ -42,9 +42,9 @@ def load_tflite(path: str | Path, num_threads: int) -> Embed:
     import tensorflow as tf
 
     with stderr_closed(), warnings.catch_warnings():
-        # Says that the interpreter moves to the package ai-edge-litert, with the same interface.
+        # The warning: the interpreter moves to the package ai-edge-litert, with the same interface.
         warnings.simplefilter("ignore")
-        # Read, not mapped: a file in use could not be renamed on Windows.
+        # Read, not mapped: Windows cannot rename a file in use.
         content = Path(path).read_bytes()
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=num_threads)
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()

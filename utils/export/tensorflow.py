@@ -1,8 +1,8 @@
 """Writes a trained network as SavedModel and as TFLite: raw samples in, the unit embedding out.
 
-Like the ONNX file of `utils.export.onnx` both hold the spectrogram and its normalisation, and
-repeat a clip that is shorter than one crop. TFLite gets built-in operators only, which every
-phone has.
+Like the ONNX file of `utils.export.onnx`, both include the spectrogram and its normalisation, and
+repeat clips shorter than a crop. The TFLite file uses only built-in operators, which every phone
+has.
 """
 
 import json
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.spectrogram import CROP_SAMPLES, EPSILON, HOP_LENGTH, N_FFT, padded_window
+from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, padded_window
 from utils.errors import ModelError
 from utils.export.onnx import OUTPUT_NAME, exported_metadata
 from utils.model.archive import load_network
@@ -23,13 +23,13 @@ from utils.model.backend import stderr_closed
 from utils.model.header import read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 from utils.networks import filterbank as kaldi
+from utils.networks.features import LEAST_SAMPLES
 
 EXACT_WEIGHTS = {"CONV_2D": 2**14, "FULLY_CONNECTED": 2**16}
 """Layers with fewer weights than this keep them in 32 bits in the int8 file. In the shipped model
-they are the first convolution and the first stage, through which all errors pass, and the last
-layer, which evens out the directions of the embeddings and so magnifies rounding errors: 0.3 MB.
-The worst cosine to the original, of 1,423 clips, is 0.9994; with only the last layer in 32 bits it
-is 0.9984."""
+these are the first convolution and the first stage, whose errors affect everything, and the last
+layer, whose whitening magnifies rounding errors: 0.3 MB. The worst cosine to the original over
+1,423 clips is 0.9994; with only the last layer in 32 bits it is 0.9984."""
 
 TFLITE_KINDS = ("float16", "int8")
 
@@ -38,15 +38,15 @@ def write_saved_model(model_path: str | Path, folder: str | Path) -> None:
     """Writes the embedding part of a model file as a SavedModel.
 
     Its signature `serving_default` takes `waveform`, float32 `(1, num_samples)`, 16 kHz mono with
-    its silence removed, and returns `embedding`, float32 `(1, embedding_size)`, unit length. The
-    model's metadata and identity lie in the folder as `voiceprint.json`.
+    silence removed, and returns `embedding`, float32 `(1, embedding_size)`, unit length. The folder
+    holds the model's metadata and identity as `voiceprint.json`.
 
     Args:
         model_path: A `.keras` file of this toolkit.
-        folder: Where to write; it may exist.
+        folder: Folder to write to; it may exist.
 
     Raises:
-        ModelError: If the file is no model of this toolkit, or Keras runs on another backend.
+        ModelError: If the file is not a model of this toolkit, or Keras runs on another backend.
     """
     _save(_embedding_network(model_path), folder)
     (Path(folder) / METADATA_NAME).write_text(_metadata(model_path), encoding="utf-8")
@@ -55,19 +55,19 @@ def write_saved_model(model_path: str | Path, folder: str | Path) -> None:
 def write_tflite(model_path: str | Path, output_path: str | Path, kind: str) -> None:
     """Writes the embedding part of a model file for LiteRT, formerly TensorFlow Lite.
 
-    Signature as of `write_saved_model`. The metadata is attached as TFLite attaches files, by a
-    zip archive behind the model: `unzip -p FILE voiceprint.json` and Python's zipfile read it.
+    The signature is that of `write_saved_model`. The metadata is attached in TFLite's way, as a zip
+    archive after the model: `unzip -p FILE voiceprint.json` and Python's zipfile read it.
 
     Args:
         model_path: A `.keras` file of this toolkit.
-        output_path: Where the file shall be.
+        output_path: The file to write.
         kind: "float16" stores the weights in 16 bits. "int8" stores them in 8 bits and computes
             the convolutions in 8 bits, with ranges found at run time; the spectrogram has no
             weights and stays in 32 bits.
 
     Raises:
         ModelError: As `write_saved_model`.
-        ValueError: If `kind` is another.
+        ValueError: If `kind` is unknown.
     """
     if kind not in TFLITE_KINDS:
         raise ValueError(f"kind is {kind!r}, expected one of {', '.join(TFLITE_KINDS)}")
@@ -109,7 +109,7 @@ def _convert(folder: str, kind: str) -> bytes:
 def _with_exact_weights(quantised: bytes, exact: bytes) -> bytes:
     """Puts the 32-bit weights of small layers back into a quantised TFLite file.
 
-    The converter quantises all layers or none; in the file each weight has its own type.
+    The converter quantises all layers or none, but the file stores a type for each weight.
 
     Args:
         quantised: The model with 8-bit weights.
@@ -135,14 +135,15 @@ def _save(network: Any, folder: str | Path) -> None:
     """Writes the graph from samples to embedding as a SavedModel."""
     import tensorflow as tf
 
-    # Constants in the graph in place of variables, which the TFLite converter would leave empty.
+    # Constants instead of variables, which the TFLite converter would leave empty.
     trained = [tf.constant(variable.numpy()) for variable in network.trainable_variables]
     fixed = [tf.constant(variable.numpy()) for variable in network.non_trainable_variables]
 
-    front_end = FRONT_ENDS[network.inputs[0].name]
+    name = network.inputs[0].name
+    front_end = FRONT_ENDS[name]
 
     def embed(waveform: Any) -> dict[str, Any]:
-        features = front_end(_repeated(waveform[0]))
+        features = front_end(_repeated(waveform[0], LEAST_SAMPLES[name]))
         embedding, _ = network.stateless_call(trained, fixed, [features], training=False)
         return {OUTPUT_NAME: embedding}
 
@@ -153,12 +154,12 @@ def _save(network: Any, folder: str | Path) -> None:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.embed})
 
 
-def _repeated(waveform: Any) -> Any:
-    """Repeats samples, `(num_samples,)`, to fill a crop: `utils.audio.spectrogram.extend`."""
+def _repeated(waveform: Any, least: int) -> Any:
+    """Repeats samples, `(num_samples,)`, until they are `least`."""
     import tensorflow as tf
 
     size = tf.shape(waveform)[0]
-    wanted = tf.maximum(size, CROP_SAMPLES)
+    wanted = tf.maximum(size, least)
     return tf.tile(waveform, [(wanted + size - 1) // size])[:wanted]
 
 
@@ -181,7 +182,7 @@ def _spectrogram(waveform: Any) -> Any:
 def _filterbank(waveform: Any) -> Any:
     """Computes `utils.networks.filterbank.filterbank` of samples, `(num_samples,)`.
 
-    Step by step and not by one matrix, whose weights TFLite would quantise.
+    Step by step, since TFLite would quantise the weights of a single matrix.
 
     Returns:
         Shape `(1, 80, num_frames, 1)`.
@@ -202,14 +203,14 @@ def _filterbank(waveform: Any) -> Any:
 def _frames(waveform: Any, num_frames: Any, length: int, padding: int) -> Any:
     """Cuts samples, with zeros before them, into overlapping frames, `(num_frames, length)`.
 
-    Frames are joined from pieces of one hop each, by slices alone: TFLite has an operator for the
-    Fourier transform, but none that cuts a signal of any length into overlapping frames.
+    Frames are assembled from slices of one hop each: TFLite has an operator for the Fourier
+    transform, but none that cuts a signal of any length into overlapping frames.
     """
     import tensorflow as tf
 
     pieces_per_frame = -(-length // HOP_LENGTH)
     end = (num_frames + pieces_per_frame - 1) * HOP_LENGTH
-    # What lies beyond the last frame's last piece belongs to no frame.
+    # Samples beyond the last frame's last piece belong to no frame.
     padded = tf.pad(waveform, [[padding, pieces_per_frame * HOP_LENGTH]])[:end]
     pieces = tf.reshape(padded, [-1, HOP_LENGTH])
     joined = tf.concat([pieces[k : num_frames + k] for k in range(pieces_per_frame)], axis=1)
@@ -219,17 +220,17 @@ def _frames(waveform: Any, num_frames: Any, length: int, padding: int) -> Any:
 def _windowed(frames: Any, window: FloatArray) -> Any:
     """Multiplies frames by a window, in two parts, since the float16 file rounds constants.
 
-    A window of 11 bits would bury weak frequencies under what strong ones leak.
+    With an 11-bit window, leakage from strong frequencies would mask weak ones.
     """
     coarse = window.astype(np.float16).astype(np.float32)
     return frames * coarse + frames * (window - coarse)
 
 
 FRONT_ENDS = {"spectrogram": _spectrogram, "filterbank": _filterbank}
-"""The front ends of `utils.networks.front_ends` in operators that TFLite has."""
+"""The front ends of `utils.networks.front_ends` in TFLite's built-in operators."""
 
 
 def _metadata(model_path: str | Path) -> str:
-    """Returns what the exported file says of itself, as JSON."""
+    """Returns the exported file's metadata as JSON."""
     metadata = exported_metadata(read_header(model_path))
     return json.dumps(metadata, ensure_ascii=False, indent=1)

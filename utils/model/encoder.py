@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import read_blocks
+from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.recording import BLOCK_S, Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
@@ -89,20 +90,26 @@ class SpeakerEncoder:
 
     @property
     def threshold(self) -> float:
-        """Score at which false accepts and misses were equally frequent on the development set."""
+        """Score that at most 5 % of strangers should reach, in any group of people alike."""
         return self.calibration.threshold
 
     @property
     def strict_threshold(self) -> float:
-        """Score that at most one of a thousand strangers reached on the development set."""
+        """Score that at most 0.3 % of strangers should reach, in any group of people alike."""
         return self.calibration.strict_threshold
 
-    def probability(self, score: float) -> float:
+    def probability(
+        self, score: float, speech_s: tuple[float | None, float | None] | None = None
+    ) -> float:
         """Returns how probable it is that a score comes from one speaker, in [0, 1].
 
         Same and different speakers are taken as equally probable beforehand.
+
+        Args:
+            score: The cosine of two embeddings.
+            speech_s: Seconds of speech in both recordings; None where it is not known.
         """
-        return self.calibration.probability(score)
+        return self.calibration.probability(score, speech_s)
 
     def embed_waveform(
         self, recording: Recording | FloatArray, source: str = "recording"
@@ -117,14 +124,14 @@ class SpeakerEncoder:
             Unit length, shape `(embedding_size,)`.
 
         Raises:
-            AudioError: If it is empty, silent, not finite, or holds too little speech.
+            AudioError: If it is empty, silent, not finite, or holds too little speech or none.
         """
         if not isinstance(recording, Recording):
             recording = Recording(recording, source)
         defect = describe_defect(recording.waveform)
         if defect is not None:
             raise AudioError(f"{recording.source}: {defect}; record it again")
-        return self._embed_speech([recording.speech], recording.source)
+        return self._embed_blocks([recording], recording.source)
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -133,10 +140,9 @@ class SpeakerEncoder:
             Unit length, shape `(embedding_size,)`.
 
         Raises:
-            AudioError: If the file is missing, damaged, silent, or holds too little speech.
+            AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
         """
-        blocks = map(Recording, read_blocks(path, BLOCK_S))
-        return self._embed_speech((block.speech for block in blocks), str(path))
+        return self._embed_blocks(map(Recording, read_blocks(path, BLOCK_S)), str(path))
 
     def embed_files(
         self,
@@ -172,11 +178,18 @@ class SpeakerEncoder:
                     raise result
                 yield index, result
 
-    def _embed_speech(self, stretches: Iterable[FloatArray], source: str) -> FloatArray:
-        """Embeds consecutive stretches of speech of one recording."""
+    def _embed_blocks(self, blocks: Iterable[Recording], source: str) -> FloatArray:
+        """Embeds a recording that comes in blocks."""
+        listener = SpeechListener()
+
+        def stretches() -> Iterator[FloatArray]:
+            for block in blocks:
+                listener.hear(block.steady)
+                yield block.speech
+
         total = np.zeros(self.embedding_size)
         num_samples = 0
-        for window in _windows(stretches):
+        for window in _windows(stretches()):
             num_samples += len(window)
             total += len(window) * self._embed_window(window)
         seconds = num_samples / SAMPLE_RATE
@@ -185,6 +198,8 @@ class SpeakerEncoder:
                 f"{source}: {seconds:.2f} s of speech found, expected at least "
                 f"{MIN_SPEECH_S:.2f} s; speak longer or closer to the microphone"
             )
+        if not listener.hears_speech:
+            raise NoSpeechError(source, listener.describe_sound())
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
 
 

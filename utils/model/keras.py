@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.spectrogram import CROP_SAMPLES, extend
 from utils.model.archive import load_network
-from utils.networks.features import FEATURE_FUNCTIONS
+from utils.networks.features import compute_features
 
 
 def load_keras_network(path: str | Path, num_threads: int) -> Any:
@@ -27,12 +26,11 @@ def load_keras_network(path: str | Path, num_threads: int) -> Any:
         ModelError: As `load_network`.
     """
     network = load_network(path)
-    compute_features = FEATURE_FUNCTIONS[network.inputs[0].name]
+    front_end = network.inputs[0].name
     embed_features = _compile(network, num_threads)
 
     def embed(waveform: FloatArray) -> FloatArray:
-        # Less than a training crop is repeated to fill one; an .onnx file does so itself.
-        features = compute_features(extend(waveform, max(len(waveform), CROP_SAMPLES)))
+        features = compute_features(front_end, waveform)
         return np.asarray(embed_features(features[None, :, :, None])[0])
 
     return embed

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.arrays import FloatArray
-from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, WIN_LENGTH, spectrogram
+from utils.audio.spectrogram import (
+    CROP_SAMPLES,
+    EPSILON,
+    HOP_LENGTH,
+    N_FFT,
+    WIN_LENGTH,
+    extend,
+    spectrogram,
+)
 from utils.audio.waveform import SAMPLE_RATE
 from utils.networks import filterbank as kaldi
 from utils.networks.filterbank import filterbank
@@ -29,11 +37,29 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 """Settings of each front end, as a model file holds them."""
 
-FEATURE_FUNCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
+FUNCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "spectrogram": spectrogram,
     "filterbank": filterbank,
 }
 """From a waveform, `(num_samples,)`, to the input of a network, `(num_bins, num_frames)`."""
+
+LEAST_SAMPLES = {"spectrogram": CROP_SAMPLES, "filterbank": kaldi.FRAME_LENGTH}
+"""Length to which a shorter waveform is repeated: a training crop where that helps (1 s of speech
+tells CAM++'s filter bank more by itself), else what the front end needs."""
+
+
+def compute_features(front_end: str, waveform: FloatArray) -> FloatArray:
+    """Returns the input of a network for a waveform of any length.
+
+    Args:
+        front_end: A key of `FEATURES`.
+        waveform: Shape `(num_samples,)`, at least one sample, 16 kHz.
+
+    Returns:
+        Shape `(num_bins, num_frames)`.
+    """
+    size = max(len(waveform), LEAST_SAMPLES[front_end])
+    return FUNCTIONS[front_end](extend(waveform, size))
 
 
 def front_end_name(settings: Any) -> str | None:

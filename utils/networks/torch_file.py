@@ -94,7 +94,7 @@ def _rebuild_tensor(
     """Returns a copy of a stretch of a storage in its shape."""
     if stride != _contiguous(size):
         raise ValueError(f"strides {stride} of a tensor of shape {size}")
-    return storage[offset : offset + int(np.prod(size))].reshape(size).copy()
+    return np.array(storage[offset : offset + int(np.prod(size))].reshape(size))
 
 
 def _contiguous(size: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,8 +11,8 @@ def select_devices(gpu: str, precision: str) -> Any:
     """Chooses the devices before the backend starts, and the precision of the computation.
 
     Args:
-        gpu: Empty for all GPUs there are, "0,1" for some, "cpu" for none, "cpu:2" for two logical
-            CPU devices, which behave as two GPUs do.
+        gpu: Empty for all GPUs, "0,1" for some, "cpu" for none, "cpu:2" for two logical CPU
+            devices, which behave like two GPUs.
         precision: A Keras dtype policy.
 
     Returns:
@@ -21,46 +21,56 @@ def select_devices(gpu: str, precision: str) -> Any:
     Raises:
         VoiceprintError: If a named GPU does not exist.
     """
-    num_logical = int(gpu[4:]) if gpu.startswith("cpu:") else 1
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1" if gpu.startswith("cpu") else gpu
-    num_wanted = 0 if gpu.startswith("cpu") or not gpu else len(gpu.split(","))
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend == "jax" and num_logical > 1:
-        os.environ["XLA_FLAGS"] = (
-            os.environ.get("XLA_FLAGS", "")
-            + f" --xla_force_host_platform_device_count={num_logical}"
-        )
+    num_logical_cpus = int(gpu[4:]) if gpu.startswith("cpu:") else 1
     strategy = None
     if backend == "tensorflow":
-        start_backend()
-        import tensorflow as tf
-
-        if num_logical > 1:
-            cpu = tf.config.list_physical_devices("CPU")[0]
-            parts = [tf.config.LogicalDeviceConfiguration()] * num_logical
-            tf.config.set_logical_device_configuration(cpu, parts)
-            devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-        else:
-            for device in tf.config.list_physical_devices("GPU"):
-                tf.config.experimental.set_memory_growth(device, True)
-            devices = [device.name for device in tf.config.list_logical_devices("GPU")]
-        _check_gpus(num_wanted, len(devices), gpu)
-        if len(devices) > 1:
-            strategy = tf.distribute.MirroredStrategy(devices)
+        strategy = _start_tensorflow(gpu, num_logical_cpus)
+    elif backend == "jax":
+        _start_jax(gpu, num_logical_cpus)
     import keras
 
-    if backend == "jax":
-        devices = keras.distribution.list_devices()
-        _check_gpus(num_wanted, sum("cpu" not in name for name in devices), gpu)
-        if len(devices) > 1:
-            keras.distribution.set_distribution(keras.distribution.DataParallel())
     keras.config.set_dtype_policy(precision)
     return strategy
 
 
-def _check_gpus(num_wanted: int, num_found: int, gpu: str) -> None:
+def _start_tensorflow(gpu: str, num_logical_cpus: int) -> Any:
+    """Starts TensorFlow; returns a strategy for several devices, `None` for one."""
+    start_backend()
+    import tensorflow as tf
+
+    kind = "GPU"
+    if num_logical_cpus > 1:
+        kind = "CPU"
+        parts = [tf.config.LogicalDeviceConfiguration()] * num_logical_cpus
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, parts)
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    _check_gpus(gpu, len(devices))
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
+
+
+def _start_jax(gpu: str, num_logical_cpus: int) -> None:
+    """Starts JAX; several devices share each batch."""
+    if num_logical_cpus > 1:
+        flags = os.environ.get("XLA_FLAGS", "")
+        count = f"--xla_force_host_platform_device_count={num_logical_cpus}"
+        os.environ["XLA_FLAGS"] = f"{flags} {count}"
+    import keras
+
+    devices = keras.distribution.list_devices()
+    _check_gpus(gpu, sum("cpu" not in name for name in devices))
+    if len(devices) > 1:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+
+
+def _check_gpus(gpu: str, num_found: int) -> None:
     """Raises VoiceprintError if fewer GPUs are there than were named."""
+    num_wanted = 0 if gpu.startswith("cpu") or not gpu else len(gpu.split(","))
     if num_wanted > num_found:
         raise VoiceprintError(
             f"--gpu {gpu} names {num_wanted} GPUs, {num_found} can be used; "

@@ -1,4 +1,4 @@
-"""The Keras model that is trained: features, network, losses and running figures in one."""
+"""The Keras training model: features, network, losses and running figures in one."""
 
 from typing import Any
 
@@ -13,13 +13,12 @@ from utils.training.settings import LossSettings
 from utils.training.views import cut_views
 
 
-class SpeakerTrainer(keras.Model):
+class SpeakerLearner(keras.Model):
     """Trains a network on 16-bit waveforms.
 
     Call arguments:
         inputs: `{"waveforms": int16 (batch, num_samples), "masks": int32 (batch, k, 4)}`; in
-            training with several views of a waveform also what `utils.training.views.cut_views`
-            needs.
+            with several views of a waveform, also the inputs of `utils.training.views.cut_views`.
             Outputs have `batch * k` rows.
 
     Targets: `{"labels": int32 (batch,), "has_class": (batch,), "teachers": (batch, teacher_size),
@@ -35,14 +34,14 @@ class SpeakerTrainer(keras.Model):
         Args:
             network: One of `utils.networks.catalogue`.
             losses: Losses and weights.
-            teacher_size: Length of the teacher's vectors; if it is not the embedding's, a linear
-                layer between the two is trained beside the network.
+            teacher_size: Size of the teacher's vectors; if it differs from the embedding's, a
+                linear layer between the two is trained too.
             num_views: Views of each waveform in a training batch.
             keep_statistics: Whether batch normalisation keeps the means and variances that the
                 network came with, so that small batches of other speech don't move them.
         """
-        # With 16-bit floats the views are drawn and the features computed in 32 bits all the same.
-        super().__init__(name="trainer", autocast=False)
+        # Views and features are computed in 32 bits even with 16-bit floats.
+        super().__init__(name="learner", autocast=False)
         self.network = network
         self.losses_used = losses
         self.num_views = num_views
@@ -65,8 +64,8 @@ class SpeakerTrainer(keras.Model):
         return self.losses_used.distance > 0 or self.losses_used.contrast > 0
 
     def build(self, input_shape: Any) -> None:
-        # Its parts are called one by one, never the layer itself, which Keras would take for a
-        # model that is not built and trace again in every `fit` on several devices.
+        # Only parts of the layer are called. Keras would take it for an unbuilt model and trace it
+        # again in every `fit` on several devices.
         self.features.built = True
         if self.bridge is not None:
             self.bridge.build(self.network.output_shape[1])
@@ -123,7 +122,7 @@ class SpeakerTrainer(keras.Model):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """Updates and returns the share of crops whose speaker was named, and the cosine."""
+        """Updates and returns the classification accuracy and the teacher's cosine."""
         del x, sample_weight
         y = self._repeat(y)
         is_right = ops.cast(ops.argmax(y_pred["classification"], axis=-1), "int32") == ops.cast(
@@ -139,7 +138,7 @@ class SpeakerTrainer(keras.Model):
 
 
 def _num_replicas() -> int:
-    """Returns how many devices' losses TensorFlow adds up; other backends take the mean."""
+    """Returns the number of devices whose losses TensorFlow sums; other backends average."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -148,7 +147,7 @@ def _num_replicas() -> int:
 
 
 def mask_spectrograms(spectrograms: Any, masks: Any) -> Any:
-    """Sets one band and one stretch of time of each spectrogram to zero, its mean.
+    """Sets one band and one stretch of time of each spectrogram to zero, the mean.
 
     Args:
         spectrograms: Shape `(batch, num_bins, num_frames, 1)`.

@@ -1,4 +1,4 @@
-"""Training losses: which speaker is it (softmax and margins), and what would the teacher say.
+"""Training losses: speaker classification (softmax and margins) and distance to a teacher.
 
 All functions take and return tensors of the Keras backend in use.
 """
@@ -11,7 +11,7 @@ from keras import ops
 
 
 def softmax(outputs: Any, labels: Any, margin: float, scale: float) -> Any:
-    """Returns the cross-entropy of plain logits, the seed's loss; margin and scale are unused.
+    """Returns the cross-entropy of plain logits; margin and scale are unused.
 
     Args:
         outputs: Logits, shape `(batch, num_classes)`.
@@ -58,8 +58,8 @@ def aam_softmax(outputs: Any, labels: Any, margin: float, scale: float) -> Any:
     Returns:
         Loss of each sample, shape `(batch,)`.
 
-    Source: Deng et al., ArcFace (2019), equation 3. Beyond angle pi - margin the cosine would rise
-    again; there it is continued as a line, as the authors' published code does.
+    Source: Deng et al., ArcFace (2019), equation 3. Beyond angle pi - margin, where the cosine
+    would rise again, it continues as a line, as in the authors' published code.
     """
     cosine = ops.clip(outputs, -1.0, 1.0)
     sine = ops.sqrt(ops.maximum(1.0 - ops.square(cosine), 1e-7))
@@ -84,7 +84,7 @@ def teacher_distance(embeddings: Any, teachers: Any) -> Any:
 
     Args:
         embeddings: Unit length, shape `(batch, size)`.
-        teachers: What the teacher says of the same utterances, unit length, same shape.
+        teachers: The teacher's embeddings of the same utterances, unit length, same shape.
 
     Returns:
         Loss of each sample in [0, 4], shape `(batch,)`.
@@ -95,9 +95,9 @@ def teacher_distance(embeddings: Any, teachers: Any) -> Any:
 def teacher_contrast(
     embeddings: Any, teachers: Any, labels: Any, has_teacher: Any, temperature: float
 ) -> Any:
-    """Returns how well each embedding picks its own teacher vector out of the batch.
+    """Returns the contrastive loss of picking each embedding's teacher vector out of the batch.
 
-    Other utterances of the same speaker are left out of the choice: they are no wrong answers.
+    Other utterances of the same speaker are excluded, since they are not wrong answers.
 
     Args:
         embeddings: Unit length, shape `(batch, size)`.

@@ -18,6 +18,7 @@ from utils.corpus.lists import Utterance, check_labels, num_classes
 from utils.crops.batches import batch_arrays
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
+from utils.messages import translate
 from utils.model.archive import load_network, read_training_state, write_model
 from utils.model.header import CALIBRATION_KEYS, read_header
 from utils.reader import TrainingReader
@@ -25,19 +26,23 @@ from utils.training.settings import TrainingSettings
 from utils.training.validation import Validation
 
 CHUNK_STEPS = 200
-"""Steps between two looks at the clock; a checkpoint inside an epoch falls on such a place."""
+"""Steps between two checks of the clock, the places for checkpoints inside an epoch."""
+
+
+HEAD_LAYERS = ("projection", "classification")
+"""The layers that `--head_only` trains."""
 
 
 @dataclass
 class Progress:
-    """Where a training stands.
+    """Progress of a training.
 
     Attributes:
-        epoch: Epochs that are done.
-        step: Steps of the next epoch that are done.
+        epoch: Finished epochs.
+        step: Finished steps of the next epoch.
         best_epoch: The epoch with the best figure so far.
-        best_value: That figure: the EER, or the loss where there is no EER.
-        sums: Loss and other figures of those steps, added up.
+        best_value: That figure: the EER, or the loss if there is no EER.
+        sums: Sums of loss and other figures over those steps.
     """
 
     epoch: int = 0
@@ -47,12 +52,12 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
 
 
-class Training:
+class TrainingRun:
     """One training run, new or resumed.
 
     Attributes:
-        progress: Where it stands.
-        history: The figures of the epochs that were trained.
+        progress: Finished epochs and steps.
+        history: The figures of the epochs trained in this run.
         last_checkpoint: The newest file to resume from, if there is one.
     """
 
@@ -70,16 +75,16 @@ class Training:
 
         Args:
             train: Training list.
-            test: List on which each epoch is validated; may be empty.
-            settings: The run.
+            test: Validation list; may be empty.
+            settings: Settings of the run.
             num_speakers: Number of classes, or `None` to read it from the list.
-            resume: Checkpoint to go on from, or empty.
-            init: Model file whose weights to begin with, or empty.
+            resume: Checkpoint to resume from, or empty.
+            init: Model file with the initial weights, or empty.
             strategy: From `utils.training.devices.select_devices`.
 
         Raises:
-            DataListError: If a label is out of range or the list unusable.
-            ModelError: If `resume` or `init` is no fitting model.
+            DataListError: If a label is out of range or the list is unusable.
+            ModelError: If `resume` or `init` is not a matching model.
         """
         self.settings = settings
         self.strategy = strategy
@@ -111,11 +116,11 @@ class Training:
             raise
 
     def _build(self) -> None:
-        """Makes network, trainer and optimiser."""
+        """Builds network, learner and optimiser."""
         import keras
 
         from utils.networks.catalogue import NETWORKS
-        from utils.training.learner import SpeakerTrainer
+        from utils.training.learner import SpeakerLearner
 
         settings = self.settings
         keras.utils.set_random_seed(settings.reader.seed + 1)
@@ -133,7 +138,10 @@ class Training:
         self.float_network = build(**shape) if policy.name != "float32" else network
         keras.config.set_dtype_policy(policy)
         self.network_shape = shape
-        self.trainer = SpeakerTrainer(
+        if settings.head_only:
+            for layer in network.layers:
+                layer.trainable = layer.name in HEAD_LAYERS
+        self.learner = SpeakerLearner(
             network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
             settings.keep_statistics,
         )  # fmt: skip
@@ -146,16 +154,16 @@ class Training:
         )  # fmt: skip
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-        self.trainer.compile(optimizer=optimizer, jit_compile="auto")
+        self.learner.compile(optimizer=optimizer, jit_compile="auto")
         frames = settings.reader.crop_samples
-        self.trainer.build({"waveforms": (None, frames), "masks": (None, 1, 4)})
-        # Not `optimizer`: with 16-bit floats the trainer wraps it into one that scales the loss.
-        self.trainer.optimizer.build(self.trainer.trainable_variables)
+        self.learner.build({"waveforms": (None, frames), "masks": (None, 1, 4)})
+        # Not `optimizer`: with 16-bit floats the learner wraps it to scale the loss.
+        self.learner.optimizer.build(self.learner.trainable_variables)
 
     def _load_weights(self, source: Any, path: str, matching_only: bool) -> None:
-        """Copies weights by name; all must fit, or with `matching_only` all but the classifier."""
+        """Copies weights by name; all must match, except the classifier's with `matching_only`."""
         values = {weight.path: weight for weight in source.weights}
-        for weight in self.trainer.network.weights:
+        for weight in self.learner.network.weights:
             value = values.get(weight.path)
             if value is not None and tuple(value.shape) == tuple(weight.shape):
                 weight.assign(np.asarray(value))
@@ -177,7 +185,7 @@ class Training:
         A class that begins anywhere would first pull the network towards that place.
         """
         maker = self.reader.maker
-        kernel = self.trainer.network.get_layer("classification").kernel
+        kernel = self.learner.network.get_layer("classification").kernel
         if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, self.num_speakers):
             return
         values = np.array(kernel)
@@ -186,7 +194,7 @@ class Training:
         kernel.assign(values)
 
     def _load_state(self, state: dict[str, npt.NDArray[Any]], path: str) -> None:
-        """Brings back optimiser, bridge, progress and thresholds from a checkpoint."""
+        """Restores optimiser, bridge, progress and thresholds from a checkpoint."""
         extra = self._extra_variables()
         saved = [state[f"variable_{index}"] for index in range(int(state["num_variables"]))]
         if [value.shape for value in saved] != [tuple(variable.shape) for variable in extra]:
@@ -203,14 +211,14 @@ class Training:
         self.last_checkpoint = Path(path)
 
     def _extra_variables(self) -> list[Any]:
-        """Returns what a training needs beside the network: optimiser and bridge."""
-        bridge = self.trainer.bridge.weights if self.trainer.bridge else []
-        return [*self.trainer.optimizer.variables, *bridge]
+        """Returns the training's variables outside the network: optimiser and bridge."""
+        bridge = self.learner.bridge.weights if self.learner.bridge else []
+        return [*self.learner.optimizer.variables, *bridge]
 
     def run(self) -> None:
         """Trains to the last epoch; each epoch ends with a checkpoint and its figures.
 
-        Ctrl-C ends it after the step in progress, with a checkpoint; pressed twice, at once.
+        Ctrl-C stops after the current step, with a checkpoint; a second Ctrl-C stops at once.
 
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed.
@@ -225,7 +233,7 @@ class Training:
                     raise KeyboardInterrupt
 
     def _train_epoch(self, interruption: Interruption) -> dict[str, float]:
-        """Trains what is left of an epoch; returns the means of its loss and other figures."""
+        """Trains the rest of an epoch; returns the means of its loss and other figures."""
         from tqdm import tqdm
 
         progress, settings = self.progress, self.settings
@@ -240,7 +248,7 @@ class Training:
                 progress.step += num_done
                 for name, value in logs.items():
                     progress.sums[name] = progress.sums.get(name, 0.0) + value * num_done
-                # Before anything is written: a good checkpoint is not replaced by a ruined one.
+                # Before writing: a diverged state must not replace a good checkpoint.
                 self._check_finite(progress.sums["loss"])
                 bar.set_postfix({k: f"{v / progress.step:.4f}" for k, v in progress.sums.items()})
                 is_due = time.monotonic() - last_checkpoint > 60 * settings.checkpoint_minutes
@@ -272,16 +280,16 @@ class Training:
         """Trains some steps, fewer if Ctrl-C is pressed; returns mean figures and their number."""
         if self.strategy is None:
             watch = _make_watch(bar, interruption)
-            history = self.trainer.fit(
+            history = self.learner.fit(
                 self._feed(batches, num_steps),
                 steps_per_epoch=num_steps, epochs=1, shuffle=False, verbose=0, callbacks=[watch],
             ).history  # fmt: skip
             return {name: float(values[-1]) for name, values in history.items()}, len(watch.steps)
-        # Under a strategy `fit` reads batches ahead that it then drops: half of a short epoch.
+        # Under a strategy `fit` prefetches batches and then drops them: half of a short epoch.
         sums: dict[str, float] = {}
         num_done = 0
         for arrays in self._feed(batches, num_steps):
-            for name, value in self.trainer.train_on_batch(*arrays, return_dict=True).items():
+            for name, value in self.learner.train_on_batch(*arrays, return_dict=True).items():
                 sums[name] = sums.get(name, 0.0) + float(value)
             num_done += 1
             bar.update(1)
@@ -290,18 +298,18 @@ class Training:
         return {name: value / num_done for name, value in sums.items()}, num_done
 
     def _feed(self, batches: Any, num_steps: int) -> Iterator[Any]:
-        """Yields inputs and targets of the next steps; tells each unusable clip once."""
+        """Yields inputs and targets of the next steps; warns once about each unusable clip."""
         for batch in itertools.islice(batches, num_steps):
             for problem in batch.problems:
                 if problem not in self._reported:
                     self._reported.add(problem)
-                    print(f"\nwarning: replaced a clip: {problem}", file=sys.stderr)
+                    print("\n" + translate(f"warning: replaced a clip: {problem}"), file=sys.stderr)
             yield batch_arrays(batch)
 
     def _finish_epoch(self, figures: dict[str, float]) -> None:
         """Validates, writes the checkpoint, the log lines and the summary line of an epoch."""
         progress = self.progress
-        result = self.validation.measure(self.trainer.predict_on_batch)
+        result = self.validation.measure(self.learner.predict_on_batch)
         figures = {**figures, **result.figures}
         self._calibration = result.calibration
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
@@ -319,12 +327,12 @@ class Training:
                 self.writer.add_scalar(name, number, progress.epoch)
             self.writer.flush()
         text = ", ".join(f"{name} {number:.4f}" for name, number in figures.items())
-        print(f"epoch {progress.epoch}: {text}", flush=True)
+        print(translate(f"epoch {progress.epoch}: {text}"), flush=True)
 
     def _checkpoint(self, name: str) -> None:
         """Writes network and training state as one file."""
-        if self.float_network is not self.trainer.network:
-            self.float_network.set_weights(self.trainer.network.get_weights())
+        if self.float_network is not self.learner.network:
+            self.float_network.set_weights(self.learner.network.get_weights())
         extra = self._extra_variables()
         state: dict[str, npt.NDArray[Any]] = {
             f"variable_{index}": np.asarray(variable) for index, variable in enumerate(extra)
@@ -366,11 +374,11 @@ class Training:
 
 
 def _make_watch(bar: Any, interruption: Interruption) -> Any:
-    """Returns a callback that moves a progress bar and ends `fit` when Ctrl-C was pressed."""
+    """Returns a callback that moves a progress bar and ends `fit` after Ctrl-C."""
     import keras
 
     class Watch(keras.callbacks.Callback):
-        """Counts the steps, without waiting for the device."""
+        """Counts steps without waiting for the device."""
 
         async_safe = True
 
@@ -388,7 +396,7 @@ def _make_watch(bar: Any, interruption: Interruption) -> Any:
 
 
 def _summary_writer(folder: Path) -> Any:
-    """Returns a TensorBoard writer, or `None` where TensorBoard is not installed."""
+    """Returns a TensorBoard writer, or `None` if TensorBoard is not installed."""
     try:
         from tensorboard.summary import Writer
     except ImportError:
@@ -398,10 +406,10 @@ def _summary_writer(folder: Path) -> Any:
 
 
 def describe_checkpoint(path: str) -> str:
-    """Returns one line on where a checkpoint stands.
+    """Returns a line with a checkpoint's epoch and step.
 
     Raises:
-        ModelError: If it is no model of this toolkit.
+        ModelError: If it is not a model of this toolkit.
     """
     progress = read_header(path).metadata.get("progress", {})
     return f"{path}: epoch {progress.get('epoch', 0)}, step {progress.get('step', 0)}"

@@ -1,4 +1,4 @@
-"""Validation: how well a network in training tells the speakers of the test list apart."""
+"""Validation: accuracy, EER and calibration on the test list during training."""
 
 import os
 import sys
@@ -14,23 +14,24 @@ from utils.arrays import FloatArray
 from utils.corpus.lists import Utterance
 from utils.crops.batches import INT16_SCALE, read_evaluation_crop
 from utils.errors import AudioError, DataListError, VoiceprintError
+from utils.messages import translate
 from utils.verification.calibration import fit_calibration
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import score_all_pairs
 
 BATCH_SIZE = 64
-"""Crops that go through the network at a time."""
+"""Crops per call of the network."""
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
-        figures: `test_accuracy`, the share of crops of trained speakers that were named rightly,
-            and `eer`, a fraction; each only where the list allows it.
-        calibration: Thresholds and probability scale as `Calibration.to_dict` writes them; empty
-            if there are no target or no non-target trials.
+        figures: `test_accuracy`, the share of training speakers' crops classified correctly, and
+            `eer`, a fraction; each only if the list allows it.
+        calibration: Thresholds and probability scale from `Calibration.to_dict`; empty without
+            target or non-target trials.
     """
 
     figures: dict[str, float] = field(default_factory=dict)
@@ -38,16 +39,16 @@ class ValidationResult:
 
 
 class Validation:
-    """One clean crop of each clip of the test list, in memory."""
+    """Holds one clean crop of each clip of the test list in memory."""
 
     def __init__(self, test: Sequence[Utterance], num_speakers: int, num_speeds: int = 1) -> None:
-        """Reads the crops; a clip that cannot be used is told on stderr and left out.
+        """Reads the crops; unusable clips are reported on stderr and left out.
 
         Args:
-            test: The test list; may be empty. Labels from `num_speakers` up are strangers: they
-                count for the EER, not for the accuracy.
-            num_speakers: Number of trained speakers.
-            num_speeds: Classes that each of them has in the network's output.
+            test: The test list; may be empty. Labels from `num_speakers` up are unseen speakers:
+                they count for the EER, not for the accuracy.
+            num_speakers: Number of training speakers.
+            num_speeds: Classes per training speaker in the network's output.
 
         Raises:
             DataListError: If no clip of a list can be read.
@@ -59,7 +60,7 @@ class Validation:
         """Returns accuracy, EER and calibration of a network.
 
         Args:
-            predict: From a batch of inputs to outputs, as `SpeakerTrainer.predict_on_batch`.
+            predict: From a batch of inputs to outputs, as `SpeakerLearner.predict_on_batch`.
 
         Raises:
             VoiceprintError: If an embedding is not finite.
@@ -69,7 +70,7 @@ class Validation:
         embeddings, named = [], []
         for start in range(0, len(self.crops), BATCH_SIZE):
             part = self.crops[start : start + BATCH_SIZE]
-            # One shape only: compiled code is not made anew for the last, smaller part.
+            # Always one shape, so that the last, smaller part needs no new compilation.
             filled = np.zeros((BATCH_SIZE, part.shape[1]), np.int16)
             filled[: len(part)] = part
             masks = np.zeros((BATCH_SIZE, 1, 4), np.int32)
@@ -103,7 +104,7 @@ def _read_crops(
         try:
             return read_evaluation_crop(utterance.path)
         except AudioError as error:
-            print(f"warning: left out of the test list: {error}", file=sys.stderr)
+            print(translate(f"warning: left out of the test list: {error}"), file=sys.stderr)
             return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

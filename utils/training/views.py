@@ -1,12 +1,12 @@
-"""Several views of one waveform, made on the training device: crops, colours and mixtures.
+"""Several views of one waveform, made on the training device: crops, responses and mixtures.
 
 Reading, decoding and augmenting a waveform takes a processor core about 3 ms; a fast GPU trains on
-it in 0.1 ms. Cutting several crops out of each waveform, each with another frequency response and
-another speaker in the background, keeps such a GPU busy. What is random is drawn by the reader, so
-that a view is a plain function of the batch.
+it in 0.1 ms. Several crops of each waveform, with varying frequency responses and background
+speakers, keep such a GPU busy. The reader draws all random numbers, so a view is a pure function of
+the batch.
 
-The idea is that of data echoing (Choi et al., Faster Neural Network Training with Data Echoing,
-2019) with the repeated sample changed each time.
+This is data echoing (Choi et al., Faster Neural Network Training with Data Echoing, 2019), with
+changes to each repeated sample.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def cut_views(magnitudes: Any, views: dict[str, Any], num_frames: int) -> Any:
 
     Args:
         magnitudes: Shape `(batch, num_long_frames, 257)`.
-        views: What `utils.crops.batches.draw_views` drew: `starts` int `(batch, k)` first frames,
+        views: From `utils.crops.batches.draw_views`: `starts` int `(batch, k)` first frames,
             `gains_db` `(batch, k, 8)` responses at 8 frequencies, `mix_db` `(batch, k)` level of
             another sample relative to this one, very low for none.
         num_frames: Frames of a view.
@@ -39,7 +39,7 @@ def cut_views(magnitudes: Any, views: dict[str, Any], num_frames: int) -> Any:
         # (batch, num_frames, 257)
         crop = ops.take_along_axis(magnitudes, ops.cast(places[:, :, None], "int32"), axis=1)
         power = ops.square(crop)
-        # Another sample of the batch: their order is random, so a fixed distance will do.
+        # Another sample of the batch; since the order is random, a fixed offset will do.
         other = ops.roll(power, 7 * view + 3, axis=0)
         level = ops.mean(power, axis=(1, 2), keepdims=True)
         other_level = ops.maximum(ops.mean(other, axis=(1, 2), keepdims=True), 1e-12)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.arrays import RealArray
+from utils.messages import translate
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import BINS_PER_UNIT, ScoreHistogram, bin_edges
 
@@ -68,9 +69,8 @@ class Calibration:
     """What a model's scores mean.
 
     Attributes:
-        threshold: Score where misses and false accepts are equally frequent.
-        strict_threshold: Score from which at most 0.1 % of strangers are accepted, never lower
-            than `threshold`.
+        threshold: Score from which two recordings count as one person's.
+        strict_threshold: Score from which somebody is let in, never lower than `threshold`.
         slope: Log-odds of "same person" per unit of score.
         offset: Log-odds of "same person" at score 0, for even odds before listening.
         slope_by_speech: How much `slope` grows per unit of `speech_quality`.
@@ -104,15 +104,18 @@ class Calibration:
         slope = self.slope + self.slope_by_speech * quality
         return np.asarray(slope * values + self.offset + self.offset_by_speech * quality)
 
-    def probability(self, score: float, speech_s: tuple[float, float] | None = None) -> float:
+    def probability(
+        self, score: float, speech_s: tuple[float | None, float | None] | None = None
+    ) -> float:
         """Returns the probability of "same person", a fraction in (0, 1), for a cosine score.
 
         Args:
             score: The cosine.
-            speech_s: Seconds of speech in both recordings. Little speech says little: the same
-                score is less sure. Left out, both count as 3 s.
+            speech_s: Seconds of speech in both recordings: with less of it, scores lie closer
+                together. What is not known counts as 3 s.
         """
-        return 0.5 * (1 + math.tanh(float(self.log_odds(score, speech_s)) / 2))
+        known = [REFERENCE_SPEECH_S if s is None else s for s in speech_s or (None, None)]
+        return 0.5 * (1 + math.tanh(float(self.log_odds(score, known)) / 2))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the form in which a model's metadata holds it, ready for JSON."""
@@ -262,11 +265,12 @@ def fit_log_odds(
         # The tiny constant keeps the matrix invertible where all probabilities are 0 or 1.
         ridge = np.diag(penalties) + 1e-12 * np.eye(len(inputs))
         step = np.linalg.solve(curvature + ridge, gradient)
-        size = 1.0
-        while loss(parameters - size * step) > loss(parameters) and size > 1e-6:
+        size, before = 1.0, loss(parameters)
+        # Close to the minimum only rounding is left of the loss, and the full step is right.
+        while float(np.abs(size * step).max()) > 1e-6 and loss(parameters - size * step) > before:
             size /= 2
         parameters = parameters - size * step
-        if float(np.abs(step).max()) < 1e-9:
+        if float(np.abs(step).max()) < 1e-7:
             break
     slopes = parameters[:-1] / spreads
     return (*slopes.tolist(), float(parameters[-1] - slopes @ means))
@@ -275,5 +279,5 @@ def fit_log_odds(
 def describe_probability(probability: float) -> str:
     """Writes a probability in percent; no model is so sure that 0 or 100 would be honest."""
     if probability < 0.001:
-        return "小于0.1%"
-    return "大于99.9%" if probability > 0.999 else f"{probability:.1%}"
+        return translate("小于0.1%")
+    return translate("大于99.9%") if probability > 0.999 else f"{probability:.1%}"

@@ -123,7 +123,7 @@ def _design_effect(
         return 1.0
     without = (rates.sum() - 2 * rates.sum(axis=1)) / left
     variance = (num_people - 1) * float(np.mean((without - without.mean()) ** 2))
-    return max(variance / (rate * (1 - rate) / num_pairs), 1.0)
+    return float(max(variance / (rate * (1 - rate) / num_pairs), 1.0))
 
 
 def _percent(rate: float) -> str:

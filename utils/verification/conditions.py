@@ -16,6 +16,7 @@ from utils.audio.waveform import SAMPLE_RATE
 from utils.corpus.clip_lists import LabelledClip
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import atomic_path
+from utils.messages import translate
 from utils.verification.trial_groups import FULL_LENGTH, Condition, TrialGroup, make_groups
 
 LENGTHS_S = {FULL_LENGTH: None, "3 s": 3.0, "1 s": 1.0}
@@ -110,7 +111,7 @@ def _embed(encoder: WaveformEncoder, clips: Sequence[LabelledClip]) -> dict[str,
                 arrays[f"{name}/embeddings"][row] = encoder.embed_waveform(part, source=clip.path)
                 arrays[f"{name}/speech_s"][row] = len(part) / SAMPLE_RATE
         except AudioError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(translate(f"left out: {error}"), file=sys.stderr)
     return arrays
 
 
@@ -138,6 +139,6 @@ def _read_store(
             "tools/calibrate.py wrote; name another file"
         ) from error
     if not (same_paths and same_model):
-        print(f"{path} is of another model or list and is made anew", file=sys.stderr)
+        print(translate(f"{path} is of another model or list and is made anew"), file=sys.stderr)
         return None
     return stored

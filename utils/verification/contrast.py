@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from utils.files import atomic_path
+from utils.verification.embedding import Encoder
 from utils.verification.embedding_store import EmbeddingStore
-from utils.verification.evaluation import Clips, Encoder, embed_clips, name_defects
+from utils.verification.evaluation import Clips, embed_clips, name_defects
 from utils.verification.verdict import cosine_score, verdict
 
 COLUMNS = ("score", "is_same_speaker", "probability", "audio1_path", "audio2_path", "error")
@@ -15,15 +16,8 @@ COLUMNS = ("score", "is_same_speaker", "probability", "audio1_path", "audio2_pat
 Pair = tuple[str, str]
 
 
-class Judge(Encoder, Protocol):
-    """What comparing needs of `utils.model.encoder.SpeakerEncoder`."""
-
-    def probability(self, score: float) -> float:
-        """Returns how probable it is that a score comes from one speaker."""
-
-
 def contrast_pairs(
-    encoder: Judge,
+    encoder: Encoder,
     pairs: Sequence[Pair],
     threshold: float,
     output_path: str | Path,
@@ -63,7 +57,7 @@ def contrast_pairs(
     return num_left_out
 
 
-def _judge(encoder: Judge, clips: Clips, pair: Pair, threshold: float) -> dict[str, Any]:
+def _judge(encoder: Encoder, clips: Clips, pair: Pair, threshold: float) -> dict[str, Any]:
     """Returns the line of a pair by column."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS, "")
     values |= {"audio1_path": pair[0], "audio2_path": pair[1]}

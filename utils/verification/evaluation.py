@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from utils.arrays import FloatArray
+from utils.audio.activity import remove_silence
+from utils.audio.decode import read_blocks
+from utils.audio.waveform import SAMPLE_RATE
+from utils.corpus.clip_lists import LabelledClip
 from utils.corpus.lists import Trial, Utterance
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
-from utils.verification.calibration import STRICT_FALSE_ACCEPT_RATE, fit_calibration
+from utils.messages import translate
+from utils.verification.calibration import (
+    STRICT_FALSE_ACCEPT_RATE,
+    ThresholdRates,
+    fit_calibration,
+)
+from utils.verification.embedding import ClipEncoder, Encoder
 from utils.verification.embedding_store import EmbeddingStore
+from utils.verification.log_odds import LogOddsHistogram, count_pairs, count_trials
 from utils.verification.metrics import C_FALSE_ACCEPT, C_MISS, P_TARGET, ErrorCurve
-from utils.verification.plots import Mark, format_rate, plot_det, plot_scores
+from utils.verification.plots import Mark, format_rate, plot_det, plot_reliability, plot_scores
 from utils.verification.scoring import (
     ScoreHistogram,
     histogram_of,
@@ -30,33 +43,14 @@ from utils.verification.scoring import (
     score_trials,
 )
 
+DURATION_GROUPS_S = ((0.0, 2.0), (2.0, 5.0), (5.0, float("inf")))
+"""Lengths of recordings that are told apart."""
+
+BLOCK_S = 30.0
+"""Seconds of a recording that are read at a time to measure its speech."""
+
 NUM_NAMED_DEFECTS = 5
 """Clips left out that are named on stderr; all of them are in report.json."""
-
-
-class Encoder(Protocol):
-    """What the evaluation needs of `utils.model.encoder.SpeakerEncoder`."""
-
-    @property
-    def model_id(self) -> str:
-        """A text that differs for every model."""
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether the model holds thresholds."""
-
-    @property
-    def threshold(self) -> float:
-        """The score from which the model's scripts answer "same person"."""
-
-    @property
-    def strict_threshold(self) -> float:
-        """The score from which the model's scripts let a voice in."""
-
-    def embed_files(
-        self, paths: Sequence[str | Path], *, on_error: Any = ...
-    ) -> Iterator[tuple[int, FloatArray | AudioError]]:
-        """Yields position and embedding, or the reason why there is none, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +69,7 @@ class Clips:
 
 
 def embed_clips(
-    encoder: Encoder,
+    encoder: ClipEncoder,
     paths: Sequence[str],
     store: EmbeddingStore | None = None,
     progress: Callable[[int], object] = lambda num_done: None,
@@ -95,7 +89,7 @@ def embed_clips(
         AudioError: If not one clip can be used.
     """
     if store is not None and store.is_of_other_model:
-        print(f"{store.path} is of another model and is made anew", file=sys.stderr)
+        print(translate(f"{store.path} is of another model and is made anew"), file=sys.stderr)
     known = {} if store is None else {path: store.get(path) for path in paths}
     embeddings = {path: embedding for path, embedding in known.items() if embedding is not None}
     defects: dict[str, str] = {}
@@ -126,7 +120,7 @@ def embed_clips(
     return Clips(rows, matrix, defects)
 
 
-def distinct_labels(utterances: Sequence[Utterance]) -> dict[str, int]:
+def distinct_labels(utterances: Sequence[Utterance | LabelledClip]) -> dict[str, int]:
     """Returns the label of each path of a data list; a path that is listed twice counts once.
 
     Raises:
@@ -141,7 +135,8 @@ def distinct_labels(utterances: Sequence[Utterance]) -> dict[str, int]:
             )
     num_repeated = len(utterances) - len(labels)
     if num_repeated:
-        print(f"{num_repeated} lines repeat a clip; each clip counts once", file=sys.stderr)
+        note = f"{num_repeated} lines repeat a clip; each clip counts once"
+        print(translate(note), file=sys.stderr)
     return labels
 
 
@@ -160,11 +155,13 @@ def name_defects(clips: Clips) -> None:
     if not clips.defects:
         return
     num_clips = len(clips.rows) + len(clips.defects)
-    print(f"left out {len(clips.defects)} of {num_clips} clips:", file=sys.stderr)
+    print(translate(f"left out {len(clips.defects)} of {num_clips} clips:"), file=sys.stderr)
     for path, reason in list(clips.defects.items())[:NUM_NAMED_DEFECTS]:
-        print(f"  {reason}" if path in reason else f"  {path}: {reason}", file=sys.stderr)
+        line = translate(reason)
+        print(f"  {line}" if path in line else f"  {path}: {line}", file=sys.stderr)
     if len(clips.defects) > NUM_NAMED_DEFECTS:
-        print(f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more", file=sys.stderr)
+        rest = f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more"
+        print(translate(rest), file=sys.stderr)
 
 
 def score_pairs(
@@ -197,7 +194,8 @@ def score_listed_trials(
     """
     usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
     if len(usable) < len(trials):
-        print(f"left out {len(trials) - len(usable)} of {len(trials)} trials", file=sys.stderr)
+        note = f"left out {len(trials) - len(usable)} of {len(trials)} trials"
+        print(translate(note), file=sys.stderr)
     scores = score_trials(
         clips.embeddings,
         [clips.rows[trial.path1] for trial in usable],
@@ -249,18 +247,134 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
     if encoder.is_calibrated:
         thresholds["model_threshold"] = encoder.threshold
         thresholds["model_strict_threshold"] = encoder.strict_threshold
+        told = encoder.calibration.to_dict()
+        promised = {key: told[key] for key in ("rates", "strict_rates") if key in told}
+        report |= {"promised": promised} if promised else {}
     for name, threshold in thresholds.items():
-        num_false_accepts, num_misses = histogram.errors_at(threshold)
-        report[name] = {
-            "threshold": threshold,
-            "false_accept_rate": num_false_accepts / num_nontarget,
-            "miss_rate": num_misses / num_target,
-        }
+        report[name] = _rates_at(histogram, threshold)
     return report
 
 
+def measure_log_odds(
+    clips: Clips,
+    encoder: Encoder,
+    labels: Mapping[str, int],
+    trials: Sequence[Trial] | None = None,
+) -> LogOddsHistogram:
+    """Counts the log-odds that a calibrated model claims for the trials.
+
+    Args:
+        clips: The clips.
+        encoder: The model.
+        labels: Label of each clip's path; all pairs of different clips are trials.
+        trials: The trials instead, if they are listed.
+    """
+    calibration = encoder.calibration
+    speech_s = None
+    if calibration.slope_by_speech or calibration.offset_by_speech:
+        speech_s = measure_speech(list(clips.rows))
+    if trials is None:
+        speakers = [labels[path] for path in clips.rows]
+        return count_pairs(clips.embeddings, speakers, calibration, speech_s)
+    usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
+    rows = np.array([(clips.rows[trial.path1], clips.rows[trial.path2]) for trial in usable])
+    scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1])
+    durations = None if speech_s is None else speech_s[rows]
+    return count_trials(scores, [trial.is_target for trial in usable], calibration, durations)
+
+
+def measure_speech(paths: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Returns the seconds of speech in audio files that can be read, `(len(paths),)`."""
+
+    def seconds(path: str) -> float:
+        return sum(len(remove_silence(b)) for b in read_blocks(path, BLOCK_S)) / SAMPLE_RATE
+
+    with ThreadPoolExecutor() as pool:
+        return np.array(list(pool.map(seconds, paths)))
+
+
+def measure_groups(
+    clips: Clips, listed: Sequence[LabelledClip], encoder: Encoder
+) -> dict[str, dict[str, Any]]:
+    """Measures the groups that a list tells apart: both clips of a trial are of the group.
+
+    Args:
+        clips: The clips.
+        listed: The list.
+        encoder: The model, for its thresholds.
+
+    Returns:
+        By name of the group: `num_target_trials`, `num_nontarget_trials`, `eer`, and for each
+        threshold of the model the rates as in `measure`. Groups without both kinds of trials are
+        left out, and kinds of group of which the list knows one only.
+    """
+    members: dict[str, dict[str, list[LabelledClip]]] = {}
+    for clip in {clip.path: clip for clip in listed if clip.path in clips.rows}.values():
+        kinds = {
+            "corpus": clip.corpus,
+            "sex": clip.sex,
+            "language": clip.language,
+            "corpus and sex": f"{clip.corpus}, {clip.sex}" if clip.corpus and clip.sex else "",
+            "duration": "" if clip.seconds is None else _duration_group(clip.seconds),
+        }
+        for kind, value in kinds.items():
+            if value:
+                members.setdefault(kind, {}).setdefault(value, []).append(clip)
+    found = {}
+    for kind, values in members.items():
+        for value, group in sorted(values.items()) if len(values) > 1 else ():
+            rows = [clips.rows[clip.path] for clip in group]
+            histogram = score_all_pairs(clips.embeddings[rows], [clip.label for clip in group])
+            if histogram.num_target_trials and histogram.num_nontarget_trials:
+                found[f"{kind} {value}"] = _rates(histogram, encoder)
+    return found
+
+
+def _duration_group(seconds: float) -> str:
+    """Returns the range of lengths that a recording belongs to."""
+    low, high = next(group for group in DURATION_GROUPS_S if seconds < group[1])
+    return f"under {high:g} s" if low == 0 else f"{low:g} s to {high:g} s".replace(" to inf s", "+")
+
+
+def _rates(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
+    """Returns what `measure_groups` tells of one group."""
+    rates: dict[str, Any] = {
+        "num_target_trials": histogram.num_target_trials,
+        "num_nontarget_trials": histogram.num_nontarget_trials,
+        "eer": ErrorCurve.from_histogram(histogram).equal_error_rate()[0],
+    }
+    if encoder.is_calibrated:
+        rates["model_threshold"] = _rates_at(histogram, encoder.threshold)
+        rates["model_strict_threshold"] = _rates_at(histogram, encoder.strict_threshold)
+    return rates
+
+
+def _rates_at(histogram: ScoreHistogram, threshold: float) -> dict[str, float]:
+    """Returns a threshold and its error rates, fractions."""
+    num_false_accepts, num_misses = histogram.errors_at(threshold)
+    return {
+        "threshold": threshold,
+        "false_accept_rate": num_false_accepts / histogram.num_nontarget_trials,
+        "miss_rate": num_misses / histogram.num_target_trials,
+    }
+
+
+def describe_groups(groups: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Returns a line for each group: EER, and the errors at the model's thresholds."""
+    lines = []
+    for name, rates in groups.items():
+        parts = [translate(f"EER {format_rate(rates['eer'])}")]
+        for key, title in (("model_threshold", "threshold"), ("model_strict_threshold", "strict")):
+            if key in rates:
+                accepts, misses = (rates[key][n] for n in ("false_accept_rate", "miss_rate"))
+                part = f"{title} {format_rate(accepts)} false accepts, {format_rate(misses)} misses"
+                parts.append(translate(part))
+        lines.append(f"Group {name}: {'; '.join(parts)}")
+    return lines
+
+
 def describe(report: dict[str, Any]) -> list[str]:
-    """Returns the lines that eval.py prints after those of the seed."""
+    """Returns the lines that eval.py prints after those of the baseline."""
     strict = report["strict_point"]
     lines = [
         f"EER: {100 * report['eer']:.3f} % at threshold {report['eer_threshold']:.4f}",
@@ -278,7 +392,16 @@ def describe(report: dict[str, Any]) -> list[str]:
             f"{mark.name} {mark.threshold:.4f}: {format_rate(mark.false_accept_rate)} false "
             f"accepts, {format_rate(mark.miss_rate)} misses"
         )
-    return lines
+    for name, key in (("threshold", "rates"), ("strict threshold", "strict_rates")):
+        if key in report.get("promised", {}):
+            rates = ThresholdRates(**report["promised"][key])
+            lines.append(f"Where the model's {name} was found: {rates}")
+    if "cllr" in report:
+        lines.append(
+            f"Cllr: {report['cllr']:.4f}, min Cllr: {report['min_cllr']:.4f}, "
+            f"actual DCF: {report['actual_dcf']:.4f}"
+        )
+    return [*lines, *describe_groups(report.get("groups", {}))]
 
 
 def model_marks(report: dict[str, Any]) -> list[Mark]:
@@ -303,14 +426,18 @@ def make_folder(folder: str | Path) -> None:
 
 
 def write_report(
-    folder: str | Path, report: dict[str, Any], histogram: ScoreHistogram
+    folder: str | Path,
+    report: dict[str, Any],
+    histogram: ScoreHistogram,
+    log_odds: LogOddsHistogram | None = None,
 ) -> list[Path]:
-    """Writes report.json, det.png and scores.png.
+    """Writes report.json, det.png, scores.png, and reliability.png if the model is calibrated.
 
     Args:
         folder: Where to write; it is made if it is missing.
         report: The figures.
         histogram: The scores of the trials.
+        log_odds: What the model claims of them, if it is calibrated.
 
     Returns:
         The files written.
@@ -324,6 +451,12 @@ def write_report(
     headline = f"EER {format_rate(eer)}, minDCF {report['min_dcf']:.3f}\n{subject}"
     plot_det(ErrorCurve.from_histogram(histogram), paths[1], headline, marks)
     plot_scores(histogram, paths[2], headline, marks)
+    if log_odds is not None:
+        paths.append(Path(folder) / "reliability.png")
+        headline = f"Cllr {report['cllr']:.3f}, min Cllr {report['min_cllr']:.3f}\n{subject}"
+        plot_reliability(
+            log_odds.target_counts, log_odds.nontarget_counts, log_odds.values, paths[3], headline
+        )
     return paths
 
 

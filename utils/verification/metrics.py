@@ -254,7 +254,7 @@ def actual_dcf(
     """
     values, is_target = np.asarray(log_odds, np.float64), np.asarray(labels) == 1
     weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
-    _check_classes(np.count_nonzero(weights[is_target]), np.count_nonzero(weights[~is_target]))
+    _check_classes(int((weights[is_target] != 0).sum()), int((weights[~is_target] != 0).sum()))
     miss_weight, accept_weight = c_miss * p_target, c_fa * (1 - p_target)
     accepted = values >= np.log(accept_weight / miss_weight)
     cost = miss_weight * np.average(~accepted[is_target], weights=weights[is_target])
@@ -278,7 +278,7 @@ def cllr(log_odds: RealArray, labels: IntArray, counts: RealArray | None = None)
     """
     values, is_target = np.asarray(log_odds, np.float64), np.asarray(labels) == 1
     weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
-    _check_classes(np.count_nonzero(weights[is_target]), np.count_nonzero(weights[~is_target]))
+    _check_classes(int((weights[is_target] != 0).sum()), int((weights[~is_target] != 0).sum()))
     misses = np.average(np.logaddexp(0, -values[is_target]), weights=weights[is_target])
     accepts = np.average(np.logaddexp(0, values[~is_target]), weights=weights[~is_target])
     return float((misses + accepts) / (2 * np.log(2)))
@@ -304,7 +304,7 @@ def min_cllr(scores: RealArray, labels: IntArray, counts: RealArray | None = Non
     is_target = np.asarray(labels) == 1
     weights = np.ones(len(is_target)) if counts is None else np.asarray(counts, np.float64)
     num_target, num_nontarget = weights[is_target].sum(), weights[~is_target].sum()
-    _check_classes(np.count_nonzero(num_target), np.count_nonzero(num_nontarget))
+    _check_classes(int(np.count_nonzero(num_target)), int(np.count_nonzero(num_nontarget)))
     _, run = np.unique(np.asarray(scores, np.float64), return_inverse=True)
     targets = np.bincount(run, weights * is_target) / num_target
     nontargets = np.bincount(run, weights * ~is_target) / num_nontarget

@@ -17,7 +17,6 @@ from utils.corpus.clip_lists import LabelledClip
 from utils.errors import DataListError
 from utils.verification.calibration import (
     SPEECH_RANGE_S,
-    STRICT_FALSE_ACCEPT_RATE,
     Calibration,
     ThresholdRates,
     fit_log_odds,
@@ -31,7 +30,10 @@ PROMISED_RATE = 0.05
 """False accepts at the default threshold, in every group."""
 
 PROMISED_STRICT_RATE = 0.003
-"""False accepts at the strict threshold, in every group; it aims at a third of that."""
+"""False accepts at the strict threshold, in every group."""
+
+STRICT_AIM = 0.002
+"""False accepts in the worst group at which the strict threshold begins, before its margin."""
 
 THRESHOLD_CONDITIONS = (FULL_LENGTH, "3 s")
 """The thresholds hold for these; of shorter speech the probability tells how little it says."""
@@ -82,7 +84,7 @@ def calibrate(groups: Sequence[TrialGroup]) -> Calibration:
         if group.is_target.any()
     ]
     threshold = max(_upper_score(clean, PROMISED_RATE), float(np.mean(equal_errors)))
-    strict_threshold = max(_upper_score(clean, STRICT_FALSE_ACCEPT_RATE), threshold)
+    strict_threshold = max(_upper_score(clean, STRICT_AIM), threshold)
     # Four digits are as fine as scores are told.
     threshold, strict_threshold = round(threshold, 4), round(strict_threshold, 4)
     slope, offset, slope_by_speech, offset_by_speech = fit_speech_log_odds(groups)

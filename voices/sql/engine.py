@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from utils.errors import DatabaseError
 from voices.sql.schema import VERSION_TABLE
 
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 """Newest file in voices/sql/migrations/versions; a test compares."""
 
 MIGRATIONS = Path(__file__).resolve().with_name("migrations")
@@ -38,7 +38,7 @@ CHECKPOINT_TRIES = 50
 """Times that emptying SQLite's log is tried while others read; each waits up to 0.1 s."""
 
 
-class Database:
+class SqlConnections:
     """One SQLite file or PostgreSQL database, by its address.
 
     Attributes:
@@ -77,7 +77,7 @@ class Database:
             self._migrate(create)
             if self.is_sqlite:
                 # A process that was killed may have left the log of a deletion.
-                with self.told(), self._write_lock:
+                with self.driver_errors(), self._write_lock:
                     self._checkpoint(1)
         except BaseException:
             self.engine.dispose()
@@ -86,13 +86,13 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Yields a connection that sees one state of the whole database."""
-        with self.told(), self._reader.begin() as connection:
+        with self.driver_errors(), self._reader.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def peek(self) -> Iterator[Connection]:
         """Yields a connection for one question alone: half the messages of `read`."""
-        with self.told(), self._peeker.connect() as connection:
+        with self.driver_errors(), self._peeker.connect() as connection:
             yield connection
 
     def ask(self, question: str) -> Any:
@@ -101,7 +101,7 @@ class Database:
             with self.peek() as connection:
                 return connection.exec_driver_sql(question).scalar_one()
         # Asked before each search: a third of the time that a transaction takes.
-        with self.told(), contextlib.closing(self.engine.raw_connection()) as connection:
+        with self.driver_errors(), contextlib.closing(self.engine.raw_connection()) as connection:
             return connection.cursor().execute(question).fetchone()[0]
 
     @contextlib.contextmanager
@@ -109,7 +109,7 @@ class Database:
         """Yields a connection whose changes are on the disk, all of them, when the block ends."""
         # Threads queue here in turn; SQLite's own lock is asked for again and again.
         turn = self._write_lock if self.is_sqlite else contextlib.nullcontext()
-        with self.told(), turn:
+        with self.driver_errors(), turn:
             with self._writer.begin() as connection:
                 yield connection
             if self._must_checkpoint:
@@ -122,7 +122,7 @@ class Database:
             statement: With parameters such as :name.
             rows: Their values, as SQLite stores them.
         """
-        with self.told(), self._write_lock:
+        with self.driver_errors(), self._write_lock:
             with contextlib.closing(self.engine.raw_connection()) as connection:
                 cursor = connection.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
@@ -131,11 +131,11 @@ class Database:
             if self._must_checkpoint:
                 self._checkpoint(1)
 
-    def forget(self) -> None:
+    def truncate_log(self) -> None:
         """Removes what was overwritten or deleted from SQLite's log too; after the write."""
         if not self.is_sqlite:
             return
-        with self.told(), self._write_lock:
+        with self.driver_errors(), self._write_lock:
             self._checkpoint(CHECKPOINT_TRIES)
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class Database:
         self.engine.dispose()
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
+    def driver_errors(self) -> Iterator[None]:
         """Turns the errors of drivers into one line without the password."""
         try:
             yield
@@ -196,7 +196,7 @@ class Database:
 
     def _migrate(self, create: bool) -> None:
         """Brings the tables to `SCHEMA_HEAD`, one process at a time."""
-        with self.told():
+        with self.driver_errors():
             with self.engine.connect() as connection:
                 version = _version(connection)
             if version == SCHEMA_HEAD:

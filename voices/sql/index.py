@@ -35,7 +35,7 @@ MAX_CODE = 127
 """Largest number of the copy."""
 
 ROUNDING = 1e-5
-"""What sums of some hundred products of 32 bits may differ by."""
+"""Float32 rounding error of a dot product."""
 
 IntArray = npt.NDArray[np.intp]
 
@@ -123,32 +123,26 @@ class VectorIndex:
             `(name, score)` for each question, the best first; scores are cosines in [-1, 1].
         """
         with self._lock:
-            matrix, all_names, is_alive = self._matrix, self._names, self._is_alive
-            codes, num_rows, num_alive = self._codes, len(all_names), len(self._rows)
+            matrix, names, codes = self._matrix, self._names, self._codes
+            is_alive = self._is_alive[: len(names)]
+            num_alive = len(self._rows)
             rows_of_each = [self._rows_of(question.names) for question in questions]
         asked = [
             number
             for number, (question, rows) in enumerate(zip(questions, rows_of_each, strict=True))
             if rows is None and 0 < (question.top_k or 0) < num_alive and num_alive >= LONG
         ]
-        has_dead = bool(asked) and num_alive < num_rows
-        dead = np.flatnonzero(~is_alive[:num_rows]) if has_dead else np.empty(0, np.intp)
-        for start in range(0, len(asked), QUESTION_BLOCK):
-            block = asked[start : start + QUESTION_BLOCK]
-            found = codes.likely_rows([questions[i] for i in block], num_rows, dead)
-            for number, likely in zip(block, found, strict=True):
-                rows_of_each[number] = likely
-        answers = []
-        for question, chosen in zip(questions, rows_of_each, strict=True):
-            rows = np.flatnonzero(is_alive[:num_rows]) if chosen is None else chosen
-            some = matrix[:num_rows] if len(rows) == num_rows else matrix[rows]
-            scores = _cosines(some, question.embedding)
-            top_k = len(rows) if question.top_k is None else min(question.top_k, len(rows))
-            order = _largest(scores, max(top_k, 0))
-            # Rounding can carry a cosine of equal embeddings past 1.
-            best = np.clip(scores[order], -1, 1).tolist()
-            answers.append([(all_names[rows[i]], s) for i, s in zip(order, best, strict=True)])
-        return answers
+        if asked:
+            likely = codes.likely_rows_of_each([questions[number] for number in asked], is_alive)
+            for number, rows in zip(asked, likely, strict=True):
+                rows_of_each[number] = rows
+        # As many rows as there were above: others are appended meanwhile.
+        rows_in_use = matrix[: len(is_alive)]
+        all_rows = np.flatnonzero(is_alive)
+        return [
+            _best_among(all_rows if rows is None else rows, rows_in_use, names, question)
+            for question, rows in zip(questions, rows_of_each, strict=True)
+        ]
 
     def ids(self) -> list[str]:
         """Returns the ids of all speakers."""
@@ -216,13 +210,29 @@ class _Codes:
         copy._length, copy._error = self._length, self._error
         return copy
 
-    def likely_rows(
-        self, questions: Sequence[Question], num_rows: int, dead: IntArray
+    def likely_rows_of_each(
+        self, questions: Sequence[Question], is_alive: npt.NDArray[np.bool_]
     ) -> list[IntArray]:
         """Returns the rows among which the best of each question certainly are, in order.
 
         Args:
-            questions: At most `QUESTION_BLOCK`, each for fewer than the rows that are somebody's.
+            questions: Each for fewer than the rows that are somebody's.
+            is_alive: Which of the rows in use are somebody's.
+        """
+        dead = np.flatnonzero(~is_alive)
+        found: list[IntArray] = []
+        for start in range(0, len(questions), QUESTION_BLOCK):
+            block = questions[start : start + QUESTION_BLOCK]
+            found += self._likely_rows(block, len(is_alive), dead)
+        return found
+
+    def _likely_rows(
+        self, questions: Sequence[Question], num_rows: int, dead: IntArray
+    ) -> list[IntArray]:
+        """Does the same for one pass over the copy.
+
+        Args:
+            questions: At most `QUESTION_BLOCK`.
             num_rows: Rows in use.
             dead: Those of them that are nobody's.
 
@@ -262,6 +272,19 @@ def _encode(
     rounded = codes * scales[:, None]
     errors = np.linalg.norm(embeddings - rounded, axis=1)
     return codes, scales, np.linalg.norm(rounded, axis=1), errors
+
+
+def _best_among(
+    rows: IntArray, matrix: FloatArray, names: Sequence[str], question: Question
+) -> list[tuple[str, float]]:
+    """Returns name and score of the best of some rows for one question."""
+    some = matrix if len(rows) == len(matrix) else matrix[rows]
+    scores = _cosines(some, question.embedding)
+    top_k = len(rows) if question.top_k is None else min(question.top_k, len(rows))
+    order = _largest(scores, max(top_k, 0))
+    # Rounding can carry a cosine of equal embeddings past 1.
+    best = np.clip(scores[order], -1, 1).tolist()
+    return [(names[rows[i]], score) for i, score in zip(order, best, strict=True)]
 
 
 def _cosines(matrix: FloatArray, embedding: FloatArray) -> FloatArray:

@@ -22,7 +22,8 @@ class NewRecording:
         duration_s: Its length in seconds.
         created_at: When it was made, with a time zone; now if None.
         file_name: Its name in the speaker's folder, or only the suffix for NAME.wav itself.
-        id: 32 hexadecimal digits that no other recording has; made up if None.
+        inbox_path: Its place in the service's inbox, if it is a file there.
+        inbox_sha256: Of that file's content.
     """
 
     embedding: FloatArray
@@ -31,7 +32,8 @@ class NewRecording:
     duration_s: float
     created_at: datetime | None = None
     file_name: str = ""
-    id: str | None = None
+    inbox_path: str | None = None
+    inbox_sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from sqlalchemy.dialects import postgresql
 
 from utils.arrays import FloatArray
 from utils.errors import DamagedVoiceError
+from utils.speaker_names import fold_name
+from utils.verification.embedding import mean_embedding
 from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.records import NewRecording, Speaker, StoredRecording
-from voices.sql.schema import audio, info, keys, recordings, removals, speakers, vectors
+from voices.sql.schema import audio, inbox, info, keys, recordings, removals, speakers, vectors
 
 KEPT_REMOVALS = 10_000
 """Changes after which the id of a removed speaker is forgotten; a process that slept through more
@@ -33,7 +35,7 @@ def from_bytes(content: bytes) -> FloatArray:
     return np.frombuffer(content, "<f4").astype(np.float32)
 
 
-class Voices:
+class VoiceRows:
     """Works inside a transaction that the caller opened.
 
     Attributes:
@@ -58,47 +60,58 @@ class Voices:
         row = connection.execute(counted.returning(*columns)).one()
         return int(row[0]), row[1]
 
-    def add_speaker(
-        self,
-        connection: Connection,
-        name: str,
-        folded: str,
-        number: int,
-        new: Sequence[NewRecording],
-    ) -> str:
-        """Makes a speaker without recordings, as old as the oldest of those to come; the id."""
+    def add_speaker(self, connection: Connection, name: str, new: Sequence[NewRecording]) -> str:
+        """Inserts a speaker dated by the oldest of the new recordings; returns its id."""
         speaker_id = uuid.uuid4().hex
         now = datetime.now(timezone.utc)
-        created_at = min(recording.created_at or now for recording in new)
-        row = {"id": speaker_id, "name": name, "folded_name": folded, "change_number": number}
-        row |= {"created_at": created_at, "updated_at": now}
-        row |= {"key_id": self._new_key(connection)[0]}
+        row = {
+            "id": speaker_id,
+            "name": name,
+            "folded_name": fold_name(name),
+            "created_at": min(recording.created_at or now for recording in new),
+            "updated_at": now,
+            "key_id": self._new_key(connection)[0],
+            "change_number": 0,
+        }
         connection.execute(insert(speakers), row)
         return speaker_id
 
-    def add_recording(
-        self, connection: Connection, speaker_id: str, new: NewRecording, position: int, keep: bool
-    ) -> str:
-        """Stores a recording, with its sound if `keep`, and returns the id."""
-        recording_id = new.id or uuid.uuid4().hex
-        key_id, key = self._new_key(connection)
-        row = {
-            "id": recording_id,
-            "speaker_id": speaker_id,
-            "position": position,
-            "created_at": new.created_at or datetime.now(timezone.utc),
-            "speech_s": float(new.speech_s),
-            "duration_s": float(new.duration_s),
-            "file_name": new.file_name,
-            "model_id": self.model_id,
-            "key_id": key_id,
-            "embedding": seal(key, to_bytes(new.embedding), f"{recording_id} embedding"),
-        }
-        connection.execute(insert(recordings), row)
-        if keep and new.audio is not None:
-            content = seal(key, new.audio, f"{recording_id} audio")
-            connection.execute(insert(audio), {"recording_id": recording_id, "content": content})
-        return recording_id
+    def add_recordings(
+        self,
+        connection: Connection,
+        speaker_id: str,
+        new: Sequence[NewRecording],
+        position: int,
+        *,
+        store_audio: bool,
+    ) -> None:
+        """Stores recordings from a position on, with their sound if `store_audio`."""
+        for place, recording in enumerate(new, position):
+            recording_id = uuid.uuid4().hex
+            key_id, key = self._new_key(connection)
+            row = {
+                "id": recording_id,
+                "speaker_id": speaker_id,
+                "position": place,
+                "created_at": recording.created_at or datetime.now(timezone.utc),
+                "speech_s": float(recording.speech_s),
+                "duration_s": float(recording.duration_s),
+                "file_name": recording.file_name,
+                "model_id": self.model_id,
+                "key_id": key_id,
+                "embedding": seal(key, to_bytes(recording.embedding), f"{recording_id} embedding"),
+            }
+            connection.execute(insert(recordings), row)
+            if store_audio and recording.audio is not None:
+                content = seal(key, recording.audio, f"{recording_id} audio")
+                sound = {"recording_id": recording_id, "content": content}
+                connection.execute(insert(audio), sound)
+            if recording.inbox_path is not None:
+                file = {"path": recording.inbox_path, "sha256": recording.inbox_sha256}
+                connection.execute(insert(inbox), file | {"recording_id": recording_id})
+        # Whoever is enrolled again is not to be deleted any more.
+        speaker = update(speakers).where(speakers.c.id == speaker_id)
+        connection.execute(speaker.values(is_being_deleted=False))
 
     def set_embedding(self, connection: Connection, recording: Any, new: FloatArray) -> None:
         """Puts another model's embedding in a recording's place."""
@@ -114,7 +127,7 @@ class Voices:
         number: int,
         usable: Sequence[FloatArray] | None = None,
         *,
-        pass_over: bool = False,
+        skip_damaged: bool = False,
     ) -> None:
         """Computes a speaker's embedding again: the normalised mean, under a new key.
 
@@ -123,33 +136,19 @@ class Voices:
             speaker_id: Whose.
             number: The change's number.
             usable: The embeddings of all recordings, where they are at hand; else they are read.
-            pass_over: Leave damaged recordings out: they must not keep others from being removed.
+            skip_damaged: Leave damaged recordings out: they must not keep others from being
+                removed.
 
         Raises:
-            DamagedVoiceError: If a recording is damaged, unless they are passed over.
+            DamagedVoiceError: If a recording is damaged, unless such are skipped.
         """
         num_damaged = 0
         if usable is None:
-            of_speaker = recordings.c.speaker_id == speaker_id
-            found = connection.execute(
-                select(recordings.c.id, recordings.c.embedding, keys.c.stored)
-                .join(keys, keys.c.id == recordings.c.key_id)
-                .where(of_speaker, recordings.c.model_id == self.model_id)
-            )
-            usable = []
-            for recording in found:
-                try:
-                    usable.append(self.embedding(recording))
-                except DamagedVoiceError:
-                    if not pass_over:
-                        raise
-                    num_damaged += 1
+            usable, num_damaged = self._read_embeddings(connection, speaker_id, skip_damaged)
+        mean = mean_embedding(usable) if usable else None
         # A speaker of damaged recordings only is damaged, too: nothing opens an empty text.
-        mean, content = None, b"" if num_damaged else None
-        if usable:
-            mean = np.mean(usable, axis=0)
-            # Opposite embeddings could cancel out; the floor keeps the division defined.
-            mean = (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float32)
+        content = b"" if num_damaged else None
+        if mean is not None:
             key, stored = self._ring.new()
             key_id = select(speakers.c.key_id).where(speakers.c.id == speaker_id)
             replaced = update(keys).where(keys.c.id == key_id.scalar_subquery())
@@ -164,14 +163,35 @@ class Voices:
                 change_number=number,
             )
         )
-        if self.has_vectors and mean is not None:
-            values = {"model_id": self.model_id, "embedding": mean}
-            row = postgresql.insert(vectors).values(speaker_id=speaker_id, **values)
-            connection.execute(
-                row.on_conflict_do_update(index_elements=["speaker_id"], set_=values)
-            )
-        elif self.has_vectors:
+        if self.has_vectors:
+            self._set_vector(connection, speaker_id, mean)
+
+    def _read_embeddings(
+        self, connection: Connection, speaker_id: str, skip_damaged: bool
+    ) -> tuple[list[FloatArray], int]:
+        """Returns a speaker's embeddings of this model, and how many were skipped as damaged."""
+        query = select(recordings.c.id, recordings.c.embedding, keys.c.stored)
+        query = query.join(keys, keys.c.id == recordings.c.key_id).where(
+            recordings.c.speaker_id == speaker_id, recordings.c.model_id == self.model_id
+        )
+        usable, num_damaged = [], 0
+        for recording in connection.execute(query):
+            try:
+                usable.append(self.embedding(recording))
+            except DamagedVoiceError:
+                if not skip_damaged:
+                    raise
+                num_damaged += 1
+        return usable, num_damaged
+
+    def _set_vector(self, connection: Connection, speaker_id: str, mean: FloatArray | None) -> None:
+        """Puts a speaker's embedding into the vector table, or takes it out."""
+        if mean is None:
             connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
+            return
+        values = {"model_id": self.model_id, "embedding": mean}
+        row = postgresql.insert(vectors).values(speaker_id=speaker_id, **values)
+        connection.execute(row.on_conflict_do_update(index_elements=["speaker_id"], set_=values))
 
     def embedding(self, row: Any) -> FloatArray:
         """Opens the embedding of a row with its id and the stored form of its key.
@@ -194,6 +214,8 @@ class Voices:
 
     def remove_recordings(self, connection: Connection, ids: Sequence[str]) -> None:
         """Destroys recordings: first their keys, then the rows."""
+        if not ids:
+            return
         chosen = select(recordings.c.key_id).where(recordings.c.id.in_(ids))
         self._destroy_keys(connection, connection.execute(chosen).scalars())
         connection.execute(delete(audio).where(audio.c.recording_id.in_(ids)))

@@ -10,6 +10,7 @@ from typing import Any
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Dialect,
     Float,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
 VERSION_TABLE = "voiceprint_schema"
@@ -111,6 +113,8 @@ speakers = Table(
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
     Column("embedding", Sealed),
     Column("change_number", BigInteger, nullable=False),
+    # Set while the files of the speaker go; the next start of the service finishes it.
+    Column("is_being_deleted", Boolean, nullable=False, server_default=false()),
     Index("voiceprint_speakers_name", "name"),
     Index("voiceprint_speakers_change", "change_number"),
     comment="Who is enrolled, with the normalised mean of the recordings' embeddings",
@@ -150,6 +154,21 @@ audio = Table(
     ),
     Column("content", Sealed, nullable=False),
     comment="The sound of recordings, where it is kept",
+)
+
+inbox = Table(
+    "voiceprint_inbox",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column(
+        "recording_id",
+        String(32),
+        ForeignKey("voiceprint_recordings.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Index("voiceprint_inbox_recording", "recording_id"),
+    comment="Files of the service's inbox that were enrolled, by their place in it",
 )
 
 removals = Table(

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, cast, func, select, text
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError
 from utils.speaker_names import fold_name, is_storable
-from voices.sql.engine import Database
+from voices.sql.engine import SqlConnections
 from voices.sql.index import Question, VectorIndex
-from voices.sql.rows import KEPT_REMOVALS, Voices
+from voices.sql.rows import KEPT_REMOVALS, VoiceRows
 from voices.sql.schema import info, keys, removals, speakers, vectors
 
 VECTOR_INDEX_MIN_SPEAKERS = 7_000_000
@@ -62,10 +62,10 @@ class Search:
     Speakers whose stored embedding was damaged are left out, counted, and named in the log by id.
     """
 
-    def __init__(self, database: Database, voices: Voices) -> None:
+    def __init__(self, connections: SqlConnections, rows: VoiceRows) -> None:
         """Reads nothing yet."""
-        self._database = database
-        self._voices = voices
+        self._connections = connections
+        self._rows = rows
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
         self._seen = -1
@@ -101,8 +101,8 @@ class Search:
 
     def find_vector_index(self) -> None:
         """Turns to pgvector's index if a process has built it before."""
-        if self._voices.has_vectors:
-            with self._database.read() as connection:
+        if self._rows.has_vectors:
+            with self._connections.read() as connection:
                 self.uses_vector_index = _is_ready(connection)
 
     def build_vector_index(self) -> None:
@@ -112,12 +112,12 @@ class Search:
             ValueError: If the database has no vectors: SQLite, encrypted, or empty.
             DatabaseError: If it cannot be built.
         """
-        with self._database.read() as connection:
+        with self._connections.read() as connection:
             size = connection.execute(select(info.c.embedding_size)).scalar()
-        if size is None or not self._voices.has_vectors:
-            raise ValueError(f"{self._database.name} holds no vectors to search")
-        engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with self._database.told(), engine.connect() as connection:
+        if size is None or not self._rows.has_vectors:
+            raise ValueError(f"{self._connections.name} holds no vectors to search")
+        engine = self._connections.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with self._connections.driver_errors(), engine.connect() as connection:
             lock = {"number": VECTOR_INDEX_LOCK}
             # Asked again and again: who waits inside the server would hold up the build itself.
             while not connection.execute(
@@ -152,14 +152,14 @@ class Search:
                 self.build_vector_index()
 
         with self._lock:
-            if self._builder is None and self._voices.has_vectors:
+            if self._builder is None and self._rows.has_vectors:
                 self._builder = threading.Thread(target=build, name="vector index", daemon=True)
                 self._builder.start()
 
     def _best_in_database(self, embedding: FloatArray, top_k: int) -> list[tuple[str, float]]:
         """Asks pgvector's index."""
         query, distance = self._distances(embedding)
-        with self._database.read() as connection:
+        with self._connections.read() as connection:
             connection.execute(text(f"SET LOCAL hnsw.ef_search = {EF_SEARCH}"))
             found = connection.execute(query.order_by(distance).limit(top_k)).all()
         return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in found]
@@ -170,7 +170,7 @@ class Search:
         """Compares with some speakers, without the index: it might pass over them."""
         query, _ = self._distances(embedding)
         folded = sorted({fold_name(name) for name in names if is_storable(name)})
-        with self._database.read() as connection:
+        with self._connections.read() as connection:
             found = connection.execute(query.where(speakers.c.folded_name.in_(folded))).all()
         best = sorted(found, key=lambda row: float(row.distance))[: max(top_k, 0)]
         return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in best]
@@ -181,13 +181,13 @@ class Search:
         distance = column.cosine_distance(embedding)
         query = select(speakers.c.name, distance.label("distance"))
         query = query.join(vectors, vectors.c.speaker_id == speakers.c.id)
-        return query.where(vectors.c.model_id == self._voices.model_id), distance
+        return query.where(vectors.c.model_id == self._rows.model_id), distance
 
     def _refresh(self) -> VectorIndex | None:
         """Brings the matrix up to date; the database is asked every time, and mostly once."""
-        if self._database.ask(CHANGE_NUMBER) == self._seen:
+        if self._connections.ask(CHANGE_NUMBER) == self._seen:
             return self._index
-        with self._lock, self._database.read() as connection:
+        with self._lock, self._connections.read() as connection:
             row = connection.execute(select(info.c.change_number, info.c.embedding_size)).one()
             if row.change_number > self._seen and row.embedding_size is not None:
                 if self._index is None:
@@ -218,7 +218,7 @@ class Search:
             .where(speakers.c.change_number > self._seen)
         )
         rows: list[Any] = list(connection.execute(query))
-        model_id = self._voices.model_id
+        model_id = self._rows.model_id
         of_model = [row for row in rows if row.embedding is not None and row.model_id == model_id]
         opened = [(row, self._open(row, known.embedding_size)) for row in of_model]
         usable = [(row.id, row.name, vector) for row, vector in opened if vector is not None]
@@ -233,7 +233,7 @@ class Search:
     def _open(self, row: Any, size: int) -> FloatArray | None:
         """Opens a speaker's embedding; one that was changed must not stop all comparisons."""
         try:
-            embedding = self._voices.embedding(row)
+            embedding = self._rows.embedding(row)
             if embedding.shape != (size,) or not np.isfinite(embedding).all():
                 raise ValueError(f"received shape {embedding.shape}, expected {size} numbers")
         except (DatabaseError, ValueError) as error:

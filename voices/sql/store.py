@@ -1,12 +1,17 @@
-"""The voice database in SQLite or PostgreSQL: one file, or one server for many processes."""
+"""Speakers in SQLite or PostgreSQL: one file, or one server for many processes.
+
+A method that writes does so in one transaction and returns when it is on the disk. Reading methods
+see what any process has written before they were called. All methods may be called by many threads
+at once.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import insert, select
-from sqlalchemy.dialects import sqlite
+import numpy as np
+from sqlalchemy import Connection, func, select, update
 
 from utils.arrays import FloatArray
 from utils.audio.activity import speech_seconds
@@ -15,56 +20,74 @@ from utils.errors import (
     AudioError,
     DamagedVoiceError,
     DatabaseError,
+    OnlyRecordingError,
+    OtherModelError,
     SpeakerExistsError,
     TooManyRecordingsError,
     UnknownSpeakerError,
 )
-from voices.sql.audio import decode, encode_flac
+from utils.speaker_names import clean_name, fold_name, is_storable
+from utils.verification.embedding import Encoder
+from voices.sql.audio import decode, encode_flac, to_playable
+from voices.sql.audit import AuditLog
+from voices.sql.cipher import KeyRing
+from voices.sql.engine import SqlConnections
+from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
-from voices.sql.records import (
-    AuditEntry,
-    AuditLine,
-    IfExists,
-    NewRecording,
-    Removal,
-    Speaker,
-    StoredRecording,
-)
-from voices.sql.schema import UtcTime, audio, audit, keys, recordings, speakers
-from voices.sql.speakers import SpeakerStore
-
-__all__ = [
-    "AuditEntry",
-    "AuditLine",
-    "IfExists",
-    "NewRecording",
-    "Removal",
-    "Speaker",
-    "SpeakerExistsError",
-    "SqlVoiceprintDatabase",
-    "StoredRecording",
-    "TooManyRecordingsError",
-    "UnknownSpeakerError",
-]
-
-MAX_AUDIT_TEXT = 400
-"""Characters of a text in the audit log; what callers send as a name may be of any length."""
-
-SQLITE = sqlite.dialect(paramstyle="named")
-
-ADD_AUDIT_SQLITE = str(
-    insert(audit).compile(
-        dialect=SQLITE, column_keys=[column.name for column in audit.c if column.name != "id"]
-    )
-)
-"""The statement that adds a line, with the columns' names for parameters."""
+from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
+from voices.sql.rows import VoiceRows, recordings_of
+from voices.sql.schema import audio, info, keys, recordings, speakers
+from voices.sql.search import Search
 
 
-class SqlVoiceprintDatabase(SpeakerStore):
-    """The enrolled speakers of a SQLite file or a PostgreSQL database, and the audit log.
+class SqlVoiceStore:
+    """The speakers of one database; a `VoiceStore`, like `FolderVoiceStore`.
 
-    It can be used like `VoiceprintDatabase`, which keeps them in a folder.
+    Attributes:
+        name: The address without password.
+        keep_audio: Whether the sound of new recordings is stored.
+        is_encrypted: Whether a key encrypts what is stored of voices.
+        rejected: `(recording, reason)` of recordings that `load` found of no use.
+        audit_log: Who did what.
+        inbox_files: Which files of the service's inbox are enrolled.
     """
+
+    def __init__(
+        self,
+        url: str,
+        encoder: Encoder | None = None,
+        *,
+        key: bytes | None = None,
+        keep_audio: bool = False,
+        create: bool = True,
+    ) -> None:
+        """Opens a database, and makes its tables or brings them up to date.
+
+        Args:
+            url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
+            encoder: The speaker model. Without one, waveforms cannot be enrolled.
+            key: 32 bytes that encrypt embeddings and sound; None stores them readable.
+            keep_audio: Store the sound of new recordings.
+            create: Make the database if it is missing.
+
+        Raises:
+            DatabaseError: If it cannot be reached, is of another version, has been made with
+                another key, or with a model whose embeddings have another length.
+        """
+        self._ring = KeyRing(key)
+        self._encoder = encoder
+        self.keep_audio = keep_audio
+        self.is_encrypted = key is not None
+        self.rejected: list[tuple[str, str]] = []
+        self._connections = SqlConnections(url, create=create)
+        self.name = self._connections.name
+        self.audit_log = AuditLog(self._connections)
+        self.inbox_files = InboxFiles(self._connections)
+        try:
+            self._open()
+        except BaseException:
+            self._connections.close()
+            raise
 
     def load(self) -> list[str]:
         """Embeds recordings of another model again, where their sound is kept, and reads all.
@@ -83,8 +106,8 @@ class SqlVoiceprintDatabase(SpeakerStore):
                 self.rejected.append((label, reason))
                 continue
             try:
-                with self._database.read() as connection:
-                    content = self._voices.read_audio(connection, row.id)
+                with self._connections.read() as connection:
+                    content = self._rows.read_audio(connection, row.id)
                 waveform = decode(content or b"", row.file_name)
                 embedding = self._encoder.embed_waveform(waveform, source=label)
             except (AudioError, DamagedVoiceError) as error:
@@ -92,14 +115,14 @@ class SqlVoiceprintDatabase(SpeakerStore):
                 continue
             changed.setdefault(row.speaker_id, []).append((row, embedding))
         for speaker_id, pairs in changed.items():
-            with self._database.write() as connection:
-                number, _ = self._voices.next_change(connection)
+            with self._connections.write() as connection:
+                number, _ = self._rows.next_change(connection)
                 for row, embedding in pairs:
-                    self._voices.set_embedding(connection, row, embedding)
-                self._voices.set_speaker_embedding(connection, speaker_id, number, pass_over=True)
+                    self._rows.set_embedding(connection, row, embedding)
+                self._rows.set_speaker_embedding(connection, speaker_id, number, skip_damaged=True)
         self._search.prepare()
-        usable = speakers.c.model_id == self._voices.model_id
-        with self._database.read() as connection:
+        usable = speakers.c.model_id == self._rows.model_id
+        with self._connections.read() as connection:
             query = select(speakers.c.name).where(usable).order_by(speakers.c.name)
             return list(connection.execute(query).scalars())
 
@@ -110,17 +133,24 @@ class SqlVoiceprintDatabase(SpeakerStore):
 
     def names(self) -> list[str]:
         """Returns the enrolled speakers in alphabetical order."""
-        with self._database.read() as connection:
+        with self._connections.read() as connection:
             query = select(speakers.c.name).order_by(speakers.c.name)
             return list(connection.execute(query).scalars())
 
-    def find(self, name: str) -> str | None:
+    def all_recordings(self) -> dict[str, list[StoredRecording]]:
+        """Returns the recordings of each speaker, in alphabetical order of the names."""
+        with self._connections.read() as connection:
+            rows = connection.execute(select(speakers).order_by(speakers.c.name))
+            found = self._rows.describe(connection, rows)
+        return {speaker.name: list(speaker.recordings) for speaker in found}
+
+    def enrolled_name(self, name: str) -> str | None:
         """Returns the enrolled spelling of a name, None if nobody has it.
 
         Raises:
             DatabaseError: If `name` cannot be a name.
         """
-        with self._database.read() as connection:
+        with self._connections.read() as connection:
             row = self._find(connection, name)
         return None if row is None else str(row.name)
 
@@ -202,34 +232,279 @@ class SqlVoiceprintDatabase(SpeakerStore):
             ]
         )
 
-    def append_audit(self, *lines: AuditLine) -> None:
-        """Writes lines of the audit log, all of them or none; texts are cut at 400 characters."""
-        now = datetime.now(timezone.utc)
-        rows: list[dict[str, Any]] = [
-            {
-                "at": now,
-                "actor": _storable(line.actor),
-                "action": _storable(line.action),
-                "speaker": _storable(line.speaker),
-                "outcome": _storable(line.outcome),
-                "score": None if line.score is None else float(line.score),
-            }
-            for line in lines
-        ]
-        if self._database.is_sqlite:
-            # Every decision ends with this: half the time of a transaction by SQLAlchemy.
-            at = UtcTime().process_bind_param(now, SQLITE)
-            self._database.append(ADD_AUDIT_SQLITE, [row | {"at": at} for row in rows])
-            return
-        with self._database.write() as connection:
-            connection.execute(insert(audit), rows)
+    def score(self, name: str, embedding: FloatArray) -> float:
+        """Returns the cosine of an embedding, shape `(embedding_size,)`, to a speaker's mean.
 
-    def audit(self, limit: int = 100) -> list[AuditEntry]:
-        """Returns the last lines of the audit log, the newest first."""
-        columns = [column for column in audit.c if column.name != "id"]
-        query = select(*columns).order_by(audit.c.id.desc()).limit(limit)
-        with self._database.read() as connection:
-            return [AuditEntry(*row) for row in connection.execute(query)]
+        Raises:
+            UnknownSpeakerError: If nobody has the name.
+            OtherModelError: If there is no recording of this model.
+            DatabaseError: If the stored embedding is damaged.
+        """
+        embedding = self._checked(embedding)
+        with self._connections.read() as connection:
+            row = self._require(connection, name)
+            query = select(speakers.c.id, speakers.c.embedding, keys.c.stored)
+            query = query.join(keys, keys.c.id == speakers.c.key_id)
+            query = query.where(speakers.c.id == row.id)
+            found = connection.execute(
+                query.where(speakers.c.model_id == self._rows.model_id)
+            ).one_or_none()
+        if found is None:
+            raise OtherModelError(
+                f"{row.name} was enrolled with another model; enrol the voice again"
+            )
+        return float(np.clip(self._rows.embedding(found) @ embedding, -1, 1))
+
+    def enrol(
+        self,
+        name: str,
+        recordings: Sequence[NewRecording],
+        *,
+        if_exists: IfExists = "error",
+        instead_of: Collection[str] = (),
+        max_recordings: int | None = None,
+        must_exist: bool = False,
+    ) -> Speaker:
+        """Enrols recordings of a speaker: all of them, on the disk, or none.
+
+        Args:
+            name: Any name that `clean_name` accepts.
+            recordings: At least one.
+            if_exists: What to do if the name is enrolled already.
+            instead_of: Ids of the speaker's recordings that go, where others are added.
+            max_recordings: How many the speaker may have in the end.
+            must_exist: Whether the name has to be enrolled.
+
+        Raises:
+            SpeakerExistsError: If the name is enrolled and `if_exists` is "error".
+            UnknownSpeakerError: If nobody has the name and `must_exist`.
+            TooManyRecordingsError: If there would be more than `max_recordings`.
+            DatabaseError: If the name is unusable or nothing can be written; DamagedVoiceError
+                if what the speaker keeps is damaged.
+        """
+        name = clean_name(name)
+        if not recordings:
+            raise ValueError("expected at least one recording")
+        embeddings = [self._checked(recording.embedding) for recording in recordings]
+        with self._connections.write() as connection:
+            number, size = self._rows.next_change(connection)
+            self._note_size(connection, size, len(embeddings[0]))
+            row = (self._require if must_exist else self._find)(connection, name)
+            if row is not None and if_exists == "error":
+                raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
+            speaker_id = (
+                self._rows.add_speaker(connection, name, recordings) if row is None else row.id
+            )
+            old = list(connection.execute(recordings_of([speaker_id])))
+            gone = [each.id for each in old if if_exists == "replace" or each.id in instead_of]
+            num_kept = len(old) - len(gone)
+            if max_recordings is not None and num_kept + len(recordings) > max_recordings:
+                raise TooManyRecordingsError(
+                    f"{name} has {num_kept} recordings and {len(recordings)} were received, "
+                    f"expected at most {max_recordings} together; remove some first"
+                )
+            self._rows.remove_recordings(connection, gone)
+            position = max((each.position for each in old), default=-1) + 1
+            self._rows.add_recordings(
+                connection, speaker_id, recordings, position, store_audio=self.keep_audio
+            )
+            all_of_them = None if num_kept else embeddings
+            self._rows.set_speaker_embedding(connection, speaker_id, number, all_of_them)
+            speaker = self._describe(connection, speaker_id)
+        if gone:
+            self._connections.truncate_log()
+        return speaker
+
+    def speaker(self, name: str) -> Speaker:
+        """Returns a speaker with the recordings.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name.
+        """
+        with self._connections.read() as connection:
+            return self._describe(connection, self._require(connection, name).id)
+
+    def speakers(
+        self, offset: int = 0, limit: int = 50, query: str = ""
+    ) -> tuple[list[Speaker], int]:
+        """Returns a page of the speakers in the order of their names, and how many there are.
+
+        Args:
+            offset: How many to pass over.
+            limit: How many to return at most.
+            query: Only names that contain this, in small or capital letters.
+        """
+        condition = speakers.c.folded_name.contains(fold_name(query), autoescape=True)
+        if not is_storable(query):
+            return [], 0
+        with self._connections.read() as connection:
+            counted = select(func.count()).select_from(speakers)
+            page = select(speakers).order_by(speakers.c.name).offset(offset).limit(limit)
+            if query:
+                counted, page = counted.where(condition), page.where(condition)
+            total = int(connection.execute(counted).scalar_one())
+            return self._rows.describe(connection, connection.execute(page)), total
+
+    def count(self) -> int:
+        """Returns how many speakers are enrolled."""
+        with self._connections.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(speakers)).scalar_one())
+
+    def rename(self, name: str, new_name: str) -> Speaker:
+        """Gives a speaker another name.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name.
+            SpeakerExistsError: If somebody else has the new one.
+        """
+        new_name = clean_name(new_name)
+        with self._connections.write() as connection:
+            number, _ = self._rows.next_change(connection)
+            row = self._require(connection, name)
+            other = self._find(connection, new_name)
+            if other is not None and other.id != row.id:
+                raise SpeakerExistsError(f"{other.name} is enrolled already; choose another name")
+            now = datetime.now(timezone.utc)
+            values = {"name": new_name, "folded_name": fold_name(new_name), "updated_at": now}
+            changed = update(speakers).where(speakers.c.id == row.id)
+            connection.execute(changed.values(change_number=number, **values))
+            return self._describe(connection, row.id)
+
+    def remove(self, name: str, only: Sequence[str] | None = None) -> Removal:
+        """Removes a speaker with embeddings, recordings and sound; nothing of the voice is left.
+
+        Args:
+            name: Who.
+            only: Ids of the recordings that the speaker must have, no others.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name.
+            DatabaseError: If the speaker has other recordings than `only`; nothing is removed.
+        """
+        with self._connections.write() as connection:
+            number, _ = self._rows.next_change(connection)
+            row = self._require(connection, name)
+            old = self._describe(connection, row.id).recordings
+            if only is not None and {recording.id for recording in old} != set(only):
+                raise DatabaseError(f"{row.name} has changed meanwhile and was left as it is")
+            self._rows.remove_speaker(connection, row.id, number)
+        self._connections.truncate_log()
+        files = [f"{row.name}/{recording.id}" for recording in old]
+        return Removal(len(old) + 1, len(old), (*files, str(row.name)))
+
+    def remove_recording(self, name: str, recording_id: str) -> Speaker:
+        """Removes one recording of a speaker, not the last one.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name, or the speaker no such recording.
+            OnlyRecordingError: If it is the only one.
+        """
+        with self._connections.write() as connection:
+            number, _ = self._rows.next_change(connection)
+            row = self._require(connection, name)
+            self._require_recording(connection, row, recording_id)
+            if len(self._describe(connection, row.id).recordings) == 1:
+                raise OnlyRecordingError(
+                    f"{recording_id} is the only recording of {row.name}; "
+                    "delete the speaker instead"
+                )
+            self._rows.remove_recordings(connection, [recording_id])
+            self._rows.set_speaker_embedding(connection, row.id, number, skip_damaged=True)
+            speaker = self._describe(connection, row.id)
+        self._connections.truncate_log()
+        return speaker
+
+    def recording_audio(self, name: str, recording_id: str) -> bytes | None:
+        """Returns the sound of a recording as FLAC or WAV of 16 kHz mono; None if none is kept.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name, or the speaker no such recording.
+        """
+        content, file_name = self.original_audio(name, recording_id)
+        return None if content is None else to_playable(content, file_name)
+
+    def original_audio(self, name: str, recording_id: str) -> tuple[bytes | None, str]:
+        """Returns the sound of a recording as it was stored, and its file name.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name, or the speaker no such recording.
+        """
+        with self._connections.read() as connection:
+            row = self._require(connection, name)
+            recording = self._require_recording(connection, row, recording_id)
+            content = self._rows.read_audio(connection, recording.id)
+        return content, str(recording.file_name)
+
+    def ping(self) -> None:
+        """Asks the database for a sign of life.
+
+        Raises:
+            DatabaseError: If it does not answer.
+        """
+        with self._connections.read() as connection:
+            connection.execute(select(info.c.id)).one()
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._connections.close()
+
+    def _open(self) -> None:
+        """Compares what the database says of itself with the key and the model."""
+        with self._connections.read() as connection:
+            row = connection.execute(select(info)).one()
+        self._size: int | None = row.embedding_size
+        model_id = row.model_id or ""
+        if self._encoder is not None:
+            model_id = str(self._encoder.model_id)
+            size = int(self._encoder.embedding_size)
+            if self._size not in (None, size):
+                raise DatabaseError(
+                    f"{self.name} holds embeddings of {self._size} numbers, those of this model "
+                    f"have {size}; open it with its own model, or move the voices into a new "
+                    "database with move_voices.py"
+                )
+            self._size = size
+        # Nobody has been enrolled in a database without a size: it takes any key.
+        if row.key_check is not None or row.embedding_size is not None:
+            self._ring.check(row.key_check, self.name)
+        if (row.embedding_size, row.model_id or "") != (self._size, model_id) or (
+            row.key_check is None and self.is_encrypted
+        ):
+            self._claim(model_id)
+        has_vectors = not self._connections.is_sqlite and not self.is_encrypted
+        self._rows = VoiceRows(self._ring, model_id, has_vectors)
+        self._search = Search(self._connections, self._rows)
+        self._search.find_vector_index()
+
+    def _claim(self, model_id: str) -> None:
+        """Notes model, size and key in the database, unless another process was quicker."""
+        with self._connections.write() as connection:
+            row = connection.execute(select(info).with_for_update()).one()
+            if row.key_check is not None or row.embedding_size is not None:
+                self._ring.check(row.key_check, self.name)
+            if row.embedding_size not in (None, self._size):
+                raise DatabaseError(f"{self.name} was just made with another model; check yours")
+            check = row.key_check or self._ring.check_text()
+            values = {"embedding_size": self._size, "model_id": model_id or None}
+            connection.execute(update(info).values(key_check=check, **values))
+
+    def _note_size(self, connection: Connection, known: int | None, size: int) -> None:
+        """Makes sure that all embeddings of the database have one length."""
+        if known is None:
+            connection.execute(update(info).values(embedding_size=size))
+        elif known != size:
+            raise DatabaseError(f"received {size} numbers, expected {known} as in {self.name}")
+        self._size = size
+
+    def _checked(self, embedding: FloatArray) -> FloatArray:
+        """Returns an embedding with unit length; another shape is a programmer's mistake."""
+        array = np.asarray(embedding, np.float32)
+        length = float(np.linalg.norm(array))
+        if array.ndim != 1 or self._size not in (None, len(array)) or not 0 < length < np.inf:
+            raise ValueError(
+                f"expected a finite embedding of {self._size} numbers, received {array.shape}"
+            )
+        return np.asarray(array / length, np.float32)
 
     def _recordings_of_other_models(self) -> list[Any]:
         """Returns the recordings that cannot be compared, and whether their sound is kept."""
@@ -245,16 +520,16 @@ class SqlVoiceprintDatabase(SpeakerStore):
             .join(speakers, speakers.c.id == recordings.c.speaker_id)
             .join(keys, keys.c.id == recordings.c.key_id)
             .outerjoin(audio, audio.c.recording_id == recordings.c.id)
-            .where(recordings.c.model_id != self._voices.model_id)
+            .where(recordings.c.model_id != self._rows.model_id)
             .order_by(speakers.c.name, recordings.c.position)
         )
-        with self._database.read() as connection:
+        with self._connections.read() as connection:
             return list(connection.execute(query))
 
     def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
         """Embeds waveforms and enrols them."""
         if self._encoder is None:
-            raise ValueError("this SqlVoiceprintDatabase was opened without an encoder")
+            raise ValueError("this SqlVoiceStore was opened without an encoder")
         new = [
             NewRecording(
                 embedding=self._encoder.embed_waveform(waveform, source=name),
@@ -269,8 +544,29 @@ class SqlVoiceprintDatabase(SpeakerStore):
         speaker = self.enrol(name, new, if_exists=if_exists, must_exist=must_exist)
         return [f"{speaker.name}/{recording.id}" for recording in speaker.recordings[-len(new) :]]
 
+    def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
+        """Reads a speaker."""
+        query = select(speakers).where(speakers.c.id == speaker_id)
+        return self._rows.describe(connection, connection.execute(query))[0]
 
-def _storable(text: str) -> str:
-    """Returns a text without what no database stores: NUL, lone surrogates, and too much."""
-    text = text.replace("\0", "\ufffd")[:MAX_AUDIT_TEXT]
-    return text.encode("utf-8", errors="replace").decode("utf-8")
+    def _find(self, connection: Connection, name: str) -> Any:
+        """Returns the row of the speaker who has a name."""
+        query = select(speakers.c.id, speakers.c.name)
+        query = query.where(speakers.c.folded_name == fold_name(clean_name(name)))
+        return connection.execute(query).one_or_none()
+
+    def _require(self, connection: Connection, name: str) -> Any:
+        """Returns the row of the speaker who has a name, or raises UnknownSpeakerError."""
+        row = self._find(connection, name)
+        if row is None:
+            raise UnknownSpeakerError(f"nobody named {clean_name(name)} in {self.name}")
+        return row
+
+    def _require_recording(self, connection: Connection, speaker: Any, recording_id: str) -> Any:
+        """Returns the row of one of a speaker's recordings, or raises UnknownSpeakerError."""
+        for row in connection.execute(recordings_of([speaker.id])):
+            if row.id == recording_id:
+                return row
+        raise UnknownSpeakerError(
+            f"{speaker.name} has no recording {recording_id[:40]!r}; list the recordings"
+        )

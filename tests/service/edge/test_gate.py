@@ -86,12 +86,12 @@ def test_tokens_of_a_file_come_and_go(url: str, tmp_path: Path) -> None:
     path = tmp_path / "tokens.txt"
     token, _ = create_token("app", path)
     with running(url, token_file=path, authorized=False) as client:
-        client.app.state.service.database.append_audit(AuditLine("x", "x", "", ""))
+        client.app.state.service.database.audit_log.append(AuditLine("x", "x", "", ""))
         headers = {"Authorization": f"Bearer {token}"}
         assert client.get("/v1/speakers", headers=headers).status_code == 200
         sent = files(speech(1))
         client.post("/v1/identify", files=sent, headers=headers)
-        assert client.app.state.service.database.audit()[0].actor == "app"
+        assert client.app.state.service.database.audit_log.last()[0].actor == "app"
 
 
 def test_a_removed_token_stops_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

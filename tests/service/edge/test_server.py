@@ -19,7 +19,9 @@ import pytest
 
 from tests.support.service_client import check_problem, files, pack, speech
 from tests.support.service_process import ROOT, ServiceProcess, service_process
-from voices.sql.store import SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
+
+pytestmark = pytest.mark.slow
 
 MOST_FILES = 260
 """Open files that a process gets in a test."""
@@ -244,8 +246,8 @@ def test_simultaneous_questions_get_their_own_answers(tmp_path: Path) -> None:
         with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
             answers = list(pool.map(ask, names))
         assert answers == [422 if name == "silence" else name for name in names]
-    database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/v.sqlite3")
-    entries = [entry for entry in database.audit(200) if entry.action == "identify"]
+    database = SqlVoiceStore(f"sqlite:///{tmp_path}/v.sqlite3")
+    entries = [entry for entry in database.audit_log.last(200) if entry.action == "identify"]
     database.close()
     assert sorted(entry.speaker for entry in entries) == sorted(6 * list(voices))
     # Lines of one transaction have one time.

@@ -34,7 +34,7 @@ ADDED = f"{ANN}/recordings"
 
 def damage(client: TestClient, what: str, recording_id: str, content: str = "'\\x0123'") -> None:
     """Changes what is stored of a recording, as another program could."""
-    database = client.app.state.service.database._database
+    database = client.app.state.service.database._connections
     if database.is_sqlite and content.startswith("'\\x"):
         content = content.replace("'\\x", "x'")
     with database.write() as connection:
@@ -145,7 +145,7 @@ def test_files_of_a_damaged_speaker_wait(tmp_path: Path) -> None:
         damage(client, "embedding", ids(client)[0])
     write_wav(folder / "Ann" / "2.wav", synthetic_speech(1, 1))
     with running(url, audio_db=folder) as client:
-        ((path, reason),) = client.app.state.service.folder.rejected
+        ((path, reason),) = client.app.state.service.inbox.rejected
         assert path.endswith("2.wav") and "enrol Ann again" in reason
         damaged = ids(client)
         assert len(damaged) == 1

@@ -11,6 +11,8 @@ from schemathesis import GenerationMode
 
 from tests.support.service_client import TOKEN, enrol, running, speech
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = hypothesis.settings(
     max_examples=8,
     deadline=None,

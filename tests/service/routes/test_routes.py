@@ -290,7 +290,7 @@ def test_the_audit_log_tells_who_did_what(database_url: str) -> None:
         enrol(client, "Ann", 1)
         client.post("/v1/speakers/Ann/verify", files=files(speech(3)))
         client.delete("/v1/speakers/Ann")
-        entries = client.app.state.service.database.audit()
+        entries = client.app.state.service.database.audit_log.last()
     told = [(entry.actor, entry.action, entry.speaker, entry.outcome) for entry in entries]
     assert told == [
         ("environment", "delete", "Ann", "2 recordings"),
@@ -313,7 +313,7 @@ def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> N
     with running(database_url) as client:
         enrol(client, "Ann", 1)
         enrol(client, "Ben", 2)
-        with client.app.state.service.database._database.write() as connection:
+        with client.app.state.service.database._connections.write() as connection:
             connection.exec_driver_sql(
                 "UPDATE voiceprint_speakers SET embedding = (SELECT embedding FROM "
                 "voiceprint_speakers WHERE name = 'Ben') WHERE name = 'Ann'"
@@ -324,7 +324,7 @@ def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> N
         assert "voiceprint_damaged_speakers 1.0" in client.get("/metrics").text
         for _ in range(2):
             answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
-            assert "enrol the voice again" in check_problem(answer, 409, "damaged")["detail"]
+            assert "enrol the speaker again" in check_problem(answer, 409, "damaged")["detail"]
         client.put("/v1/speakers/Ann/recordings", files=files(speech(1)))
         answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
         assert answer.json()["is_same_speaker"] is True

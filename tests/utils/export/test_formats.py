@@ -26,6 +26,8 @@ from utils.model.archive import METADATA_NAME
 from utils.model.header import read_header
 from utils.model.keras import load_keras_network
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = [1, 161, 16000, CROP_SAMPLES - 1, CROP_SAMPLES, CROP_SAMPLES + 1, 50321, 160000]
 
 

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 
 from tests.support.synthetic_voices import synthetic_speech
-from tests.support.tiny_model import build_tiny_network, write_tiny_model
+from tests.support.tiny_model import (
+    build_tiny_campplus,
+    build_tiny_network,
+    write_tiny_model,
+)
 from utils.audio.spectrogram import CROP_SAMPLES, extend, magnitude, spectrogram
 from utils.errors import ModelError
 from utils.export.onnx import fourier_basis, write_onnx
@@ -13,6 +17,7 @@ from utils.model.archive import load_network
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header
 from utils.model.onnx import load_onnx_network
+from utils.networks.features import compute_features
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +115,20 @@ def test_shipped_file_is_the_shipped_model(root: Path) -> None:
     for recording in sorted((root / "audio").glob("*.wav")):
         keras_embedding, onnx_embedding = (encoder.embed_file(recording) for encoder in encoders)
         np.testing.assert_allclose(onnx_embedding, keras_embedding, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def campplus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("campplus") / "tiny.keras"
+    return write_tiny_model(path, network=build_tiny_campplus())
+
+
+@pytest.mark.parametrize("num_samples", [250, 400, 9000, 32560, 48000, 48160, 100_001])
+def test_campplus_equals_keras_at_any_length(campplus: Path, num_samples: int) -> None:
+    waveform = extend(synthetic_speech(1, 0, 3.0), num_samples)
+    features = compute_features("filterbank", waveform)[None, :, :, None]
+    expected = np.asarray(load_network(campplus)(features, training=False)[1])[0]
+    path = campplus.with_suffix(".onnx")
+    write_onnx(campplus, path, half_precision=False)
+    embedding = load_onnx_network(path, num_threads=1)(waveform)
+    np.testing.assert_allclose(embedding, expected, atol=2e-4)

@@ -244,8 +244,9 @@ def test_damaged_thresholds(copy: Path) -> None:
 
 
 def test_update_metadata_changes_nothing_else(copy: Path) -> None:
-    before = embed(copy)
+    before, identity = embed(copy), read_header(copy).model_id
     update_metadata(copy, {"threshold": 0.25, "note": "低"})
+    assert read_header(copy).model_id == identity  # what was enrolled stays valid
     assert read_header(copy).calibration.threshold == 0.25
     assert read_header(copy).metadata["note"] == "低"
     assert read_header(copy).metadata["num_classes"] == 3

@@ -70,6 +70,24 @@ def test_network_that_cannot_be_run(tmp_path: Path, onnx_model: Path) -> None:
         SpeakerEncoder(tmp_path / "m.onnx")
 
 
+def test_new_thresholds_leave_network_and_identity(onnx_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_model.read_bytes())
+    before = read_header(path)
+    waveform = synthetic_speech(0, 0, 1.0)
+    embedding = load_onnx_network(path, num_threads=1)(waveform)
+    for note in ("低", "x" * 100_000, "short again"):
+        update_metadata(path, {"threshold": 0.25, "note": note})
+        header = read_header(path)
+        assert header.metadata == {**before.metadata, "threshold": 0.25, "note": note}
+        assert header.model_id == before.model_id
+        np.testing.assert_array_equal(load_onnx_network(path, num_threads=1)(waveform), embedding)
+    assert path.stat().st_size == pytest.approx(onnx_model.stat().st_size, abs=100)
+    update_metadata(path, before.metadata)
+    assert read_onnx_metadata(path) == before.metadata
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_without_onnx_runtime(onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_import = builtins.__import__
 
@@ -83,9 +101,7 @@ def test_without_onnx_runtime(onnx_model: Path, monkeypatch: pytest.MonkeyPatch)
         load_onnx_network(onnx_model, num_threads=1)
 
 
-@pytest.mark.parametrize(
-    "use", [load_network, read_training_state, lambda path: update_metadata(path, {})]
-)
+@pytest.mark.parametrize("use", [load_network, read_training_state])
 def test_what_only_a_keras_file_can(onnx_model: Path, use: Any) -> None:
     with pytest.raises(ModelError, match=r"an \.onnx file, which can only be run"):
         use(onnx_model)

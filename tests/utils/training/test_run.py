@@ -24,6 +24,8 @@ from utils.reader import TrainingReader
 from utils.training import run as training_module
 from utils.training.validation import ValidationResult
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def deterministic() -> None:
@@ -260,10 +262,10 @@ def test_init_begins_with_the_weights_of_a_model(
     path = write_tiny_model(tmp_path / "start.keras")
     started: list[Any] = []
 
-    def keep(training: training_module.Training) -> None:
-        started.append(training.trainer.network)
+    def keep(training: training_module.TrainingRun) -> None:
+        started.append(training.learner.network)
 
-    monkeypatch.setattr(training_module.Training, "run", keep)
+    monkeypatch.setattr(training_module.TrainingRun, "run", keep)
     Path("more.txt").write_text(Path("train.txt").read_text().replace("\t2\n", "\t4\n"))
     train.main(options("--init", str(path), "--train_list_path", "more.txt"))
     ours = {weight.path: np.asarray(weight) for weight in started[0].weights}

@@ -18,20 +18,21 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
 from tests.support.fake_encoder import FakeEncoder
-from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_server import NO_SERVER, PostgresServer, running_server
 from tests.support.synthetic_voices import synthetic_speech
 from utils.errors import DatabaseError
 from voices.sql.cipher import KEY_VARIABLE, read_key
-from voices.sql.engine import MIGRATIONS, SCHEMA_HEAD, Database, migrate
+from voices.sql.engine import MIGRATIONS, SCHEMA_HEAD, SqlConnections, migrate
+from voices.sql.records import NewRecording
 from voices.sql.schema import POSTGRESQL_TABLES, VERSION_TABLE, metadata
-from voices.sql.store import NewRecording, SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def engine(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
+def engine(database_url: str) -> Iterator[SqlConnections]:
+    database = SqlConnections(database_url)
     yield database
     database.close()
 
@@ -41,7 +42,7 @@ def embedding(seed: int, size: int = 192) -> np.ndarray:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def tables(engine: Database) -> set[str]:
+def tables(engine: SqlConnections) -> set[str]:
     with engine.read() as connection:
         return set(inspect(connection).get_table_names())
 
@@ -51,7 +52,7 @@ def test_schema_head_is_the_newest_migration() -> None:
     assert newest.split("_")[0] == SCHEMA_HEAD
 
 
-def test_migrations_make_the_tables_of_the_code(engine: Database) -> None:
+def test_migrations_make_the_tables_of_the_code(engine: SqlConnections) -> None:
     def is_here(item: object, name: str, kind: str, *_: object) -> bool:
         table = item if kind == "table" else getattr(item, "table", item)
         return not (engine.is_sqlite and getattr(table, "name", "") in POSTGRESQL_TABLES)
@@ -63,7 +64,7 @@ def test_migrations_make_the_tables_of_the_code(engine: Database) -> None:
         assert compare_metadata(context, metadata) == []
 
 
-def test_upgrade_and_downgrade(engine: Database) -> None:
+def test_upgrade_and_downgrade(engine: SqlConnections) -> None:
     expected = set(metadata.tables) - (POSTGRESQL_TABLES if engine.is_sqlite else set())
     assert tables(engine) == expected | {VERSION_TABLE}
     with engine.write() as connection:
@@ -74,7 +75,7 @@ def test_upgrade_and_downgrade(engine: Database) -> None:
     assert tables(engine) == expected | {VERSION_TABLE}
 
 
-def test_failed_migration_leaves_nothing(engine: Database) -> None:
+def test_failed_migration_leaves_nothing(engine: SqlConnections) -> None:
     with engine.write() as connection:
         migrate(connection, "base")
         # A table of another program has the name of one of ours.
@@ -85,7 +86,7 @@ def test_failed_migration_leaves_nothing(engine: Database) -> None:
 
 
 def test_other_programs_tables_do_not_matter(database_url: str) -> None:
-    first = Database(database_url)
+    first = SqlConnections(database_url)
     with first.write() as connection:
         migrate(connection, "base")
         connection.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}")
@@ -93,24 +94,24 @@ def test_other_programs_tables_do_not_matter(database_url: str) -> None:
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('beef')")
         connection.exec_driver_sql("CREATE TABLE speakers (id INTEGER)")
     first.close()
-    second = Database(database_url)
+    second = SqlConnections(database_url)
     assert {"voiceprint_info", "speakers"} <= tables(second)
     second.close()
 
 
-def test_newer_tables_are_refused(engine: Database, database_url: str) -> None:
+def test_newer_tables_are_refused(engine: SqlConnections, database_url: str) -> None:
     with engine.write() as connection:
         connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    with pytest.raises(DatabaseError, match="version 9999, this toolkit knows up to 0001"):
-        Database(database_url)
+    with pytest.raises(DatabaseError, match="version 9999, this toolkit knows up to 0002"):
+        SqlConnections(database_url)
 
 
 def test_create_false_makes_nothing(tmp_path: Path, postgres_url: str) -> None:
     with pytest.raises(DatabaseError, match="no such file"):
-        Database(f"sqlite:///{tmp_path}/new.sqlite3", create=False)
+        SqlConnections(f"sqlite:///{tmp_path}/new.sqlite3", create=False)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DatabaseError, match="holds no voice database"):
-        Database(postgres_url, create=False)
+        SqlConnections(postgres_url, create=False)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_create_false_makes_nothing(tmp_path: Path, postgres_url: str) -> None:
 )
 def test_bad_addresses_are_told_without_the_password(url: str, message: str) -> None:
     with pytest.raises(DatabaseError) as error:
-        Database(url)
+        SqlConnections(url)
     assert message in str(error.value)
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
     assert error.value.__cause__ is None or "secret" not in repr(error.value.__cause__)
@@ -138,29 +139,29 @@ def test_files_that_are_no_database(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, but long enough to have a header" * 50)
     for path, message in [("text", "not a database"), ("", "a folder, expected a file")]:
         with pytest.raises(DatabaseError, match=message):
-            Database(f"sqlite:///{tmp_path}/{path}")
+            SqlConnections(f"sqlite:///{tmp_path}/{path}")
     with pytest.raises(DatabaseError, match="cannot be made"):
-        Database(f"sqlite:///{tmp_path}/text/v.sqlite3")
+        SqlConnections(f"sqlite:///{tmp_path}/text/v.sqlite3")
 
 
 def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/new/v.sqlite3")
+    database = SqlVoiceStore(f"sqlite:///{tmp_path}/new/v.sqlite3")
     database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == {0o600}
     database.close()
 
 
+@pytest.mark.slow
 def test_many_processes_may_start_at_once(database_url: str) -> None:
-    program = (
-        "import sys; from voices.sql.engine import Database; Database(sys.argv[1]); print('ok')"
-    )
+    imports = "import sys; from voices.sql.engine import SqlConnections"
+    program = f"{imports}; SqlConnections(sys.argv[1]); print('ok')"
     command = [sys.executable, "-c", program, database_url]
     started = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(4)
     ]
     with ThreadPoolExecutor(8) as pool:
-        opened = list(pool.map(lambda _: Database(database_url), range(8)))
+        opened = list(pool.map(lambda _: SqlConnections(database_url), range(8)))
     for database in opened:
         database.close()
     for process in started:
@@ -168,30 +169,31 @@ def test_many_processes_may_start_at_once(database_url: str) -> None:
         assert out.strip() == b"ok", err.decode()
 
 
-def test_a_server_that_went_away_and_came_back(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    database = SqlVoiceprintDatabase(postgres_url)
-    database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
-    postgres_server.stop(kill=True)
-    try:
+@pytest.mark.slow
+def test_a_server_that_went_away_and_came_back() -> None:
+    with running_server() as server:
+        if server is None:
+            pytest.skip(NO_SERVER)
+        database = SqlVoiceStore(server.new_database())
+        database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
+        server.stop(kill=True)
         for use in (database.ping, database.names, lambda: database.identify(embedding(0))):
             with pytest.raises(DatabaseError, match="postgresql://"):
                 use()
-    finally:
-        postgres_server.start()
-    database.ping()
-    assert database.identify(embedding(0))[0][0] == "a"
-    database.close()
+        server.start()
+        database.ping()
+        assert database.identify(embedding(0))[0][0] == "a"
+        database.close()
 
 
 ENROL = textwrap.dedent(
     """
     import sys, threading
     import numpy as np
-    from voices.sql.store import NewRecording, SqlVoiceprintDatabase
+    from voices.sql.records import NewRecording
+    from voices.sql.store import SqlVoiceStore
 
-    database = SqlVoiceprintDatabase(sys.argv[1], keep_audio=True)
+    database = SqlVoiceStore(sys.argv[1], keep_audio=True)
     print("ready", flush=True)
 
     def enrol(thread):
@@ -210,6 +212,7 @@ ENROL = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_nothing_answered_is_lost_when_killed(database_url: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", ENROL, database_url], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -223,7 +226,7 @@ def test_nothing_answered_is_lost_when_killed(database_url: str) -> None:
     process.wait()
     process.stdout.close()
 
-    database = SqlVoiceprintDatabase(database_url)
+    database = SqlVoiceStore(database_url)
     stored = set(database.names())
     assert len(answered) >= 150 and set(answered) <= stored
     for name in answered[:: len(answered) // 20]:
@@ -243,10 +246,10 @@ def files_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
 
 
-def needles(database: SqlVoiceprintDatabase, names: list[str]) -> list[bytes]:
+def needles(database: SqlVoiceStore, names: list[str]) -> list[bytes]:
     """Returns pieces of everything that the tables hold of speakers' voices, and their keys."""
     found = []
-    with database._database.read() as connection:
+    with database._connections.read() as connection:
         for table, condition in [
             ("voiceprint_speakers", "s.id = t.id"),
             ("voiceprint_recordings", "s.id = t.speaker_id"),
@@ -265,7 +268,7 @@ def needles(database: SqlVoiceprintDatabase, names: list[str]) -> list[bytes]:
 
 
 def test_deleted_means_deleted_in_the_raw_files(tmp_path: Path) -> None:
-    database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/v.sqlite3", keep_audio=True)
+    database = SqlVoiceStore(f"sqlite:///{tmp_path}/v.sqlite3", keep_audio=True)
     sound = np.random.default_rng(0).bytes(30_000)
     for seed in range(60):
         audio = sound[100 * seed :] if seed % 3 == 0 else None
@@ -294,14 +297,14 @@ def test_deleted_means_deleted_in_the_raw_files(tmp_path: Path) -> None:
     assert sound[10_000:10_032] not in raw
     # The database works on, from the file alone.
     database.close()
-    again = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/v.sqlite3")
+    again = SqlVoiceStore(f"sqlite:///{tmp_path}/v.sqlite3")
     assert again.identify(embedding(50))[0][0] == "s50"
     again.close()
 
 
 def test_deletion_empties_the_log_while_others_read(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/v.sqlite3"
-    database, other = SqlVoiceprintDatabase(url), SqlVoiceprintDatabase(url)
+    database, other = SqlVoiceStore(url), SqlVoiceStore(url)
     for seed in range(30):
         database.enrol(f"s{seed}", [NewRecording(embedding(seed), 1, None, 1)])
     is_over = threading.Event()
@@ -328,15 +331,15 @@ def test_deletion_that_was_killed_before_its_end_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path}/v.sqlite3"
-    first = SqlVoiceprintDatabase(url)
+    first = SqlVoiceStore(url)
     for seed in range(10):
         first.enrol(f"s{seed}", [NewRecording(embedding(seed), 1, None, 1)])
     keys = [piece for piece in needles(first, ["s5"]) if len(piece) == 32]
     # The deletion is on the disk, and the log, which still holds the keys, is not yet emptied.
-    monkeypatch.setattr(first._database, "forget", lambda: None)
+    monkeypatch.setattr(first._connections, "truncate_log", lambda: None)
     first.remove("s5")
     assert all(key in files_of(tmp_path) for key in keys)
-    second = SqlVoiceprintDatabase(url)
+    second = SqlVoiceStore(url)
     raw = files_of(tmp_path)
     assert len(keys) == 2 and not any(key in raw for key in keys)
     first.close()
@@ -346,11 +349,11 @@ def test_deletion_that_was_killed_before_its_end_is_finished(
 def test_encrypted_file_holds_nothing_readable(tmp_path: Path) -> None:
     key = bytes(range(32))
     url = f"sqlite:///{tmp_path}/v.sqlite3"
-    database = SqlVoiceprintDatabase(url, FakeEncoder(), key=key, keep_audio=True)
+    database = SqlVoiceStore(url, FakeEncoder(), key=key, keep_audio=True)
     database.add("a", synthetic_speech(0))
     plain = database.original_audio("a", database.recordings("a")[0].id)[0]
     vector = FakeEncoder().embed_waveform(synthetic_speech(0))
-    with database._database.read() as connection:
+    with database._connections.read() as connection:
         query = "SELECT stored FROM voiceprint_keys"
         stored = [row[0] for row in connection.exec_driver_sql(query)]
     opened = [database._ring.open(row) for row in stored]
@@ -371,18 +374,20 @@ def commands_of_the_guide(language: str) -> list[str]:
 def test_what_the_guide_says_empties_the_files_of_postgresql(
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    database = SqlVoiceprintDatabase(postgres_url)
+    database = SqlVoiceStore(postgres_url)
     for seed in range(20):
         database.enrol(f"s{seed}", [NewRecording(embedding(seed), 1, None, 1)])
     vector = embedding(3).astype("<f4").tobytes()
-    with database._database.read() as connection:
+    with database._connections.read() as connection:
         keys = connection.exec_driver_sql("SELECT stored FROM voiceprint_keys").scalars().all()
-    engine = database._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    engine = database._connections.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def data_files() -> bytes:
         with engine.connect() as connection:
             connection.exec_driver_sql("CHECKPOINT")
-        folder = postgres_server.folder / "data" / "base"
+            own = "SELECT oid FROM pg_database WHERE datname = current_database()"
+            number = connection.exec_driver_sql(own).scalar_one()
+        folder = postgres_server.folder / "data" / "base" / str(number)
         return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
     gone = [bytes(key[:32]) for key in keys[6:8]]
@@ -410,13 +415,13 @@ def test_the_guides_way_to_a_key(tmp_path: Path) -> None:
 
 
 def test_the_guides_backup_is_whole(tmp_path: Path) -> None:
-    database = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/voices.sqlite3")
+    database = SqlVoiceStore(f"sqlite:///{tmp_path}/voices.sqlite3")
     database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
     (backup,) = [line for line in commands_of_the_guide("shell") if "backup.sqlite3" in line]
     if shutil.which("sqlite3") is None:
         pytest.skip("the program sqlite3 is not installed")
     subprocess.run(backup, shell=True, check=True, cwd=tmp_path)
     database.close()
-    copy = SqlVoiceprintDatabase(f"sqlite:///{tmp_path}/backup.sqlite3", create=False)
+    copy = SqlVoiceStore(f"sqlite:///{tmp_path}/backup.sqlite3", create=False)
     assert copy.identify(embedding(0))[0][0] == "a"
     copy.close()

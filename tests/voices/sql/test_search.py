@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from voices.sql.records import NewRecording
 from voices.sql.search import VECTOR_INDEX
-from voices.sql.store import NewRecording, SqlVoiceprintDatabase
+from voices.sql.store import SqlVoiceStore
 
 
 def embedding(seed: int) -> np.ndarray:
@@ -16,28 +17,28 @@ def embedding(seed: int) -> np.ndarray:
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def enrol(database: SqlVoiceprintDatabase, name: str, seed: int) -> None:
+def enrol(database: SqlVoiceStore, name: str, seed: int) -> None:
     new = NewRecording(embedding(seed), 1, None, 1)
     database.enrol(name, [new], if_exists="replace")
 
 
 @pytest.fixture
-def database(postgres_url: str) -> Iterator[SqlVoiceprintDatabase]:
-    database = SqlVoiceprintDatabase(postgres_url)
+def database(postgres_url: str) -> Iterator[SqlVoiceStore]:
+    database = SqlVoiceStore(postgres_url)
     for seed in range(300):
         enrol(database, f"s{seed}", seed)
     yield database
     database.close()
 
 
-def plan(database: SqlVoiceprintDatabase) -> str:
+def plan(database: SqlVoiceStore) -> str:
     """Returns how PostgreSQL would search if it had so many speakers that reading all is slow."""
     query, distance = database._search._distances(embedding(0))
     compiled = query.order_by(distance).limit(1)
-    with database._database.read() as connection:
+    with database._connections.read() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         connection.execute(text("SET LOCAL enable_sort = off"))
-        dialect = database._database.engine.dialect
+        dialect = database._connections.engine.dialect
         statement = compiled.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         values = {
             key: str(value.tolist()) if isinstance(value, np.ndarray) else value
@@ -48,7 +49,7 @@ def plan(database: SqlVoiceprintDatabase) -> str:
 
 
 def test_index_finds_the_same_and_follows_changes(
-    database: SqlVoiceprintDatabase, postgres_url: str
+    database: SqlVoiceStore, postgres_url: str
 ) -> None:
     questions = [2 * embedding(seed) + embedding(seed + 1) for seed in range(9)]
     exact = [database.identify(question, top_k=5) for question in questions]
@@ -60,7 +61,7 @@ def test_index_finds_the_same_and_follows_changes(
         found = database.identify(question, top_k=5)
         assert [name for name, _ in found] == [name for name, _ in expected]
         assert dict(found) == pytest.approx(dict(expected), abs=1e-5)
-    other = SqlVoiceprintDatabase(postgres_url)
+    other = SqlVoiceStore(postgres_url)
     other.remove("s7")
     other.rename("s8", "renamed")
     enrol(other, "s9", 1009)
@@ -78,7 +79,7 @@ def test_index_finds_the_same_and_follows_changes(
 
 
 def test_index_is_built_beside_the_questions_and_found_at_the_next_start(
-    database: SqlVoiceprintDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    database: SqlVoiceStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voices.sql.search.VECTOR_INDEX_MIN_SPEAKERS", 301)
     database.identify(embedding(0))
@@ -88,23 +89,23 @@ def test_index_is_built_beside_the_questions_and_found_at_the_next_start(
     assert database._search._builder is not None
     database._search._builder.join()
     assert database._search.uses_vector_index
-    opened = SqlVoiceprintDatabase(postgres_url)
+    opened = SqlVoiceStore(postgres_url)
     assert opened._search.uses_vector_index
     assert opened.identify(embedding(3))[0] == ("s3", pytest.approx(1, abs=1e-5))
     opened.close()
 
 
 def test_index_of_an_interrupted_build_is_made_again(
-    database: SqlVoiceprintDatabase, postgres_url: str
+    database: SqlVoiceStore, postgres_url: str
 ) -> None:
     database._search.build_vector_index()
-    with database._database.write() as connection:
+    with database._connections.write() as connection:
         # What a killed build leaves behind.
         connection.execute(
             text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(:name)"),
             {"name": VECTOR_INDEX},
         )
-    opened = SqlVoiceprintDatabase(postgres_url)
+    opened = SqlVoiceStore(postgres_url)
     assert not opened._search.uses_vector_index
     opened._search.build_vector_index()
     assert opened.identify(embedding(3))[0] == ("s3", pytest.approx(1, abs=1e-5))
@@ -112,10 +113,8 @@ def test_index_of_an_interrupted_build_is_made_again(
     opened.close()
 
 
-def test_processes_that_build_at_once_build_one(
-    database: SqlVoiceprintDatabase, postgres_url: str
-) -> None:
-    databases = [database, *(SqlVoiceprintDatabase(postgres_url) for _ in range(3))]
+def test_processes_that_build_at_once_build_one(database: SqlVoiceStore, postgres_url: str) -> None:
+    databases = [database, *(SqlVoiceStore(postgres_url) for _ in range(3))]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda each: each._search.build_vector_index(), databases))
     assert all(each.identify(embedding(3))[0][0] == "s3" for each in databases)
@@ -128,12 +127,12 @@ def test_only_readable_postgresql_has_an_index(
 ) -> None:
     file = tmp_path_factory.mktemp("sqlite") / "v.sqlite3"
     for url, key in [(postgres_url, bytes(32)), (f"sqlite:///{file}", None)]:
-        database = SqlVoiceprintDatabase(url, key=key)
+        database = SqlVoiceStore(url, key=key)
         enrol(database, "a", 0)
         with pytest.raises(ValueError, match="holds no vectors"):
             database._search.build_vector_index()
         if key is not None:
-            with database._database.read() as connection:
+            with database._connections.read() as connection:
                 count = connection.execute(text("SELECT count(*) FROM voiceprint_vectors")).scalar()
             assert count == 0, "an embedding in plain sight"
         database.close()

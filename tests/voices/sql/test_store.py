@@ -16,20 +16,18 @@ from sqlalchemy.exc import DatabaseError as DriverError
 
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech
-from utils.errors import AudioError, DatabaseError
-from voices.sql.store import (
-    AuditLine,
-    IfExists,
-    NewRecording,
-    Speaker,
+from utils.errors import (
+    AudioError,
+    DatabaseError,
     SpeakerExistsError,
-    SqlVoiceprintDatabase,
     TooManyRecordingsError,
     UnknownSpeakerError,
 )
+from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
+from voices.sql.store import SqlVoiceStore
 
 KEY = bytes(range(32))
-Opener = Callable[..., SqlVoiceprintDatabase]
+Opener = Callable[..., SqlVoiceStore]
 
 
 @pytest.fixture
@@ -37,9 +35,9 @@ def open_it(database_url: str) -> Iterator[Opener]:
     """Opens the test's database, any number of times as other processes would."""
     opened = []
 
-    def opener(encoder: object = "fake", **options: object) -> SqlVoiceprintDatabase:
+    def opener(encoder: object = "fake", **options: object) -> SqlVoiceStore:
         encoder = FakeEncoder() if encoder == "fake" else encoder
-        database = SqlVoiceprintDatabase(database_url, encoder, **options)
+        database = SqlVoiceStore(database_url, encoder, **options)
         opened.append(database)
         return database
 
@@ -49,7 +47,7 @@ def open_it(database_url: str) -> Iterator[Opener]:
 
 
 @pytest.fixture
-def database(open_it: Opener) -> SqlVoiceprintDatabase:
+def database(open_it: Opener) -> SqlVoiceStore:
     return open_it(keep_audio=True)
 
 
@@ -62,7 +60,7 @@ def new(seed: int, size: int = 64, **more: object) -> NewRecording:
     return NewRecording(embedding(seed, size), speech_s=1.5, audio=None, duration_s=2.0, **more)
 
 
-def test_enrol_tells_what_is_stored(database: SqlVoiceprintDatabase) -> None:
+def test_enrol_tells_what_is_stored(database: SqlVoiceStore) -> None:
     before = datetime.now(timezone.utc) - timedelta(seconds=1)
     made = datetime(2020, 2, 29, 12, 30, 15, 123457, timezone.utc)
     speaker = database.enrol("  夜雨飘零 ", [new(0), new(1, created_at=made)])
@@ -76,7 +74,7 @@ def test_enrol_tells_what_is_stored(database: SqlVoiceprintDatabase) -> None:
     assert second.created_at == made and before < first.created_at
 
 
-def test_if_exists(database: SqlVoiceprintDatabase) -> None:
+def test_if_exists(database: SqlVoiceStore) -> None:
     database.enrol("Tom", [new(0)])
     with pytest.raises(SpeakerExistsError, match="Tom is enrolled already"):
         database.enrol("tom", [new(1)])
@@ -114,7 +112,7 @@ def test_who_was_deleted_meanwhile_does_not_come_back(
     assert database.names() == []
 
 
-def test_too_many_recordings_leave_the_old_ones(database: SqlVoiceprintDatabase) -> None:
+def test_too_many_recordings_leave_the_old_ones(database: SqlVoiceStore) -> None:
     with pytest.raises(TooManyRecordingsError, match=r"0 recordings and 3 were received.* most 2"):
         database.enrol("a", [new(0), new(1), new(2)], max_recordings=2)
     assert database.count() == 0
@@ -129,11 +127,11 @@ def test_too_many_recordings_leave_the_old_ones(database: SqlVoiceprintDatabase)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a\0b", "x" * 200, "\ud800", "nul", "a.wav"])
-def test_unusable_names_are_refused(database: SqlVoiceprintDatabase, name: str) -> None:
+def test_unusable_names_are_refused(database: SqlVoiceStore, name: str) -> None:
     for use in (
         lambda: database.enrol(name, [new(0)]),
         lambda: database.speaker(name),
-        lambda: database.find(name),
+        lambda: database.enrolled_name(name),
         lambda: database.remove(name),
         lambda: database.score(name, embedding(0)),
     ):
@@ -145,7 +143,7 @@ def test_unusable_names_are_refused(database: SqlVoiceprintDatabase, name: str) 
 @pytest.mark.parametrize(
     "wrong", [np.ones(3), np.ones((64, 1)), np.zeros(64), np.full(64, np.nan), np.ones(0)]
 )
-def test_wrong_embeddings_are_refused(database: SqlVoiceprintDatabase, wrong: np.ndarray) -> None:
+def test_wrong_embeddings_are_refused(database: SqlVoiceStore, wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected a finite embedding of 64"):
         database.enrol("a", [NewRecording(wrong, 1.0, None, 1.0)])
     with pytest.raises(ValueError, match="expected a finite embedding of 64"):
@@ -154,7 +152,7 @@ def test_wrong_embeddings_are_refused(database: SqlVoiceprintDatabase, wrong: np
         database.enrol("a", [])
 
 
-def test_pages_of_speakers(database: SqlVoiceprintDatabase) -> None:
+def test_pages_of_speakers(database: SqlVoiceStore) -> None:
     names = ["Zoë", "adam", "Bob", "李达康", "50%_off", "bobby"]
     for seed, name in enumerate(names):
         database.enrol(name, [new(seed)])
@@ -173,7 +171,7 @@ def test_pages_of_speakers(database: SqlVoiceprintDatabase) -> None:
         assert database.speakers(query=query) == ([], 0)
 
 
-def test_rename(database: SqlVoiceprintDatabase, open_it: Opener) -> None:
+def test_rename(database: SqlVoiceStore, open_it: Opener) -> None:
     other = open_it()
     database.enrol("a", [new(0)])
     database.enrol("b", [new(1)])
@@ -186,10 +184,10 @@ def test_rename(database: SqlVoiceprintDatabase, open_it: Opener) -> None:
     assert database.rename("A", "c").recordings == database.speaker("c").recordings
     assert other.identify(embedding(0))[0][0] == "c"
     assert other.identify(embedding(0), candidates=["a"]) == []
-    assert database.find("a") is None
+    assert database.enrolled_name("a") is None
 
 
-def test_remove_says_what_went(database: SqlVoiceprintDatabase, open_it: Opener) -> None:
+def test_remove_says_what_went(database: SqlVoiceStore, open_it: Opener) -> None:
     other = open_it()
     speaker = database.enrol("Tom", [new(0), new(1)])
     assert other.identify(embedding(0)) != []
@@ -203,7 +201,7 @@ def test_remove_says_what_went(database: SqlVoiceprintDatabase, open_it: Opener)
     assert other.score("Tom", embedding(5)) == pytest.approx(1, abs=1e-6)
 
 
-def test_remove_recording(database: SqlVoiceprintDatabase, open_it: Opener) -> None:
+def test_remove_recording(database: SqlVoiceStore, open_it: Opener) -> None:
     other = open_it()
     first, second = database.enrol("a", [new(0), new(1)]).recordings
     database.enrol("b", [new(2)])
@@ -219,7 +217,7 @@ def test_remove_recording(database: SqlVoiceprintDatabase, open_it: Opener) -> N
     assert database.speaker("a").recordings == (second,)
 
 
-def test_identify(database: SqlVoiceprintDatabase) -> None:
+def test_identify(database: SqlVoiceStore) -> None:
     assert database.identify(embedding(0)) == []
     for seed in range(20):
         database.enrol(f"speaker {seed}", [new(seed)])
@@ -241,7 +239,7 @@ def test_identify(database: SqlVoiceprintDatabase) -> None:
     assert database.identify(embedding(7), top_k=0) == []
 
 
-def test_audio_is_kept_only_if_asked(database: SqlVoiceprintDatabase, open_it: Opener) -> None:
+def test_audio_is_kept_only_if_asked(database: SqlVoiceStore, open_it: Opener) -> None:
     waveform = synthetic_speech(0)
     database.add("a", waveform)
     (recording,) = database.recordings("a")
@@ -260,7 +258,7 @@ def test_audio_is_kept_only_if_asked(database: SqlVoiceprintDatabase, open_it: O
         database.recording_audio("nobody", recording.id)
 
 
-def test_as_the_scripts_use_it(database: SqlVoiceprintDatabase, open_it: Opener) -> None:
+def test_as_the_scripts_use_it(database: SqlVoiceStore, open_it: Opener) -> None:
     encoder = FakeEncoder()
     with pytest.raises(DatabaseError, match=r"nobody is enrolled in (sqlite|postgresql)://"):
         database.rank(embedding(0))
@@ -278,14 +276,12 @@ def test_as_the_scripts_use_it(database: SqlVoiceprintDatabase, open_it: Opener)
         database.add("b", synthetic_speech(3), np.zeros(16000, np.float32))
     assert database.load() == database.names() == ["李达康", "沙瑞金"]
     assert len(database.delete("李达康")) == 2
-    assert database.find("沙瑞金") == "沙瑞金" and database.find("李达康") is None
+    assert database.enrolled_name("沙瑞金") == "沙瑞金" and database.enrolled_name("李达康") is None
     with pytest.raises(ValueError, match="without an encoder"):
         open_it(None).add("c", synthetic_speech(0))
 
 
-def test_other_model_embeds_again_what_was_kept(
-    database: SqlVoiceprintDatabase, open_it: Opener
-) -> None:
+def test_other_model_embeds_again_what_was_kept(database: SqlVoiceStore, open_it: Opener) -> None:
     database.add("kept", synthetic_speech(0))
     database.enrol("lost", [new(1)])
     database.enrol("both", [new(2)])
@@ -305,7 +301,7 @@ def test_other_model_embeds_again_what_was_kept(
     assert newer.names() == ["both", "kept", "lost"]
 
 
-def test_model_of_another_size_is_refused(database: SqlVoiceprintDatabase, open_it: Opener) -> None:
+def test_model_of_another_size_is_refused(database: SqlVoiceStore, open_it: Opener) -> None:
     other = FakeEncoder()
     other.embedding_size = 32
     with pytest.raises(
@@ -339,6 +335,7 @@ def test_one_of_two_who_enrol_a_name_wins(open_it: Opener) -> None:
     assert databases[0].count() == 1
 
 
+@pytest.mark.slow
 def test_many_threads_of_several_openers(open_it: Opener) -> None:
     databases = [open_it() for _ in range(3)]
 
@@ -383,7 +380,7 @@ def test_a_reader_far_behind_catches_up(open_it: Opener, monkeypatch: pytest.Mon
 
 
 def test_load_reads_what_the_first_question_needs(
-    database: SqlVoiceprintDatabase, monkeypatch: pytest.MonkeyPatch
+    database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.enrol("a", [new(1)])
     database.load()
@@ -393,26 +390,26 @@ def test_load_reads_what_the_first_question_needs(
     assert database.identify(embedding(1))[0][0] == "a"
 
 
-def test_audit_log_is_append_only(database: SqlVoiceprintDatabase) -> None:
-    database.append_audit(
+def test_audit_log_is_append_only(database: SqlVoiceStore) -> None:
+    database.audit_log.append(
         AuditLine("app", "enrol", "夜雨飘零", "ok"),
         AuditLine("web", "verify", "x\0\ud800" * 500, "refused", 0.25),
     )
-    latest, first = database.audit()
+    latest, first = database.audit_log.last()
     assert (first.actor, first.action, first.speaker, first.outcome, first.score) == (
         ("app", "enrol", "夜雨飘零", "ok", None)
     )
     assert latest.score == 0.25 and len(latest.speaker) == 400 and latest.at >= first.at
-    assert [entry.actor for entry in database.audit(limit=1)] == ["web"]
+    assert [entry.actor for entry in database.audit_log.last(limit=1)] == ["web"]
     for change in (
         "UPDATE voiceprint_audit SET actor = 'nobody'",
         "DELETE FROM voiceprint_audit",
         "DELETE FROM voiceprint_audit WHERE id = 1",
     ):
-        engine = database._database.engine
+        engine = database._connections.engine
         with engine.connect() as connection, pytest.raises(DriverError, match="append-only"):
             connection.exec_driver_sql(change)
-    assert len(database.audit()) == 2
+    assert len(database.audit_log.last()) == 2
 
 
 def test_closed_and_opened_again_it_is_the_same(open_it: Opener) -> None:
@@ -471,7 +468,7 @@ def test_sealed_content_cannot_change_places(open_it: Opener) -> None:
     database = open_it(key=KEY)
     database.enrol("a", [new(0)])
     database.enrol("b", [new(1)])
-    with database._database.write() as connection:
+    with database._connections.write() as connection:
         # Somebody with access to the tables gives b the voice of a, key and all.
         connection.exec_driver_sql(
             "UPDATE voiceprint_speakers SET key_id = (SELECT key_id FROM voiceprint_speakers "
@@ -490,7 +487,7 @@ def test_one_damaged_record_does_not_stop_the_others(
     database = open_it(key=key)
     for number, name in enumerate("abc"):
         database.enrol(name, [new(number)])
-    with database._database.write() as connection:
+    with database._connections.write() as connection:
         if damage == "key":
             changed = (
                 "UPDATE voiceprint_keys SET stored = :content WHERE id = "
@@ -514,15 +511,16 @@ def test_one_damaged_record_does_not_stop_the_others(
     assert again.identify(embedding(1))[0][0] == "b" and again.num_damaged == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=30))
-def test_any_text_is_a_name_or_an_error(database: SqlVoiceprintDatabase, text: str) -> None:
+def test_any_text_is_a_name_or_an_error(database: SqlVoiceStore, text: str) -> None:
     try:
         speaker = database.enrol(text, [new(0)], if_exists="replace")
     except DatabaseError:
         return
     assert isinstance(speaker, Speaker)
-    assert database.find(text) == speaker.name
+    assert database.enrolled_name(text) == speaker.name
     assert database.speakers(query=speaker.name)[1] >= 1
     assert database.identify(embedding(0), candidates=[text])[0][0] == speaker.name
     database.remove(text)

@@ -1,13 +1,12 @@
-"""The seed's way of each step, re-created as the baseline of the benchmarks.
+"""The baseline of the benchmarks: the system that this project follows, re-created.
 
-The features and the flow of eval.py, infer_contrast.py and of the training are those that the
-README of the seed describes: librosa one file at a time, `model.predict` of one crop at a time,
-Python loops. The network is of its family: a thin bottleneck ResNet34 whose first convolution runs
-at full resolution (7.5 million parameters), with two outputs. Its weights are random, since only
-time and memory are measured.
+Features and flow of eval.py, infer_contrast.py and the training follow that system's README:
+librosa one file at a time, `model.predict` one crop at a time, Python loops. The network is of the
+same family: a thin bottleneck ResNet34 whose first convolution runs at full resolution (7.5 million
+parameters), with two outputs. Its weights are random, since only time and memory are measured.
 
-    python benchmarks/seed_way.py make model.keras
-    python benchmarks/seed_way.py compare model.keras audio/a_1.wav audio/b_2.wav
+    python benchmarks/baseline.py make model.keras
+    python benchmarks/baseline.py compare model.keras audio/a_1.wav audio/b_2.wav
 """
 
 import argparse
@@ -38,7 +37,7 @@ def load_audio(audio_path: str, mode: str = "infer") -> FloatArray:
     wav, _ = librosa.load(audio_path, sr=16000)
     if mode == "train":
         extended_wav = np.append(wav, wav)
-        if np.random.random() < 0.3:  # noqa: NPY002  the seed's own way
+        if np.random.random() < 0.3:  # noqa: NPY002  the baseline's own way
             extended_wav = extended_wav[::-1]
     else:
         extended_wav = np.append(wav, wav[::-1])
@@ -51,7 +50,7 @@ def load_audio(audio_path: str, mode: str = "infer") -> FloatArray:
     spec_mag = mag_t[:, start : start + SPEC_LEN]
     mean = np.mean(spec_mag, 0, keepdims=True)
     std = np.std(spec_mag, 0, keepdims=True)
-    return (spec_mag - mean) / (std + 1e-5)
+    return np.asarray((spec_mag - mean) / (std + 1e-5))
 
 
 def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> Any:
@@ -59,7 +58,7 @@ def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> 
 
     Args:
         num_classes: Number of training speakers.
-        normalization: Class of the batch normalisation; by default Keras's own.
+        normalization: Class of the batch normalisation, by default Keras's own.
     """
     import keras
     from keras import layers
@@ -89,13 +88,13 @@ def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> 
 
 
 def infer(model: Any, audio_path: str) -> FloatArray:
-    """Returns the embedding of one file, through `model.predict` as the seed does it."""
+    """Returns the embedding of one file, through `model.predict` as the baseline does it."""
     data = load_audio(audio_path)[np.newaxis, :, :, np.newaxis]
-    return model.predict(data, verbose=0)[1][0]
+    return np.asarray(model.predict(data, verbose=0)[1][0])
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Is infer_contrast.py of the seed."""
+    """Is infer_contrast.py of the baseline."""
     import librosa  # noqa: F401
     import tensorflow as tf
 
@@ -121,7 +120,7 @@ def make(args: argparse.Namespace) -> int:
 
 
 def embed(args: argparse.Namespace) -> int:
-    """Embeds the files one by one as eval.py of the seed; prints seconds a file."""
+    """Embeds the files one by one as eval.py of the baseline; prints seconds a file."""
     import tensorflow as tf
 
     if args.one_core:
@@ -139,14 +138,14 @@ def embed(args: argparse.Namespace) -> int:
 
 
 def generate(files: Sequence[str]) -> Iterator[tuple[FloatArray, int]]:
-    """Yields crops for ever, the generator of the seed's training."""
+    """Yields crops for ever, the generator of the baseline's training."""
     while True:
         for path in files:
             yield load_audio(path, "train")[:, :, np.newaxis], 0
 
 
 def dataset(files: Sequence[str], batch_size: int) -> Any:
-    """Returns the seed's input pipeline: `tf.data.Dataset.from_generator` of librosa."""
+    """Returns the baseline's input pipeline: `tf.data.Dataset.from_generator` of librosa."""
     import tensorflow as tf
 
     types = (
