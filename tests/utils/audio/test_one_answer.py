@@ -16,8 +16,8 @@ from utils.audio.decode import load_audio
 from utils.audio.recording import Recording
 from utils.corpus.conversion import Rules, Task, examine
 from utils.errors import AudioError
-from voices.folder import open_database
 from voices.sql.audio import decode, encode_flac
+from voices.store import open_database
 
 VOICE = synthetic_speech(1, duration_s=2.0)
 VOICE_48K = synthetic_speech(1, duration_s=2.0, sample_rate=48000)
