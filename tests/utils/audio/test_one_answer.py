@@ -159,7 +159,7 @@ def test_what_is_read_is_the_same_voice_everywhere(kind: str, tmp_path: Path) ->
     for way, answer in answers(READ[kind](), tmp_path).items():
         assert isinstance(answer, np.ndarray), f"{way}: {answer}"
         # Lossy codecs and their delays move the long-term spectrum a little.
-        assert float(answer @ expected) > 0.9, way
+        assert float(answer @ expected) > 0.85, way
 
 
 @pytest.mark.parametrize("kind", TRUNCATED)
