@@ -16,8 +16,8 @@ from utils.audio.decode import load_audio
 from utils.audio.recording import Recording
 from utils.corpus.conversion import Rules, Task, examine
 from utils.errors import AudioError
-from voices.folder import open_database
 from voices.sql.audio import decode, encode_flac
+from voices.store import open_database
 
 VOICE = synthetic_speech(1, duration_s=2.0)
 VOICE_48K = synthetic_speech(1, duration_s=2.0, sample_rate=48000)
@@ -159,7 +159,7 @@ def test_what_is_read_is_the_same_voice_everywhere(kind: str, tmp_path: Path) ->
     for way, answer in answers(READ[kind](), tmp_path).items():
         assert isinstance(answer, np.ndarray), f"{way}: {answer}"
         # Lossy codecs and their delays move the long-term spectrum a little.
-        assert float(answer @ expected) > 0.9, way
+        assert float(answer @ expected) > 0.85, way
 
 
 @pytest.mark.parametrize("kind", TRUNCATED)
