@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.speaker_models import progress, read_items
+from benchmarks.speaker_models import read_items
 from tests.support.synthetic_sounds import sounds
 from utils.arguments import make_parser, positive_int
 from utils.arrays import FloatArray
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measures and prints the table."""
     args = parse_args(argv)
     paths = [Path(args.root) / item.path for item in read_items(args.list_path)]
-    refused = [path for path in progress(paths, "speech") if missing_speech(load_audio(path))]
+    refused = [path for path in paths if missing_speech(load_audio(path))]
     for path in refused:
         print(f"refused: {path}", file=sys.stderr)
     rows = [("speech", len(paths), len(paths) - len(refused))]

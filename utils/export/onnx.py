@@ -314,7 +314,8 @@ class _Graph:
             (top, bottom), (left, right) = padding.padding
             pads["pads"] = [top, left, bottom, right]
         output = self.node(
-            "Conv", *inputs, kernel_shape=list(layer.kernel_size), strides=list(layer.strides),
+            "Conv", *inputs, output=layer.name,
+            kernel_shape=list(layer.kernel_size), strides=list(layer.strides),
             dilations=list(layer.dilation_rate), **pads,
         )  # fmt: skip
         return self.node("Sigmoid", output) if layer.activation.__name__ == "sigmoid" else output

@@ -5,6 +5,7 @@ The spectrogram, the stem, the first stages and the pooling stay in floating poi
 would affect everything, and they take little time.
 """
 
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,11 +72,20 @@ def write_quantized_onnx(
     Path(output_path).write_bytes(model.SerializeToString())
 
 
+KEPT = re.compile(r"tdnn|transit\d_conv|block1_.*|.*_mask\d")
+"""Convolutions of CAM++ that stay in floating point: the first ones and those between the blocks,
+through which all errors pass, and the masks, which scale whole channels for seconds."""
+
+
 def _large_convolutions(graph: Any) -> list[str]:
     """Returns the names of the 2-D convolutions with enough channels."""
     shapes = {item.name: tuple(item.dims) for item in graph.initializer}
     kernels = {node.name: shapes[node.input[1]] for node in graph.node if node.op_type == "Conv"}
-    return [name for name, shape in kernels.items() if len(shape) == 4 and shape[1] >= MIN_CHANNELS]
+    return [
+        name
+        for name, shape in kernels.items()
+        if len(shape) == 4 and shape[1] >= MIN_CHANNELS and not KEPT.fullmatch(name)
+    ]
 
 
 def _reader(recordings: Iterable[FloatArray]) -> Any:

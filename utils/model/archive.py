@@ -151,7 +151,8 @@ def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
         write_onnx_metadata(path, metadata)
         return
     with atomic_path(path) as temporary:
-        _copy_archive(Path(path), temporary, {METADATA_NAME: _to_json(metadata).encode()})
+        text = json.dumps(metadata, ensure_ascii=False, indent=1)
+        _copy_archive(Path(path), temporary, {METADATA_NAME: text.encode()})
 
 
 def _to_json(metadata: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.activity import Activity, remove_silence
 from utils.audio.decode import read_blocks
 from utils.audio.detector import NoSpeechError, SpeechListener
+from utils.audio.recording import BLOCK_S, Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
 from utils.model.header import ModelHeader, read_header
@@ -23,9 +23,6 @@ Network = Callable[[FloatArray], FloatArray]
 
 MIN_SPEECH_S = 0.4
 """Seconds of speech that an embedding needs at least: about two syllables."""
-
-BLOCK_S = 30.0
-"""Seconds of a recording that are read at a time."""
 
 WINDOW_S = 10.0
 """Seconds of speech that go through the network at once: bounds the memory to about 200 MB."""
@@ -115,17 +112,13 @@ class SpeakerEncoder:
         return self.calibration.probability(score, speech_s)
 
     def embed_waveform(
-        self,
-        waveform: FloatArray,
-        source: str = "recording",
-        activity: Activity | None = None,
+        self, recording: Recording | FloatArray, source: str = "recording"
     ) -> FloatArray:
-        """Embeds a waveform.
+        """Embeds a recording that is held in memory.
 
         Args:
-            waveform: Shape `(num_samples,)`, 16 kHz mono.
-            source: What to call it in an error.
-            activity: What `find_activity` says of the whole waveform, if that is known.
+            recording: A recording, or the waveform of one: shape `(num_samples,)`, 16 kHz mono.
+            source: What to call a waveform in an error.
 
         Returns:
             Unit length, shape `(embedding_size,)`.
@@ -133,14 +126,12 @@ class SpeakerEncoder:
         Raises:
             AudioError: If it is empty, silent, not finite, or holds too little speech or none.
         """
-        defect = describe_defect(waveform)
+        if not isinstance(recording, Recording):
+            recording = Recording(recording, source)
+        defect = describe_defect(recording.waveform)
         if defect is not None:
-            raise AudioError(f"{source}: {defect}; record it again")
-        size = round(BLOCK_S * SAMPLE_RATE)
-        if len(waveform) <= size:
-            return self._embed_blocks([waveform], source, activity)
-        blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
-        return self._embed_blocks(blocks, source)
+            raise AudioError(f"{recording.source}: {defect}; record it again")
+        return self._embed_blocks([recording], recording.source)
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -151,7 +142,7 @@ class SpeakerEncoder:
         Raises:
             AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
         """
-        return self._embed_blocks(read_blocks(path, BLOCK_S), str(path))
+        return self._embed_blocks(map(Recording, read_blocks(path, BLOCK_S)), str(path))
 
     def embed_files(
         self,
@@ -187,16 +178,14 @@ class SpeakerEncoder:
                     raise result
                 yield index, result
 
-    def _embed_blocks(
-        self, blocks: Iterable[FloatArray], source: str, activity: Activity | None = None
-    ) -> FloatArray:
-        """Embeds a recording that comes in blocks; `activity` is that of a single block."""
+    def _embed_blocks(self, blocks: Iterable[Recording], source: str) -> FloatArray:
+        """Embeds a recording that comes in blocks."""
         listener = SpeechListener()
 
         def stretches() -> Iterator[FloatArray]:
             for block in blocks:
-                listener.hear(block)
-                yield remove_silence(block, activity)
+                listener.hear(block.steady)
+                yield block.speech
 
         total = np.zeros(self.embedding_size)
         num_samples = 0

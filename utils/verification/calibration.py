@@ -111,8 +111,8 @@ class Calibration:
 
         Args:
             score: The cosine.
-            speech_s: Seconds of speech in both recordings. Little speech says little: the same
-                score is less sure. What is not known counts as 3 s.
+            speech_s: Seconds of speech in both recordings: with less of it, scores lie closer
+                together. What is not known counts as 3 s.
         """
         known = [REFERENCE_SPEECH_S if s is None else s for s in speech_s or (None, None)]
         return 0.5 * (1 + math.tanh(float(self.log_odds(score, known)) / 2))

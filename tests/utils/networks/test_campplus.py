@@ -19,7 +19,7 @@ from utils.networks.campplus import (
 )
 from utils.networks.catalogue import NETWORKS
 from utils.networks.features import FEATURES
-from utils.training.options import NETWORK_NAMES
+from utils.training.settings import NETWORK_NAMES
 
 
 def features(num_frames: int, batch: int = 2) -> np.ndarray:
