@@ -28,7 +28,7 @@ serve: setup-service
 	$(BIN)/python serve.py $(ARGS)
 
 test: setup-dev
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist worksteal $(ARGS)
 
 coverage: override ARGS += --cov --cov-report=term:skip-covered
 coverage: test

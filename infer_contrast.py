@@ -12,10 +12,9 @@ import json
 import sys
 import time
 
-from utils.arguments import make_parser, positive_int, print_arguments, score
+from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
-from utils.audio.activity import speech_seconds
-from utils.audio.decode import load_audio
+from utils.audio.recording import Recording
 from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
 from utils.messages import translate
@@ -32,6 +31,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     for number, default in ((1, "audio/a_1.wav"), (2, "audio/b_2.wav")):
         spellings = (f"--audio_path{number}", f"--audio{number}_path")
         add(*spellings, dest=f"audio{number}_path", default=default, help="a recording")
+    add("--channel", type=channel, default="mix", help="left, right, mix, or a number from 1")
     add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of the same person (default: the model's)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
@@ -40,12 +40,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--scores", default="scores.tsv", metavar="FILE", help="where the scores of --trials go")
     add("--embeddings", metavar="FILE.npz", help="keep embeddings of --trials here, and reuse them")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.trials and args.channel != "mix":
+        parser.error("--channel chooses a channel of two recordings, not of a list of --trials")
+    return args
 
 
-def infer(encoder: SpeakerEncoder, waveform: FloatArray, path: str) -> FloatArray:
+def infer(encoder: SpeakerEncoder, recording: Recording) -> FloatArray:
     """Returns the embedding of a recording, unit length, shape `(embedding_size,)`."""
-    return encoder.embed_waveform(waveform, source=path)
+    return encoder.embed_waveform(recording)
 
 
 def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
@@ -78,17 +81,18 @@ def main(argv: list[str] | None = None) -> int:
     if not args.json:
         print_arguments(args, shown)
     paths = [args.audio1_path, args.audio2_path]
-    waveforms = [load_audio(path) for path in paths]  # Mistakes are told before the model loads.
+    # Mistakes are told before the model loads.
+    recordings = [Recording.load(path, channel=args.channel) for path in paths]
     encoder = SpeakerEncoder(header, args.num_threads)
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    infer(encoder, waveforms[0], paths[0])  # The first run prepares the network.
+    infer(encoder, recordings[0])  # The first run prepares the network.
     start = time.perf_counter()
-    embedding1, embedding2 = map(infer, [encoder] * 2, waveforms, paths)
+    embedding1, embedding2 = (infer(encoder, recording) for recording in recordings)
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
     similarity = cosine_score(embedding1, embedding2)
     is_same = verdict(similarity, args.threshold)
-    speech_s = speech_seconds(waveforms[0]), speech_seconds(waveforms[1])
+    speech_s = recordings[0].speech_s, recordings[1].speech_s
     probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None
     if args.json:
         report = {name: getattr(args, name) for name in shown} | {
@@ -97,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
             "probability": probability,
             "mean_time_ms": mean_time_ms,
             "speech_s": [round(seconds, 2) for seconds in speech_s],
+            "level_dbfs": [round(recording.level_dbfs, 2) for recording in recordings],
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0

@@ -10,7 +10,7 @@ import argparse
 import sys
 from functools import partial
 
-from utils.arguments import make_parser, positive_int, print_arguments, score
+from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
 from utils.errors import run_script
@@ -32,6 +32,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--keep_audio", action="store_true", help="for --database: store the sound too")
     add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
+    add("--channel", type=channel, default="mix", help="of files: left, right, mix, 1, 2, ...")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
     add = parser.add_mutually_exclusive_group().add_argument
@@ -88,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
             print(translate(note), file=sys.stderr)
     print_arguments(args, ["audio_db", "model_path", "threshold"])
     new_name = clean_name(args.register[0]) if args.register else ""
-    waveforms = [load_audio(path) for path in args.recognize or (args.register or [])[1:]]
+    paths = args.recognize or (args.register or [])[1:]
+    waveforms = [load_audio(path, channel=args.channel) for path in paths]
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     database = open_database(args.database, encoder, keep_audio=args.keep_audio)

@@ -1,10 +1,9 @@
-"""The baseline's way of each step, re-created as the baseline of the benchmarks.
+"""The baseline of the benchmarks: the system that this project follows, re-created.
 
-The features and the flow of eval.py, infer_contrast.py and of the training are those that the
-README of the baseline describes: librosa one file at a time, `model.predict` of one crop at a time,
-Python loops. The network is of its family: a thin bottleneck ResNet34 whose first convolution runs
-at full resolution (7.5 million parameters), with two outputs. Its weights are random, since only
-time and memory are measured.
+Features and flow of eval.py, infer_contrast.py and the training follow that system's README:
+librosa one file at a time, `model.predict` one crop at a time, Python loops. The network is of the
+same family: a thin bottleneck ResNet34 whose first convolution runs at full resolution (7.5 million
+parameters), with two outputs. Its weights are random, since only time and memory are measured.
 
     python benchmarks/baseline.py make model.keras
     python benchmarks/baseline.py compare model.keras audio/a_1.wav audio/b_2.wav
@@ -59,7 +58,7 @@ def build_network(num_classes: int = NUM_CLASSES, normalization: Any = None) -> 
 
     Args:
         num_classes: Number of training speakers.
-        normalization: Class of the batch normalisation; by default Keras's own.
+        normalization: Class of the batch normalisation, by default Keras's own.
     """
     import keras
     from keras import layers

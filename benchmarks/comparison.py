@@ -1,12 +1,12 @@
-"""Measures a comparison of two files from the shell to the answer, and the memory it takes.
+"""Measures time and memory of comparing two files, from the shell to the answer.
 
     python benchmarks/comparison.py
     python benchmarks/comparison.py --peers peers/bin/python
 
-infer_contrast.py against the baseline's way of it (TensorFlow, librosa, `model.predict`;
-benchmarks/baseline.py) and, where they are installed, against Resemblyzer and CAM++. Each is a
-fresh process; the rounds go through all of them in turns. Time is until the last line is printed,
-memory the peak of the process.
+infer_contrast.py against the baseline's script (TensorFlow, librosa, `model.predict`;
+benchmarks/baseline.py) and, if installed, against Resemblyzer and CAM++. Each runs in a fresh
+process; each round runs all of them in turn. Time is until the last printed line, memory the peak
+of the process.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             OURS: [*ours, *model],
         }
         runs: dict[str, list[Run]] = {title: [] for title in commands}
-        run_command(commands[OURS])  # all others have run: their files are in the disk's cache
+        run_command(commands[OURS])  # the others have run: their files are in the disk cache
         for _ in range(args.repeats):
             for title, command in commands.items():
                 runs[title].append(run_command(command))

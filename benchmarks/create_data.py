@@ -1,10 +1,10 @@
-"""Compares create_data.py with the way of the baseline on the same mp3 files.
+"""Compares create_data.py with the baseline on the same mp3 files.
 
-The baseline's way: one process decodes each mp3 with pydub and exports a wav, then opens each wav
-once more with librosa.load to find the bad ones. pydub runs `ffmpeg -i IN -f wav OUT` in a
-process of its own per clip and reads the result; that is done here without pydub, the same
-command line and the same files in between. Ours: create_data.py as a user starts it, process
-start and lists included. The mp3 files are made here from synthetic voices.
+The baseline: one process decodes each mp3 with pydub and exports a wav, then opens each wav again
+with librosa.load to find the bad ones. For each clip pydub runs `ffmpeg -i IN -f wav OUT` in a
+separate process and reads the result; here the same is done without pydub, with the same command
+line and temporary files. Ours: create_data.py as a user runs it, including process start and lists.
+The mp3 files are made from synthetic voices.
 
     python benchmarks/create_data.py --num_clips 400
 """

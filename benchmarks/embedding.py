@@ -3,12 +3,12 @@
     python benchmarks/embedding.py
     python benchmarks/embedding.py --audio_dir speech/dev --num_files 1000
 
-One: from a file of 3 s to its embedding, median, each model in a process that may use one core
-only. Many: files a second through `SpeakerEncoder.embed_files`, and as eval.py does it
-(`utils.verification.evaluation.embed_clips`). The baseline runs `librosa.load` and
-one `model.predict` a file (benchmarks/baseline.py); Resemblyzer and CAM++ are measured where they
-are installed. Without --audio_dir the shipped recordings and synthetic voices are cut to 3 s; with
-it, the 3 s from the middle of each file.
+One: median time from a 3 s file to its embedding, each model in a process limited to one core.
+Many: files a second through `SpeakerEncoder.embed_files`, and through eval.py's
+`utils.verification.evaluation.embed_clips`. The baseline runs `librosa.load` and one
+`model.predict` per file (benchmarks/baseline.py); Resemblyzer and CAM++ are measured if installed.
+Without --audio_dir the clips are 3 s of the shipped recordings and synthetic voices; with it, the
+middle 3 s of each file.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
 
 
 def clips(folder: Path, num_clips: int) -> list[str]:
-    """Returns the first clips, from the start again where there are too few."""
+    """Returns the first clips, repeating them if there are too few."""
     found = sorted(str(path) for path in (folder / "clips").iterdir())
     return [found[number % len(found)] for number in range(num_clips)]
 
@@ -136,7 +136,7 @@ def has_int8(args: argparse.Namespace) -> bool:
 
 
 def ours(args: argparse.Namespace, folder: Path, side: str, model: str | None) -> Any:
-    """Measures one side of ours in a process of its own."""
+    """Measures one of our variants in a separate process."""
     command: list[str | Path] = [sys.executable, Path(__file__), "--side", side, "--folder", folder]
     command += ["--num_files", str(args.num_files), "--one_files", str(args.one_files)]
     return run_json([*command, *(["--model_path", model] if model else [])])
@@ -195,7 +195,7 @@ def measure_ours(args: argparse.Namespace) -> Any:
 
     options: dict[str, Any] = {"num_threads": 1} if args.side == "one" else {}
     if args.model_path:
-        options["model_path"] = args.model_path
+        options["model"] = args.model_path
     encoder = SpeakerEncoder(**options)
     files = clips(Path(args.folder), args.one_files if args.side == "one" else args.num_files)
     for path in files[:4]:

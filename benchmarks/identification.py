@@ -3,13 +3,13 @@ r"""Measures recognition of one voice among 100,000 enrolled speakers, against a
     python benchmarks/identification.py
     python benchmarks/identification.py --speakers 1000000    # 12 GB of disk, half an hour
 
-The speakers are random directions in 192 dimensions; what is enrolled and what is asked for lie
-around them, with a cosine of about 0.7 to each other. The loop takes one dot product for each
-enrolled speaker, as the first version of infer_recognition.py did; it runs on the first 10,000
-speakers and is scaled. Ours is measured in memory alone, and through the databases as a service
-uses them: each question asks the database first whether anything has changed. PostgreSQL runs on
-this machine, in a temporary folder, with its default settings; it is searched exactly too, without
-an index, and through the HNSW index of pgvector. Recall is how often the right speaker is first.
+The speakers are random directions in 192 dimensions. Enrolled and test embeddings lie around them,
+with a cosine of about 0.7 to each other. The loop takes one dot product per enrolled speaker, as
+the first version of infer_recognition.py did; it runs on the first 10,000 speakers and is scaled.
+Ours is measured in memory alone, and through the databases as the service uses them: each query
+first checks the database for changes. PostgreSQL runs on this machine, in a temporary folder, with
+its default settings; it is also searched exactly, without an index, and through pgvector's HNSW
+index. Recall is the share of queries whose best match is the right speaker.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SPREAD = 0.046
 """Standard deviation of each of 192 numbers around a speaker's unit vector: cosine about 0.7."""
 
 CHUNK = 5_000
-"""Speakers that are stored by one statement."""
+"""Speakers stored by one statement."""
 
 
 def make_options() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def loop(features: Sequence[np.ndarray], question: np.ndarray) -> int:
 def ask(
     find: Callable[[np.ndarray], Any], questions: np.ndarray, answers: np.ndarray
 ) -> tuple[float, float]:
-    """Returns the median time of a question in ms, and how many of the answers are right."""
+    """Returns the median time of a query in ms, and the share of right answers."""
     find(questions[0])
     seconds, num_right = [], 0
     for question, answer in zip(questions, answers, strict=True):
@@ -96,7 +96,7 @@ def ask(
 
 
 def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
-    """Enrols everybody at once; one by one it would take minutes."""
+    """Enrols all speakers at once; one by one it would take minutes."""
     now = datetime.now(timezone.utc)
     ring = KeyRing()
     dated = {"created_at": now, "model_id": "benchmark"}
@@ -128,7 +128,7 @@ def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
 
 
 class Model:
-    """Stands for a speaker model where only its name and size are asked for."""
+    """Replaces a speaker model where only its name and size matter."""
 
     model_id = "benchmark"
 
@@ -138,7 +138,7 @@ class Model:
 
 
 def first_question(database: SqlVoiceStore, question: np.ndarray) -> float:
-    """Returns the seconds of a process's first question, which reads all speakers."""
+    """Returns the seconds of a process's first query, which loads all speakers."""
     start = time.perf_counter()
     database.identify(question)
     return time.perf_counter() - start
@@ -173,7 +173,8 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
     ready = f"{time.perf_counter() - start:.1f} s"
     ours_ms = add("in memory", ask(lambda x: index.best(x, 1), questions, answers), ready)
     with tempfile.TemporaryDirectory() as folder:
-        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", Model(args.dimensions))  # type: ignore[arg-type]
+        model: Any = Model(args.dimensions)
+        database = SqlVoiceStore(f"sqlite:///{folder}/v.sqlite3", model)
         fill(database, enrolled)
         ready = f"{first_question(database, questions[0]):.1f} s"
         add("SQLite", ask(database.identify, questions, answers), ready)
@@ -185,13 +186,13 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             if server is None:
                 notes.append(f"PostgreSQL was not measured: {NO_SERVER}.")
                 return lines, loop_ms, ours_ms, notes
-            database = SqlVoiceStore(server.new_database(), Model(args.dimensions))  # type: ignore[arg-type]
+            database = SqlVoiceStore(server.new_database(), model)
             fill(database, enrolled)
             with database._connections.engine.execution_options(
                 isolation_level="AUTOCOMMIT"
             ).connect() as connection:
                 connection.exec_driver_sql("ANALYZE")
-            # Otherwise a million speakers would begin to build the index beside the questions.
+            # Otherwise a million speakers would start the index build during the queries.
             sql_search.VECTOR_INDEX_MIN_SPEAKERS = sys.maxsize
             ready = f"{first_question(database, questions[0]):.1f} s"
             figures = ask(database.identify, questions, answers)

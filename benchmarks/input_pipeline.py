@@ -1,14 +1,14 @@
-"""Measures reading for training: audio files to batches that the training device can take.
+"""Measures the input pipeline of training: from audio files to batches for the training device.
 
     python benchmarks/input_pipeline.py
     python benchmarks/input_pipeline.py --audio_dir speech/train --num_batches 100
 
-The baseline's way is `tf.data.Dataset.from_generator` around librosa: load, join, crop, STFT,
-normalise (benchmarks/baseline.py). Ours is `utils.reader.TrainingReader`: worker processes cut the
-crop out of the waveform and hand it over as 16-bit samples; the spectrogram is computed batch by
-batch on the training device, which is measured here too, on this processor. The first batch of
-each is not counted. Clips of 4 s, made of synthetic voices, or with --audio_dir of the recordings
-in it, as wav and as flac. The last lines reckon what 16 cores make of it beside a GPU.
+The baseline is `tf.data.Dataset.from_generator` around librosa: load, join, crop, STFT, normalise
+(benchmarks/baseline.py). Ours is `utils.reader.TrainingReader`: worker processes cut the crop out
+of the waveform and pass it on as 16-bit samples; the training device computes the spectrogram batch
+by batch, which is measured here too, on this processor. The first batch of each is not counted. The
+clips are 4 s of synthetic voices, or of the recordings in --audio_dir, as wav and as flac. The last
+lines estimate the throughput of 16 cores beside a GPU.
 """
 
 import argparse
@@ -80,8 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         rates: dict[tuple[str, str], float] = {}
         for suffix in FORMATS:
             files = sorted(folder.glob(f"*.{suffix}"))
-            baseline: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "baseline.py"]
-            baseline += ["read", *files]
+            baseline: list[str | Path] = [
+                sys.executable,
+                ROOT / "benchmarks" / "baseline.py",
+                "read",
+                *files,
+            ]
             baseline += [
                 f"--batch_size={args.batch_size}",
                 f"--num_batches={args.baseline_batches}",
@@ -131,15 +135,8 @@ def make_clips(folder: Path, args: argparse.Namespace) -> None:
 
 def ours(args: argparse.Namespace, folder: Path, suffix: str, *options: str) -> float:
     """Returns clips a second of our reader, measured in a process of its own."""
-    command: list[str | Path] = [
-        sys.executable,
-        __file__,
-        "--side=read",
-        "--folder",
-        folder,
-        "--suffix",
-        suffix,
-    ]
+    command: list[str | Path] = [sys.executable, __file__, "--side=read", "--folder", folder]
+    command += ["--suffix", suffix]
     command += [f"--batch_size={args.batch_size}", f"--num_batches={args.num_batches}", *options]
     return float(run_json(command))
 
@@ -165,7 +162,7 @@ def measure_reader(args: argparse.Namespace) -> float:
     num_batches = args.num_batches
     if args.augmented or args.num_workers == 1:
         num_batches = max(num_batches // 3, 2)
-    # What is made while the first batches are awaited must not count.
+    # Batches made while waiting for the first ones must not count.
     skipped = 2 * args.num_workers + 2
     with TrainingReader(utterances, settings, args.num_workers) as reader:
         batches = reader.epoch(1, num_batches + skipped)
@@ -206,7 +203,7 @@ def report(
 ) -> None:
     """Prints and writes the figures."""
     lines = []
-    # Both on the same cores, one after the other, as if there were no other device.
+    # Both on the same cores, one after the other, as without another device.
     together = {s: 1 / (1 / rates[s, BARE] + 1 / device_rate) for s in FORMATS}
     for suffix in FORMATS:
         for title, rate in (

@@ -1,13 +1,13 @@
-r"""Kills the service with -9 while 1,000 clients enrol, and looks what is there afterwards.
+r"""Kills the service with -9 while 1,000 clients enrol, and checks the database afterwards.
 
     python benchmarks/kill.py
     python benchmarks/kill.py --clients 100 --rounds 1
 
-A real service with the real model; the clients send their recordings at the same moment, each with
-a name of its own. When a part of them has been answered, the process is killed, started again on
-the same database, and asked for all speakers. Lost would be a speaker whose enrolment was answered
-with success and who is not there, or not whole. Speakers who are there without an answer are those
-whose answer was on its way. PostgreSQL runs on this machine in a temporary folder.
+A real service with the real model; the clients send their recordings at the same moment, each
+under its own name. After some answers the process is killed and started again on the same
+database, and all speakers are read. A speaker is lost if the enrolment was confirmed and the
+speaker is missing or incomplete. Speakers without a confirmation were enrolled while their answer
+was on its way. PostgreSQL runs on this machine in a temporary folder.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def make_options() -> argparse.ArgumentParser:
 async def enrol_until_killed(
     service: RunningService, wavs: list[bytes], num_clients: int, num_answers: int
 ) -> set[str]:
-    """Enrols all at once, kills the service after some answers; returns who got a success."""
+    """Enrols all at once, kills the service after some answers; returns the confirmed names."""
     enrolled: set[str] = set()
 
     async def enrol(number: int) -> None:
@@ -67,7 +67,7 @@ async def enrol_until_killed(
 
 
 def read_speakers(port: int) -> tuple[set[str], int]:
-    """Returns the names of all speakers, and how many of them are not whole."""
+    """Returns the names of all speakers, and the number of incomplete ones."""
     address = f"http://127.0.0.1:{port}"
     names: set[str] = set()
     num_broken = 0
@@ -80,13 +80,13 @@ def read_speakers(port: int) -> tuple[set[str], int]:
         num_broken += sum(len(speaker["recordings"]) != 1 for speaker in page)
     with urlopen(f"{address}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    # What cannot be read was counted when the service read all speakers, at its start.
+    # The service counted unreadable speakers when it loaded all of them at its start.
     damaged = next(line for line in lines if line.startswith("voiceprint_damaged_speakers "))
     return names, num_broken + round(float(damaged.split()[1]))
 
 
 async def identify_all(port: int, wavs: list[bytes]) -> None:
-    """Asks for the voice of each recording; each must be found."""
+    """Identifies each recording; each must be found."""
     for wav in wavs:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request_of("/v1/identify", wav))
@@ -99,7 +99,7 @@ async def identify_all(port: int, wavs: list[bytes]) -> None:
 def kill_once(
     database: str, num_clients: int, num_answers: int, model_path: str | None
 ) -> tuple[int, int, int, int, float]:
-    """Returns the speakers answered, lost, there unanswered and broken; seconds to be back."""
+    """Returns the speakers confirmed, lost, unconfirmed and incomplete; seconds to restart."""
     wavs = [wav_of(waveform) for waveform in recordings()]
     with tempfile.TemporaryDirectory() as folder:
         service = RunningService(Path(folder), database, model_path, num_clients)

@@ -1,6 +1,6 @@
-"""What all benchmarks share: children that are timed, rows of the overview, what the machine is.
+"""Shared by all benchmarks: timed child processes, rows of the overview, the machine's description.
 
-Nothing but the standard library is imported here, so that a benchmark that starts others is light.
+Only the standard library is imported here, to keep benchmarks that start others light.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Between us and the child: Linux counts what a process held before `exec` into its peak memory,
-# and that would be ours.
+# Between us and the child: Linux counts a process's memory before `exec` into its peak, and that
+# would be ours.
 LAUNCHER = """
 import json, os, resource, subprocess, sys, time
 start = time.perf_counter()
@@ -43,12 +43,12 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """A command that was run.
+    """A finished command.
 
     Attributes:
-        seconds: From its start to the last it printed.
-        peak_mb: Largest memory that it and no other process held at once, in 10^6 bytes.
-        output: What it printed on stdout.
+        seconds: From its start to its last output.
+        peak_mb: Peak memory of its largest process, in 10^6 bytes.
+        output: Its stdout.
     """
 
     seconds: float
@@ -75,7 +75,7 @@ def run_command(command: Sequence[str | Path], environment: Mapping[str, str] | 
     """
     import tempfile
 
-    # Else the answer waits in a buffer for the end of the process.
+    # Otherwise the answer stays in a buffer until the process ends.
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -93,7 +93,7 @@ def run_command(command: Sequence[str | Path], environment: Mapping[str, str] | 
 
 
 def run_json(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Any:
-    """Runs a command whose last printed line is JSON and returns that.
+    """Runs a command and returns its last output line, read as JSON.
 
     Raises:
         BenchmarkError: As `run_command`.
@@ -129,12 +129,12 @@ def write_results(
     packages: Sequence[str] = (),
     missing: Sequence[str] = (),
 ) -> None:
-    """Writes what `run_all.py` puts into docs/results.md; without a path, nothing.
+    """Writes the figures for `run_all.py` to put into docs/results.md; without a path, nothing.
 
     Args:
         path: Value of `--json`.
         rows: Lines of the overview.
-        details: Markdown, a table and what is to be said of it.
+        details: Markdown: a table and remarks.
         packages: Packages whose versions matter for the figures.
         missing: One line for each peer that could not be measured.
     """
@@ -150,7 +150,7 @@ def write_results(
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table; all columns but the first are set to the right."""
+    """Returns a Markdown table; all columns but the first are right-aligned."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])
 
@@ -174,7 +174,7 @@ def machine() -> str:
 
 
 def num_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -3,10 +3,10 @@
     python benchmarks/memory.py
     python benchmarks/memory.py --num_files 10000
 
-Long: a process embeds a file of one minute, another one of an hour, of synthetic voices; the
-difference of their peaks is what the length costs. Many: one process embeds files one after the
-other through `SpeakerEncoder.embed_files`; what it holds after the first tenth is compared with
-what it holds at the end (Linux only).
+Long: one process embeds a minute of synthetic voices, another an hour; the difference of their
+peaks is the cost of the length. Many: one process embeds files one after the other through
+`SpeakerEncoder.embed_files`; its memory after the first tenth is compared with that at the end
+(Linux only).
 """
 
 import argparse
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_long(path: Path, minutes: float) -> None:
-    """Writes a recording of ten voices in turns, as 16-bit wav, without holding it in memory."""
+    """Writes a recording of ten alternating voices, as 16-bit wav, without holding it in memory."""
     import soundfile
 
     from tests.support.synthetic_voices import synthetic_speech
@@ -127,7 +127,7 @@ def embed_many(args: argparse.Namespace) -> tuple[float, float]:
 
 
 def resident_mb() -> float:
-    """Returns what this process holds in memory now, in 10^6 bytes."""
+    """Returns this process's current memory, in 10^6 bytes."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 

@@ -1,4 +1,4 @@
-r"""Runs another speaker model, in an interpreter that has it: compare two files, time embeddings.
+r"""Runs another speaker model in the interpreter that has it: compares two files, times embeddings.
 
     python benchmarks/peers.py compare resemblyzer audio/a_1.wav audio/b_2.wav
     python benchmarks/peers.py embed campplus_onnx audio/*.wav --campplus models/campplus.onnx
@@ -44,11 +44,11 @@ def add_peer_options(parser: argparse.ArgumentParser) -> None:
 
 
 class Peers:
-    """The models that can be run here, and why the others cannot.
+    """The models that run here, and why the others don't.
 
     Attributes:
         systems: Keys of `TITLES` that run.
-        missing: One line for each that does not.
+        missing: One line for each of the others.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
-    """Runs one command; a model that is missing is one line on stderr and status 2."""
+    """Runs one command; a missing model gives one line on stderr and status 2."""
     from utils.errors import VoiceprintError
 
     args = parse_args(argv)

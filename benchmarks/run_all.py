@@ -4,11 +4,11 @@
     python benchmarks/run_all.py --only comparison embedding --peers peers/bin/python
     python benchmarks/run_all.py --full    # with the long parts, a million speakers: an hour
 
-Each benchmark is a process of its own, one after the other. Its figures go between the comments
-`<!-- bench:NAME -->` and `<!-- /bench:NAME -->` of docs/results.md, with date, machine, versions
-and command, and one line a target into the overview. A benchmark that cannot run here, and one
-that lacks a peer that was there before, keeps the figures it had; they are in
-benchmarks/results.json. Nothing else should run meanwhile.
+The benchmarks run one after the other, each in its own process. Its figures go between the
+comments `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` of docs/results.md, with date, machine,
+versions and command, and one line per target into the overview. A benchmark that cannot run here,
+or lacks a peer that it had before, keeps its earlier figures from benchmarks/results.json. Run
+nothing else meanwhile.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    # The children find the other models the same way.
+    # The child processes find the other models the same way.
     os.environ["VOICEPRINT_PEERS"] = args.peers
     os.environ["VOICEPRINT_CAMPPLUS"] = str(Path(args.campplus).resolve())
     known = read_known(args.results)
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 known[part.name] = found
         if part.name in known:
-            # After each, so that an end in the middle loses nothing.
+            # After each benchmark, so that an interruption loses nothing.
             write_text_atomically(
                 args.results, json.dumps(known, ensure_ascii=False, indent=1) + "\n"
             )
@@ -126,7 +126,7 @@ def read_known(path: str) -> dict[str, Any]:
 
 
 def run_part(part: Part) -> dict[str, Any]:
-    """Runs one benchmark; what it prints goes through.
+    """Runs one benchmark, whose output is shown.
 
     Raises:
         VoiceprintError: If it cannot run here, or fails.
@@ -157,7 +157,7 @@ def run_part(part: Part) -> dict[str, Any]:
 
 
 def overview(known: dict[str, Any]) -> str:
-    """Returns one table of all targets, and where its figures come from."""
+    """Returns one table of all targets, with the sources of its figures."""
     parts = [part.name for part in PARTS if part.name in known]
     rows = [row for name in parts for row in known[name]["overview"]]
     origins: dict[str, list[str]] = {}
@@ -171,7 +171,7 @@ def overview(known: dict[str, Any]) -> str:
 
 
 def rewrite(document: Path, known: dict[str, Any]) -> None:
-    """Puts the figures into the document, between the comments that are there for them.
+    """Puts the figures into the document, between their comments.
 
     Raises:
         VoiceprintError: If a comment is missing.

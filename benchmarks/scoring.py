@@ -5,11 +5,11 @@ r"""Measures the scoring of all pairs and the sweep over 100 thresholds, against
     python benchmarks/scoring.py --large_clips 100000     # 5 billion pairs: minutes
 
 5,332 clips of 3,242 speakers as in zhvoice's test list, 512 dimensions, clustered by speaker. The
-loops score one pair at a time into a list and compare the whole array with the truth for each
-threshold. By default they run on the first 1,200 clips and are scaled by the number of pairs.
-Each side runs in a process of its own. Its time is the wall time of scoring and sweep, for ours
-with EER and minDCF; its memory is the peak resident size less that before scoring (Linux only).
-Then ours once more on a larger list, whose pairs no memory would hold.
+loops score one pair at a time into a list, then compare the whole array with the labels for each
+threshold. By default they run on the first 1,200 clips and are scaled by the number of pairs. Each
+side runs in its own process. Time is the wall time of scoring and sweep, for ours with EER and
+minDCF; memory is the peak resident size minus that before scoring (Linux only). Ours then runs
+again on a larger list, whose pairs would not fit into memory.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def resident_bytes(field: str) -> int | None:
 
 
 def forget_peak() -> None:
-    """Lets the peak begin anew, where Linux allows it."""
+    """Resets the peak, where Linux allows it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -132,7 +132,7 @@ def measure_side(args: argparse.Namespace) -> Figures:
 
 
 def start_side(side: str, argv: list[str]) -> Figures:
-    """Runs one side in a process of its own and returns its figures."""
+    """Runs one side in a separate process and returns its figures."""
     figures: Figures = run_json([sys.executable, __file__, *argv, "--side", side])
     return figures
 

@@ -3,12 +3,12 @@ r"""Measures the running service under load, against the encoder alone on the sa
     python benchmarks/service.py
     python benchmarks/service.py --speakers 1000 --seconds 3 --rounds 2
 
-A real service with the real model and SQLite is started on this machine; clients on the loopback
-address send real recordings of 3 s to /v1/identify, each the next one as soon as the last is
-answered. The speakers are random directions, put into the database directly. In turns with that,
-the same recordings go to the encoder alone, in as many threads as the service has for it: the
-share says what decoding, measuring, HTTP, search, audit log and the clients themselves leave.
-Then more clients come than the queue takes: they are refused at once, and none is left hanging.
+A real service with the real model and SQLite runs on this machine. Clients on the loopback address
+send real recordings of 3 s to /v1/identify, one after the other. The speakers are random
+directions, inserted directly into the database. Alternately, the same recordings go to the encoder
+alone, in as many threads as the service uses for it: the ratio shows the overhead of decoding,
+measuring, HTTP, search, audit log and the clients themselves. Then more clients come than the
+queue holds: they must be refused at once, and none may be left waiting.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def make_options() -> argparse.ArgumentParser:
 
 @dataclass
 class Load:
-    """What clients saw: seconds of each answer by status, and connections that failed."""
+    """The clients' view: seconds of each answer by status, and failed connections."""
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
     num_failed: int = 0
@@ -81,7 +81,7 @@ def wav_of(waveform: FloatArray) -> bytes:
 
 
 def request_of(path: str, wav: bytes, **fields: str) -> bytes:
-    """Returns a whole HTTP request that posts a recording and texts as a form."""
+    """Returns a complete HTTP request that posts a recording and texts as a form."""
     parts = [f'name="{name}"\r\n\r\n{text}'.encode() for name, text in fields.items()]
     parts.append(b'name="file"; filename="a.wav"\r\n\r\n' + wav)
     body = b"".join(b"--b\r\nContent-Disposition: form-data; %b\r\n" % part for part in parts)
@@ -98,7 +98,7 @@ async def receive(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Returns status and body of an answer.
 
     Raises:
-        OSError or EOFError: If the connection ends before it is whole.
+        OSError or EOFError: If the connection ends too early.
     """
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
@@ -106,7 +106,7 @@ async def receive(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 async def drive(port: int, requests: list[bytes], num_clients: int, seconds: float) -> Load:
-    """Lets clients ask one question after the other for some time."""
+    """Lets clients send one request after the other for some time."""
     load = Load()
     start = time.perf_counter()
 
@@ -150,7 +150,7 @@ def encode_alone(
 
 
 class RunningService:
-    """serve.py in a process of its own."""
+    """serve.py in a separate process."""
 
     def __init__(
         self, folder: Path, database: str, model_path: str | None, queue_size: int = QUEUE_SIZE
@@ -173,7 +173,7 @@ class RunningService:
         self.port = int(address.rstrip("/").rsplit(":", 1)[1])
 
     def cpu_s(self) -> float:
-        """Returns the processor seconds it has used; NaN where the system does not tell."""
+        """Returns its processor time in seconds; NaN where the system does not report it."""
         try:
             fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -187,7 +187,7 @@ class RunningService:
 
 
 def enrol(database_url: str, encoder: object, num_speakers: int) -> None:
-    """Puts random speakers of the encoder's model into a new database."""
+    """Inserts random speakers into a new database."""
     from sqlalchemy import update
 
     from voices.sql.schema import recordings as recordings_table
@@ -265,7 +265,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], list[str]]:
 
 
 def describe_crowd(num_clients: int, load: Load) -> str:
-    """Tells what happens to more clients than the queue takes."""
+    """Describes the answers when more clients come than the queue holds."""
     accepted, refused = load.seconds.get(200, []), load.seconds.get(503, [])
     fast = f"{1000 * median(refused):.0f} ms" if refused else "-"
     return (

@@ -1,18 +1,18 @@
-r"""Measures what cutting silence does for the model: EER and minDCF with and without, one table.
+r"""Measures the effect of removing silence: EER and minDCF with and without, in one table.
 
     python benchmarks/silence.py speech/dev.tsv --root speech --output silence.md
 
 The list is a table with a header and tab-separated columns path and speaker. Each pair of different
 utterances is a trial. Treatments of a recording before the network: none, the energy detector of
-utils/audio/activity.py that the scripts use, and detectors of others where they are installed:
-webrtcvad (package webrtcvad-wheels) and silero (packages silero-vad and onnxruntime). Theirs get
-the same 100 ms around speech. Less than 0.4 s of speech is refused.
+utils/audio/activity.py that the scripts use, and other detectors if installed: webrtcvad (package
+webrtcvad-wheels) and silero (packages silero-vad and onnxruntime), with the same 100 ms around
+speech. Less than 0.4 s of speech is refused.
 
 Conditions:
 - clean: the recordings as they are.
 - silence: 3 s before and 3 s after each, a room's noise of -60 dBFS over all of it.
 - silence on one side: the clean recording against the one with silence.
-- noise: those 3 s before and after, a room's noise 15 dB below the speech over all of it.
+- noise: the same 3 s before and after, with a room's noise 15 dB below the speech over all of it.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PAUSE_S = 3.0
 ROOM_DBFS = -60.0
 SNR_DB = 15.0
 PADDING_S = 0.1
-"""Kept on each side of what the detectors of others mark, as in utils/audio/activity.py."""
+"""Kept on each side of speech that the other detectors mark, as in utils/audio/activity.py."""
 
 WEBRTC_FRAME = 480
 """30 ms, its longest frame."""
@@ -63,7 +63,7 @@ SILERO_FRAME = 512
 """32 ms, its only frame at 16 kHz."""
 
 SILERO_CONTEXT = 64
-"""Samples of the frame before that it wants to see again."""
+"""Samples of the previous frame that it expects again."""
 
 SILERO_THRESHOLD = 0.5
 
@@ -77,7 +77,7 @@ TRIALS = {
 """Enrolled and tested condition of each row."""
 
 Treatment = Callable[[FloatArray], FloatArray]
-"""From `(num_samples,)` at 16 kHz to what is left of it."""
+"""From `(num_samples,)` at 16 kHz to the remaining samples."""
 
 
 @dataclass
@@ -191,7 +191,7 @@ def room_noise(num_samples: int, level_db: float, seed: int) -> FloatArray:
     rng = np.random.default_rng(seed)
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     bins = np.arange(len(spectrum))
-    # Flat below 50 Hz: nothing of a room stands in an infinitely long swell.
+    # Flat below 50 Hz: room noise has no unbounded low-frequency energy.
     spectrum /= np.sqrt(np.maximum(bins, 50 * num_samples / SAMPLE_RATE))
     noise = np.fft.irfft(spectrum, num_samples)
     gain = 10 ** (level_db / 20) / np.sqrt(np.mean(np.square(noise)))

@@ -8,14 +8,14 @@ folder of the path), pairs within one gender, pairs of children (under 16), pair
 
 Conditions:
 - full: the recordings as they are.
-- 3 s: silence removed, then the 3 s in the middle (all of it, where less is left).
-- degraded 3 s: the clean 3 s on one side; on the other the 3 s cut to 300-3400 Hz, then with the
-  babble of five other speakers, in full band, at 10 dB. Each ordered pair of different utterances
-  is a trial.
+- 3 s: silence removed, then the middle 3 s (or all of it, if shorter).
+- degraded 3 s: the clean 3 s on one side; on the other the 3 s cut to 300-3400 Hz, then mixed with
+  the babble of five other speakers, in full band, at 10 dB. Each ordered pair of different
+  utterances is a trial.
 
-Writes OUTPUT.md and OUTPUT.json. Models that are not installed are named and left out. With
---cache, embeddings are kept in a folder: a model that was measured once, on any machine, stays in
-the table without being installed.
+Writes OUTPUT.md and OUTPUT.json. Models that are not installed are reported and left out. With
+--cache, embeddings are kept in a folder: a model measured once, on any machine, stays in the table
+without being installed.
 """
 
 import argparse
@@ -59,7 +59,7 @@ CONDITIONS = ("full", "3 s", "degraded 3 s")
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """An utterance of the list; gender and age are empty where nobody declared them."""
+    """An utterance of the list; gender and age are empty if unknown."""
 
     path: str
     speaker: str
@@ -148,7 +148,7 @@ def read_items(list_path: str) -> list[Item]:
 
 
 def age_group(age: str) -> str:
-    """Returns "children", "adults", or "" where the age does not tell (teens are both)."""
+    """Returns "children", "adults", or "" if the age is ambiguous (teens are both)."""
     if age.isdecimal():
         return "children" if int(age) < CHILD_AGE else "adults"
     return "adults" if age.endswith("ies") else ""
@@ -251,7 +251,7 @@ def cached(
     crops: Crops,
     args: argparse.Namespace,
 ) -> Embedded:
-    """Returns embeddings from the cache, or computes and keeps them."""
+    """Returns embeddings from the cache, or computes and caches them."""
     paths = "\n".join(item.path for item in items)
     key = hashlib.sha256(f"{PROTOCOL}\n{kind.describe(args)}\n{condition}\n{paths}".encode())
     name = f"{kind.__name__}-{condition.replace(' ', '_')}-{key.hexdigest()[:16]}.npz"
@@ -300,7 +300,7 @@ def cosine_scores(left: FloatArray, right: FloatArray, standardize: bool) -> Flo
 
 
 def groups(items: Sequence[Item]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Returns for each group which utterances belong to it; both sides of a trial must."""
+    """Returns the utterances of each group; both sides of a trial must belong to it."""
     result = {"all": np.ones(len(items), bool)}
     for corpus in sorted({item.corpus for item in items} - {""}):
         result[corpus] = np.array([item.corpus == corpus for item in items])
@@ -373,7 +373,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def progress(numbers: range, caption: str) -> Iterator[int]:
-    """Passes the numbers on and shows on stderr how far it is."""
+    """Passes the numbers on and shows the progress on stderr."""
     for number in numbers:
         if sys.stderr.isatty():
             print(f"\r{caption}: {number + 1}/{len(numbers)}", end="", file=sys.stderr, flush=True)

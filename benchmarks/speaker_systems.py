@@ -1,4 +1,4 @@
-"""Speaker models side by side: each one turns waveforms into embeddings, behind one interface.
+"""Speaker models behind one interface, from waveforms to embeddings.
 
 To add a model: one subclass of `System` and one line in `SYSTEMS`.
 """
@@ -23,8 +23,8 @@ class System(abc.ABC):
 
     Attributes:
         title: Name in the table.
-        standardize: Whether each dimension is brought to zero mean and unit variance over the
-            list before scoring, for features that were never trained to be compared by cosine.
+        standardize: Whether to give each dimension zero mean and unit variance over the list
+            before scoring, for features not trained for cosine scoring.
     """
 
     title: ClassVar[str]
@@ -36,7 +36,7 @@ class System(abc.ABC):
 
     @classmethod
     def describe(cls, args: argparse.Namespace) -> str:
-        """Returns what identifies model and version, without loading it (key of the cache)."""
+        """Returns an id of model and version, without loading it, as key of the cache."""
         del args
         return cls.title
 
@@ -129,7 +129,7 @@ class CampPlus(Ours):
 
 
 class BareKeras(System):
-    """A Keras file without calibration, a checkpoint of a training say: `--keras_model FILE`."""
+    """A Keras file without calibration, for example a checkpoint: `--keras_model FILE`."""
 
     title = "Keras file"
 

@@ -84,8 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         ratio = stock.step_s / ours.step_s
         size = args.batch_size if name == "ours" else args.baseline_batch_size
         what = f"training step, {TITLES[name]}, batch of {size}"
-        cells = [f"stock Keras, float32: {stock.step_s:.2f} s", f"{ours.step_s:.2f} s"]
-        rows.append(Row(what, cells[0], cells[1], f"{ratio:.1f}x", ">= 3x"))
+        stock_cell = f"stock Keras, float32: {stock.step_s:.2f} s"
+        rows.append(Row(what, stock_cell, f"{ours.step_s:.2f} s", f"{ratio:.1f}x", ">= 3x"))
         lines.append([TITLES[name], f"{size}", f"{stock.step_s:.2f}", f"{ours.step_s:.2f}",
                       f"{size / ours.step_s:.1f}", f"{ratio:.1f}"])  # fmt: skip
         curves.append(describe_losses(TITLES[name], stock.losses, ours.losses))
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
-    """Trains both sides in turns; returns stock's and our curve."""
+    """Trains both sides alternately; returns stock's and our curve."""
     import keras
 
     from utils.resnet import FusedBatchNormalization
@@ -148,7 +148,7 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
 
 
 def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
-    """Returns the baseline's network, compiled, with such a normalisation."""
+    """Returns the baseline's network, compiled, with the given normalisation."""
     import keras
 
     from benchmarks.baseline import build_network
@@ -161,7 +161,7 @@ def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
 
 
 def make_voices() -> tuple[np.ndarray, np.ndarray]:
-    """Returns waveforms `(clips, num_samples)` of synthetic voices, and whose they are."""
+    """Returns waveforms `(clips, num_samples)` of synthetic voices, and their speakers."""
     from tests.support.synthetic_voices import synthetic_speech
 
     speakers = np.repeat(np.arange(NUM_SPEAKERS), CLIPS_A_SPEAKER)
@@ -174,14 +174,14 @@ def make_batch(
     rng: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # fmt: skip
     """Returns a batch of random crops as `SpeakerLearner` takes it, of each speaker as many."""
-    # Else the losses would tell mostly which speakers a batch happens to hold.
+    # Otherwise the losses would mainly reflect the speakers in each batch.
     rounds = -(-size // NUM_SPEAKERS)
     order = np.concatenate([rng.permutation(NUM_SPEAKERS) for _ in range(rounds)])[:size]
     chosen = CLIPS_A_SPEAKER * order + rng.integers(0, CLIPS_A_SPEAKER, size)
     starts = rng.integers(0, waveforms.shape[1] - num_samples + 1, size)
     crops = np.stack([waveforms[c, s : s + num_samples] for c, s in zip(chosen, starts)])  # noqa: B905
     crops = crops + rng.normal(0.0, 0.002, crops.shape)
-    inputs: dict[str, Any] = {
+    inputs: dict[str, np.ndarray] = {
         "waveforms": np.round(crops * 32767.0).astype(np.int16),
         "masks": np.zeros((size, 1, 4), np.int32),
     }
@@ -196,7 +196,7 @@ def make_batch(
 def baseline_batch(
     inputs: dict[str, np.ndarray], targets: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same batch as the baseline's network takes it: spectrograms and labels."""
+    """Returns the same batch for the baseline's network: spectrograms and labels."""
     from utils.audio.spectrogram import spectrogram
 
     features = [spectrogram(waveform / np.float32(32767)) for waveform in inputs["waveforms"]]
@@ -204,10 +204,10 @@ def baseline_batch(
 
 
 def describe_losses(title: str, stock: Sequence[float], ours: Sequence[float]) -> str:
-    """Says how far two curves lie apart, and how much successive batches do."""
+    """Compares the difference between two curves with that between successive batches."""
     difference = float(np.mean(np.abs(np.subtract(stock, ours))))
     last = max(1, len(stock) // 4)
-    # Of successive differences, so that the descent itself does not count; a batch has half of it.
+    # From successive differences, to exclude the descent itself; half of the variance per batch.
     noise = float(np.median(np.abs(np.diff(stock[last:]))) / np.sqrt(2))
     ends = [float(np.mean(losses[-last:])) for losses in (stock, ours)]
     return (
@@ -218,7 +218,7 @@ def describe_losses(title: str, stock: Sequence[float], ours: Sequence[float]) -
 
 
 def describe_limit(args: argparse.Namespace, times: dict[str, tuple[float, float]]) -> str:
-    """Says what large matrix products and the network's convolutions take on their own."""
+    """Describes the times of large matrix products and of the network's convolutions alone."""
     peaks = {name: matrix_product_speed(name) for name in ("float32", "bfloat16")}
     text = (
         f"What the processor can do, measured with products of {PEAK_SIZE} x {PEAK_SIZE} matrices: "
@@ -263,7 +263,7 @@ def stages(args: argparse.Namespace) -> list[tuple[int, int, int, int]]:
 def convolution_seconds(
     precision: str, batch_size: int, height: int, width: int, channels: int, count: int
 ) -> float:
-    """Returns the seconds of so many convolutions, forward and backward."""
+    """Returns the seconds of a number of convolutions, forward and backward."""
     import tensorflow as tf
 
     images = tf.cast(tf.random.normal((batch_size, height, width, channels)), precision)
@@ -291,7 +291,7 @@ def matrix_product_speed(precision: str) -> float:
 
 
 def least_seconds(operation: Callable[[], Any], num_tries: int = 6) -> float:
-    """Returns the least seconds of an operation of TensorFlow; the first try does not count."""
+    """Returns the shortest time of a TensorFlow operation in seconds, after a warm-up."""
     seconds = []
     for _ in range(num_tries + 1):
         start = time.perf_counter()

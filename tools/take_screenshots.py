@@ -2,8 +2,8 @@
 
     python tools/take_screenshots.py
 
-Voices come from audio/ and audio_db/, played into the browser's microphone. Needs what the tests of
-the page need (tests/support/browser.py), and a font with Chinese (Debian: fonts-noto-cjk).
+Plays voices from audio/ and audio_db/ into the browser's microphone. Has the requirements of the
+page's tests (tests/support/browser.py), and needs a Chinese font (Debian: fonts-noto-cjk).
 """
 
 import argparse
@@ -28,10 +28,10 @@ PHONE = (360, 640)
 """Width and least height in CSS pixels."""
 
 SCALE = 1.5
-"""Pixels of the picture for a pixel of the page: sharp on screens of today."""
+"""Pixels of the picture per CSS pixel, for sharp pictures on current screens."""
 
 NUM_COLOURS = 256
-"""What one byte a pixel can tell; the page has few, so nothing of it is lost."""
+"""One byte per pixel; the page has few colours, so nothing is lost."""
 
 GAP = 24
 """Pixels between phones in one picture."""
@@ -44,7 +44,7 @@ SLOT = "#enrol-slots > li:nth-child({}) .capture"
 
 
 class Camera:
-    """Takes pictures of a browser's page, as high as its content."""
+    """Takes full-height pictures of a browser's page."""
 
     def __init__(self, browser: Browser) -> None:
         """Takes the browser."""
@@ -52,7 +52,7 @@ class Camera:
         self.size = DESKTOP
 
     def hold(self, size: tuple[int, int]) -> None:
-        """Gives the page the width of a desktop's window or of a phone."""
+        """Sets the page's width to that of a desktop window or a phone."""
         self.size = size
         self._set(size[1])
 
@@ -77,7 +77,7 @@ class Camera:
 
 
 def take_all(browser: Browser, language: str) -> Iterator[tuple[str, Any]]:
-    """Leads through the page and yields the name and the picture of each station."""
+    """Walks through the page and yields the name and picture of each step."""
     camera = Camera(browser)
     audio = ROOT / "audio"
     first, second = NAMES[language]
@@ -124,7 +124,7 @@ def take_all(browser: Browser, language: str) -> Iterator[tuple[str, Any]]:
 
 
 def enrol(browser: Browser, name: str, paths: list[Path]) -> None:
-    """Fills in the page for a voice, by recordings from the microphone."""
+    """Fills in the enrolment page with recordings from the microphone."""
     browser.fill("#enrol-name", name)
     for i, path in enumerate(paths, 1):
         card = SLOT.format(i)
@@ -153,7 +153,7 @@ def save(picture: Any, path: Path) -> None:
     """Writes a picture with few colours, whole or not at all."""
     from PIL import Image
 
-    # Rounds of k-means keep rare colours, such as that of a red word, what they are.
+    # k-means iterations preserve rare colours, for example a red word's.
     few = picture.quantize(NUM_COLOURS, kmeans=3, dither=Image.Dither.NONE)
     with atomic_path(path) as temporary:
         few.save(temporary, optimize=True)

@@ -122,6 +122,15 @@ def score(text: str) -> float:
     return value
 
 
+def channel(text: str) -> str:
+    """Reads which channel of a recording is meant, as an argparse type."""
+    if text not in ("left", "right", "mix") and not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(
+            f"received {text!r}, expected left, right, mix or a number from 1"
+        )
+    return text
+
+
 def fraction(text: str) -> float:
     """Reads a number in [0, 1], as an argparse type."""
     value = _number(text)

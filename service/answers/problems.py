@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match, Mount
 
 from service.logs import log_event
-from utils.audio.upload import AudioFormatError, AudioTooLongError
+from utils.audio.decode import AudioFormatError, AudioTooLongError
 from utils.errors import (
     AudioError,
     DamagedVoiceError,
@@ -143,11 +143,20 @@ def describe_validation(error: RequestValidationError, content_type: str) -> Pro
         shown = content_type.split(";")[0][:100] or "no content type"
         return Problem("wrong-type", "the body is not a form", received=shown, expected=FORM)
     fields = [
-        {"field": ".".join(str(part) for part in entry["loc"])[:200], "message": entry["msg"]}
+        {"field": ".".join(str(part) for part in entry["loc"])[:200], "message": _message(entry)}
         for entry in errors
     ]
     detail = "; ".join(f"{entry['field']}: {entry['message']}" for entry in fields)
     return Problem("bad-field", detail[:1000], errors=fields)
+
+
+def _message(entry: dict[str, Any]) -> str:
+    """Returns what is wrong with a field."""
+    if "UploadFile" in entry["msg"]:
+        return "received a text, expected a recording: the part has no filename; add filename=a.wav"
+    if entry["type"] == "missing" and str(entry["loc"][-1]).startswith("file"):
+        return f"{entry['msg']}: no complete part of this name; check name and last boundary"
+    return str(entry["msg"])
 
 
 FORM = "multipart/form-data"

@@ -12,12 +12,14 @@ from fastapi import UploadFile
 from service.encoding.pool import EncodingPool
 from service.settings import Settings
 from utils.arrays import FloatArray
-from utils.audio.activity import find_activity
 from utils.audio.quality import Quality, measure_quality
-from utils.audio.upload import load_audio_bytes
+from utils.audio.recording import Recording
 from utils.verification.embedding import Encoder
 from voices.sql.audio import encode_flac
 from voices.sql.records import NewRecording
+
+DECODE_TIMEOUT_S = 30.0
+"""Seconds after which a recording is given up: minutes of speech are decoded in one."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,15 @@ class VoiceReader:
 
     def _work(self, data: bytes, source: str, embed: bool, with_audio: bool) -> Voice:
         """Processes one recording; runs in a thread of the pool."""
-        waveform = load_audio_bytes(data, self._settings.max_duration_s, source)
-        activity = find_activity(waveform)
-        embedding = self._encoder.embed_waveform(waveform, source, activity) if embed else None
-        audio = encode_flac(waveform) if with_audio else None
-        return Voice(measure_quality(waveform, activity), embedding, audio)
+        recording = Recording.load(
+            data,
+            name=source,
+            max_duration_s=self._settings.max_duration_s,
+            timeout_s=DECODE_TIMEOUT_S,
+        )
+        embedding = self._encoder.embed_waveform(recording) if embed else None
+        audio = encode_flac(recording.waveform) if with_audio else None
+        return Voice(measure_quality(recording), embedding, audio)
 
 
 def name_fields(files: Sequence[UploadFile]) -> list[tuple[str, UploadFile]]:

@@ -74,6 +74,9 @@ def test_json_is_all_that_is_printed(paths: list[str], capsys: pytest.CaptureFix
     report = json.loads(capsys.readouterr().out)
     assert report.pop("mean_time_ms") >= 0
     assert all(0 < seconds < 10 for seconds in report.pop("speech_s"))
+    levels = report.pop("level_dbfs")
+    assert len(levels) == 2
+    assert all(-40 < level < 0 for level in levels)
     score = report.pop("score")
     assert report.pop("probability") == pytest.approx(FakeEncoder().probability(score))
     assert report == {

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
+from utils.audio.recording import Recording
 from utils.audio.spectrogram import N_FFT
 from utils.audio.waveform import describe_defect
 from utils.errors import AudioError
@@ -45,8 +46,11 @@ class FakeEncoder:
         return float(1 / (1 + np.exp(-10 * (score - self.threshold))))
 
     def embed_waveform(
-        self, waveform: FloatArray, source: str = "recording", activity: Any = None
+        self, recording: Recording | FloatArray, source: str = "recording"
     ) -> FloatArray:
+        if not isinstance(recording, Recording):
+            recording = Recording(recording, source)
+        waveform, source = recording.waveform, recording.source
         defect = describe_defect(waveform)
         if defect is not None:
             raise AudioError(f"{source}: {defect}")

@@ -22,9 +22,9 @@ class SlowEncoder(FakeEncoder):
     def __init__(self, model_path: str, num_threads: int | None = None) -> None:
         super().__init__()
 
-    def embed_waveform(self, waveform: Any, source: str = "recording", activity: Any = None) -> Any:
+    def embed_waveform(self, recording: Any, source: str = "recording") -> Any:
         time.sleep(float(os.environ.get("FAKE_DELAY_S", "0")))
-        return super().embed_waveform(waveform, source, activity)
+        return super().embed_waveform(recording, source)
 
 
 if __name__ == "__main__":

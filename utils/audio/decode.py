@@ -1,83 +1,145 @@
-"""Recordings: any file in, 16 kHz mono float32 out.
+"""The decoder: any recording in, in a file or in memory; 16 kHz mono float32 out.
 
-`librosa.load(path, sr=16000)` does the same job (soundfile, mean of the channels, soxr at high
-quality) and is the reference in the tests; calling the two libraries directly saves its import.
+The content decides, never a name (`utils/audio/integrity.py`). libsndfile reads what it can; PyAV,
+whose wheels bring ffmpeg along, reads all else: m4a, mp4, QuickTime, 3gp, webm, aac, amr, wma, and
+what libsndfile refuses. It is handed an open file and the name of one container, so that a playlist
+cannot make it open something else, and it decodes audio only.
+
+`librosa.load(path, sr=16000)` does the same job for plain files (soundfile, mean of the channels,
+soxr at high quality) and is the reference in the tests.
 """
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.integrity import describe_truncation
-from utils.audio.waveform import SAMPLE_RATE
+from utils.audio.integrity import Layout, find_layout
+from utils.audio.waveform import SAMPLE_RATE, within_full_scale
 from utils.errors import AudioError
 
-MAX_READ_FRAMES = 1 << 24
-"""Frames that are read at once, 17 minutes at 16 kHz: memory follows what is there, not what a
-damaged header promises."""
+MAX_READ_SAMPLES = 1 << 20
+"""Samples, of all channels together, that are decoded at a time: 4 MB. Memory follows what is
+there, not what a damaged header promises."""
 
 SAMPLE_RATES = (2000, 768_000)
 """Hz. Rates outside are damaged headers: at 1 Hz a second of samples would become five hours."""
 
-FFMPEG_SUFFIXES = {".m4a", ".aac", ".amr", ".mp4", ".3gp", ".wma", ".webm"}
-"""Containers that libsndfile cannot open and ffmpeg can."""
+MAX_CHANNELS = 32
+"""Channels. More are a damaged header or a bomb: 255 silent Vorbis channels take no space."""
+
+UNKNOWN_FRAMES = 1 << 62
+"""Frames. FLAC streams whose writer did not know the length claim 2^63 - 1."""
+
+MIN_CHANNEL_SHARE = 1e-4
+"""-40 dB. A channel so far below the loudest is silent and not averaged with it."""
+
+MIN_MIX_SHARE = 0.25
+"""Power of the mean of N channels, relative to a mean of N that have nothing in common. Below it
+they cancel each other out, as when one is inverted."""
+
+MP3_FRAME = 1152
+"""Samples of a frame: encoders differ in whether the one with the header is counted."""
+
+SUPPORTED = "wav, flac, mp3, ogg, opus or aiff"
+
+FFMPEG_OPTIONS = {
+    "codec_whitelist": "aac,aac_fixed,aac_latm,alac,amrnb,amrwb,mp1,mp1float,mp2,mp2float,mp3,"
+    "mp3float,opus,libopus,vorbis,libvorbis,flac,wmav1,wmav2,wmapro,wmalossless,wmavoice,ac3,eac3,"
+    "adpcm_ima_wav,adpcm_ima_qt,adpcm_ms,gsm,gsm_ms,qcelp,pcm_s8,pcm_u8,pcm_s16le,pcm_s16be,"
+    "pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,"
+    "pcm_mulaw,speex,libspeex",
+}
+"""Decoders of sound alone: none of pictures or subtitles starts on what came with it."""
+
+DEMUXERS = {"mov": "mov", "matroska": "matroska", "asf": "asf", "amr": "amr", "aac": "aac"}
+DEMUXERS |= {"wav": "wav", "w64": "w64", "aiff": "aiff", "caf": "caf", "au": "au", "ogg": "ogg"}
+DEMUXERS |= {"flac": "flac", "mp3": "mp3", "nist": "nistsphere"}
+"""What ffmpeg calls the readers of the containers; each is named, so that none is guessed."""
+
+
+class AudioFormatError(AudioError):
+    """The bytes are no audio, or audio of a kind that cannot be decoded on this machine."""
+
+
+class AudioTooLongError(AudioError):
+    """A recording is longer than allowed.
+
+    Attributes:
+        max_duration_s: The longest that is allowed, in seconds.
+    """
+
+    def __init__(self, message: str, max_duration_s: float) -> None:
+        super().__init__(message)
+        self.max_duration_s = max_duration_s
 
 
 def load_audio(
-    path: str | Path, *, offset_s: float = 0.0, duration_s: float | None = None
+    source: str | Path | bytes,
+    *,
+    name: str | None = None,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    channel: str = "mix",
+    max_duration_s: float = math.inf,
+    timeout_s: float = math.inf,
 ) -> FloatArray:
     """Reads a recording, or a part of one, as a 16 kHz mono waveform.
 
     Args:
-        path: Any file that libsndfile reads (wav, flac, mp3, ogg, opus, aiff, ...); m4a, aac, amr
-            and the like if ffmpeg is installed.
+        source: A file, or the bytes of one.
+        name: What to call it in an error; None for the path.
         offset_s: Where to begin, in seconds.
         duration_s: How much to read at the most, in seconds; `None` reads to the end.
+        channel: "left", "right", a number from "1", or "mix": the mean of the channels, without
+            silent ones; the loudest alone where they cancel each other out.
+        max_duration_s: Longest recording that is allowed, in seconds.
+        timeout_s: Longest time that decoding may take, in seconds.
 
     Returns:
         Waveform in [-1, 1], shape `(num_samples,)`, 16 kHz. Empty if `offset_s` is past the end.
-        Files of floating-point samples and decoders may go a little beyond.
+        A recording that goes beyond full scale (floating-point files, lossy decoders) is divided
+        by its peak.
 
     Raises:
-        AudioError: If the file is missing, empty, truncated, not audio, or holds samples that
-            are not finite.
+        AudioFormatError: If it is not audio that can be read here.
+        AudioTooLongError: If it is longer than `max_duration_s`.
+        AudioError: If it is missing, empty, truncated, damaged, lacks the channel, takes too long,
+            or holds samples that are not finite.
         ValueError: If `offset_s` or `duration_s` is negative.
     """
     if offset_s < 0 or (duration_s is not None and duration_s < 0):
         raise ValueError(f"expected seconds from 0 up, received {offset_s} and {duration_s}")
-    with _open(path) as file:
-        _check_structure(file, path)
-        rate, total = file.samplerate, file.frames
-        start = min(round(offset_s * rate), total)
-        expected = total - start
-        if duration_s is not None:
-            expected = min(expected, round(duration_s * rate))
-        _seek(file, path, start)
-        mono = _read(file, path, min(expected, MAX_READ_FRAMES))
-        while len(mono) < expected:
-            more = _read(file, path, min(expected - len(mono), MAX_READ_FRAMES))
-            if len(more) == 0:
-                break
-            mono = np.concatenate([mono, more])
-        _check_length(file, path, start + len(mono), start + expected)
-    return _resample(mono, rate)
+    with _open(source, name) as stream:
+        mixer = _Mixer(channel, stream)
+        pieces = _read(stream, mixer, offset_s, duration_s, max_duration_s, timeout_s)
+        blocks = list(pieces)
+    waveform = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+    return within_full_scale(waveform)
 
 
-def read_blocks(path: str | Path, block_s: float) -> Iterator[FloatArray]:
+def read_blocks(
+    source: str | Path | bytes, block_s: float, *, name: str | None = None, channel: str = "mix"
+) -> Iterator[FloatArray]:
     """Reads a recording of any length piece by piece, in bounded memory.
 
     Args:
-        path: As in `load_audio`.
+        source: As in `load_audio`.
         block_s: Length of a block in seconds; the last one may be shorter.
+        name: As in `load_audio`.
+        channel: As in `load_audio`.
 
     Yields:
-        Waveforms, shape `(num_samples,)`, 16 kHz mono, that follow each other without a gap.
+        Waveforms, shape `(num_samples,)`, 16 kHz mono, that follow each other without a gap. Where
+        the recording goes beyond full scale, a block is divided by the largest peak so far.
 
     Raises:
         AudioError: As `load_audio`; damage that the file's structure doesn't show when it is
@@ -86,156 +148,373 @@ def read_blocks(path: str | Path, block_s: float) -> Iterator[FloatArray]:
     """
     if not block_s > 0:
         raise ValueError(f"expected a block of more than 0 s, received {block_s}")
-    import soxr
-
-    with _open(path) as file:
-        _check_structure(file, path)
-        rate, left = file.samplerate, file.frames
-        stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        while left > 0:
-            expected = min(left, max(round(block_s * rate), 1))
-            mono = _read(file, path, expected)
-            left -= len(mono)
-            is_last = left == 0 or len(mono) < expected
-            if is_last:
-                _check_length(file, path, file.frames - left, file.frames)
-                left = 0
-            if rate != SAMPLE_RATE:
-                mono = stream.resample_chunk(mono, last=is_last)
-            if len(mono):
-                yield mono.astype(np.float32, copy=False)
+    size = max(round(block_s * SAMPLE_RATE), 1)
+    peak = np.float32(1)
+    pending = np.empty(0, np.float32)
+    with _open(source, name) as stream:
+        for piece in _read(stream, _Mixer(channel, stream)):
+            pending = np.concatenate([pending, piece]) if len(pending) else piece
+            num_whole = len(pending) // size * size
+            for start in range(0, num_whole, size):
+                block = pending[start : start + size]
+                peak = max(peak, np.abs(block).max())
+                yield block if peak == 1 else block / peak
+            pending = pending[num_whole:]
+    if len(pending):
+        peak = max(peak, np.abs(pending).max())
+        yield pending if peak == 1 else pending / peak
 
 
 def duration_seconds(path: str | Path) -> float:
-    """Returns a recording's length in seconds as its header tells it, without decoding.
+    """Returns a recording's length in seconds, as its header tells it where it does.
 
     Raises:
         AudioError: If the file is missing or not audio.
     """
-    with _open(path) as file:
-        return float(file.frames) / float(file.samplerate)
+    with _open(path, None) as stream:
+        if stream.frames is not None:
+            return stream.frames / stream.rate
+        size = MAX_READ_SAMPLES // stream.channels
+        num_frames = 0
+        while num_read := len(stream.read(size)):
+            num_frames += num_read
+        return num_frames / stream.rate
 
 
-def _open(path: str | Path) -> Any:
-    """Opens a file for reading with soundfile, through ffmpeg where libsndfile cannot."""
-    import soundfile
+class _Stream(Protocol):
+    """A recording that is being decoded.
 
-    path = Path(path)
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "no such file"
-        raise AudioError(f"{path}: {kind}, expected an audio file; check the path")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: the file is empty (0 bytes), expected audio; record it again")
-    try:
-        return soundfile.SoundFile(_native(path))
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
-        # TypeError: a file named .raw, whose rate and format soundfile wants to be told.
-        if path.suffix.lower() in FFMPEG_SUFFIXES:
-            return soundfile.SoundFile(_decode_with_ffmpeg(path))
-        _check_size(path)
-        raise AudioError(
-            f"{path}: not audio that can be read ({_reason(error)}); expected wav, flac, mp3, "
-            "ogg, opus or another format of libsndfile; convert it or check that it is complete"
-        ) from error
+    Attributes:
+        name: What an error calls it.
+        layout: What kind of file it is.
+        rate: In Hz.
+        channels: How many.
+        frames: Length as the header tells it, or None.
+    """
 
+    name: str
+    layout: Layout
+    rate: int
+    channels: int
+    frames: int | None
 
-def _native(path: Path) -> str | bytes:
-    """Returns a name as soundfile takes it: as text if it is UTF-8, which names need not be."""
-    try:
-        str(path).encode()
-        return str(path)
-    except UnicodeEncodeError:
-        return os.fsencode(path)
+    def skip(self, num_frames: int) -> None:
+        """Moves forward from the beginning."""
+
+    def read(self, num_frames: int) -> FloatArray:
+        """Returns the next frames, shape `(n, channels)`; fewer only at the end."""
 
 
-def _decode_with_ffmpeg(path: Path) -> Any:
-    """Decodes a file into a 16 kHz mono wav held in memory."""
-    import io
+class _SoundFileStream:
+    """What libsndfile reads."""
 
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise AudioError(
-            f"{path}: {path.suffix} needs ffmpeg, which is not installed; "
-            "install ffmpeg or convert the file to wav"
-        )
-    command = [ffmpeg, "-v", "error", "-i", os.fspath(path), "-f", "wav", "-ac", "1", "-ar"]
-    command += [str(SAMPLE_RATE), "-c:a", "pcm_f32le", "pipe:1"]
-    result = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
-    if result.returncode != 0 or not result.stdout:
-        raise AudioError(
-            f"{path}: ffmpeg cannot decode it ({_reason(result.stderr.decode(errors='replace'))}); "
-            "expected a complete audio file"
-        )
-    return io.BytesIO(result.stdout)
+    def __init__(self, file: Any, name: str, layout: Layout) -> None:
+        self.name, self.layout, self._file = name, layout, file
+        self.rate, self.channels = file.samplerate, file.channels
+        self.frames: int | None = file.frames if file.frames < UNKNOWN_FRAMES else None
+        self._num_read = 0
+        if self.frames is None:
+            # soundfile seeks after each read, which fails at an end that the header does not tell.
+            file.seekable = lambda: False
 
+    def skip(self, num_frames: int) -> None:
+        if self.frames is None:
+            _skip_by_reading(self, num_frames)
+        elif num_frames:
+            self._num_read = min(num_frames, self.frames)
+            with self._errors():
+                self._file.seek(self._num_read)
 
-def _seek(file: Any, path: str | Path, frame: int) -> None:
-    """Moves to a frame; the beginning needs no move."""
-    import soundfile
+    def read(self, num_frames: int) -> FloatArray:
+        with self._errors():
+            samples: FloatArray = self._file.read(num_frames, dtype="float32", always_2d=True)
+        self._num_read += len(samples)
+        if len(samples) < num_frames and self.frames is not None:
+            shortest = self.frames
+            if self.layout.container == "mp3" or self._file.subtype.startswith("MPEG"):
+                # The length may be an estimate, where no header of the encoder tells it.
+                is_exact = self.layout.container == "mp3" and self.layout.is_exact
+                shortest = self.frames - 3 * MP3_FRAME if is_exact else int(0.8 * self.frames)
+            if self._num_read < shortest:
+                raise AudioError(
+                    f"{self.name}: truncated, {self._num_read} samples of {self.frames} could be "
+                    "read; fetch or record it again"
+                )
+        return samples
 
-    try:
-        if frame:
-            file.seek(frame)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise AudioError(
-            f"{path}: damaged audio ({_reason(error)}), frame {frame} cannot be reached; "
-            "fetch or record it again"
-        ) from error
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        import soundfile
 
-
-def _read(file: Any, path: str | Path, num_frames: int) -> FloatArray:
-    """Reads up to `num_frames` frames as the mean of the channels, shape `(num_frames,)`."""
-    import soundfile
-
-    try:
-        samples: FloatArray = file.read(num_frames, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise AudioError(
-            f"{path}: damaged audio ({_reason(error)}), expected {num_frames} more samples; "
-            "fetch or record it again"
-        ) from error
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: non-finite samples (NaN or infinity); record it again")
-    mono: FloatArray = samples.mean(axis=1)
-    return mono
-
-
-def _check_structure(file: Any, path: str | Path) -> None:
-    """Raises AudioError if header or container tell of damage; takes 0.02 ms."""
-    low, high = SAMPLE_RATES
-    if not low <= file.samplerate <= high:
-        raise AudioError(
-            f"{path}: damaged audio, sample rate {file.samplerate} Hz, "
-            f"expected {low} to {high} Hz; fetch or record it again"
-        )
-    _check_size(path)
+        try:
+            yield
+        except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+            whole = "" if self.frames is None else f" of {self.frames}"
+            raise AudioError(
+                f"{self.name}: truncated or damaged audio ({_reason(error)}) after "
+                f"{self._num_read} samples{whole}; fetch or record it again"
+            ) from error
 
 
-def _check_size(path: str | Path) -> None:
-    """Raises AudioError if the container tells that the file is cut short."""
-    defect = describe_truncation(path)
-    if defect is not None:
-        raise AudioError(f"{path}: {defect}; fetch or record it again")
+class _AvStream:
+    """What ffmpeg reads, through PyAV."""
+
+    def __init__(self, container: Any, name: str, layout: Layout) -> None:
+        import av
+
+        self.name, self.layout = name, layout
+        if not container.streams.audio:
+            raise AudioFormatError(f"{name}: {layout.container} without any sound in it")
+        stream = container.streams.audio[0]
+        stream.codec_context.thread_count = 1
+        self.rate, self.channels = int(stream.rate or 0), int(stream.channels or 0)
+        self.frames: int | None = None
+        if layout.container in ("mov", "matroska", "asf") and container.duration:
+            self.frames = round(container.duration / 1e6 * self.rate)
+        self._errors = av.FFmpegError
+        self._frames = container.decode(stream)
+        self._resampler = av.AudioResampler(format="flt", rate=self.rate)
+        self._blocks: list[FloatArray] = []
+        self._num_pending = self._num_read = 0
+
+    def skip(self, num_frames: int) -> None:
+        _skip_by_reading(self, num_frames)
+
+    def read(self, num_frames: int) -> FloatArray:
+        while self._num_pending < num_frames:
+            try:
+                frame = next(self._frames, None)
+            except (self._errors, EOFError) as error:
+                raise AudioError(
+                    f"{self.name}: truncated or damaged audio ({_reason(error)}) after "
+                    f"{self._num_read + self._num_pending} samples; fetch or record it again"
+                ) from error
+            if frame is None:
+                break
+            for resampled in self._resampler.resample(frame):
+                block = resampled.to_ndarray().reshape(-1, len(resampled.layout.channels))
+                if block.shape[1] != self.channels:
+                    raise AudioError(
+                        f"{self.name}: changes from {self.channels} to {block.shape[1]} channels; "
+                        "convert it to wav"
+                    )
+                self._blocks.append(block)
+                self._num_pending += len(block)
+        if not self._blocks:
+            return np.empty((0, self.channels), np.float32)
+        samples = np.concatenate(self._blocks)
+        self._blocks = [samples[num_frames:]] if len(samples) > num_frames else []
+        self._num_pending = max(len(samples) - num_frames, 0)
+        self._num_read += min(len(samples), num_frames)
+        return samples[:num_frames]
 
 
-def _check_length(file: Any, path: str | Path, num_frames: int, expected: int) -> None:
-    """Raises AudioError if fewer frames came than the header promised."""
-    # The length of an mp3 file may be an estimate.
-    shortest = 0.8 * expected if file.format == "MP3" else expected
-    if num_frames < shortest:
-        raise AudioError(
-            f"{path}: truncated, {num_frames} samples of {expected} could be read; "
-            "fetch or record it again"
-        )
+def _skip_by_reading(stream: _Stream, num_frames: int) -> None:
+    """Moves forward in a stream that cannot seek."""
+    while num_frames > 0:
+        num_read = len(stream.read(min(num_frames, MAX_READ_SAMPLES // stream.channels)))
+        num_frames = num_frames - num_read if num_read else 0
 
 
-def _resample(waveform: FloatArray, rate: int) -> FloatArray:
-    """Brings a waveform to 16 kHz with soxr at high quality, as librosa does."""
-    if rate == SAMPLE_RATE or len(waveform) == 0:
-        return np.ascontiguousarray(waveform, dtype=np.float32)
+class _Mixer:
+    """From channels to one, by what is known of them so far.
+
+    The products of the channels tell the power of each and of their mean. They are summed up over
+    the recording, so that a pause of one channel does not change what is mixed.
+    """
+
+    def __init__(self, channel: str, stream: _Stream) -> None:
+        self._chosen: int | None = None
+        if channel != "mix":
+            self._chosen = {"left": 0, "right": 1}.get(channel, -1)
+            if self._chosen < 0:
+                self._chosen = int(channel) - 1
+            if not 0 <= self._chosen < stream.channels:
+                raise AudioError(
+                    f"{stream.name}: channel {channel} was asked for, it has {stream.channels}; "
+                    "choose one of these, or mix"
+                )
+        self._num = 0
+        self._sum = np.zeros(stream.channels)
+        self._products = np.zeros((stream.channels, stream.channels))
+
+    def __call__(self, samples: FloatArray) -> FloatArray:
+        """Returns the mono waveform, shape `(n,)`, of samples, shape `(n, channels)`."""
+        if samples.shape[1] == 1 or len(samples) == 0:
+            return samples[:, 0]
+        if self._chosen is not None:
+            return np.ascontiguousarray(samples[:, self._chosen])
+        self._num += len(samples)
+        self._sum += samples.sum(axis=0, dtype=np.float64)
+        self._products += samples.T @ samples
+        covariance = self._products - np.outer(self._sum, self._sum) / self._num
+        power = np.diagonal(covariance)
+        is_heard = power >= MIN_CHANNEL_SHARE * power.max()
+        num_heard = int(is_heard.sum())
+        mixed = covariance[np.ix_(is_heard, is_heard)].sum()  # num_heard^2 times that of the mean
+        if mixed < MIN_MIX_SHARE * power[is_heard].sum():
+            return np.ascontiguousarray(samples[:, int(power.argmax())])
+        heard = samples if num_heard == samples.shape[1] else samples[:, is_heard]
+        mono: FloatArray = heard.mean(axis=1, dtype=np.float32)
+        return mono
+
+
+def _read(
+    stream: _Stream,
+    mixer: _Mixer,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    max_duration_s: float = math.inf,
+    timeout_s: float = math.inf,
+) -> Iterator[FloatArray]:
+    """Yields a recording, or a part of it, at 16 kHz mono, in pieces of bounded size."""
     import soxr
 
-    return np.asarray(soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
+    deadline = time.monotonic() + timeout_s
+    max_frames = max_duration_s * stream.rate
+    if stream.frames is not None and stream.frames > max_frames:
+        raise _too_long(stream, stream.frames, max_duration_s)
+    stream.skip(round(offset_s * stream.rate))
+    left = math.inf if duration_s is None else round(duration_s * stream.rate)
+    resampler = None
+    if stream.rate != SAMPLE_RATE:
+        resampler = soxr.ResampleStream(stream.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    num_read = 0
+    is_last = False
+    while not is_last:
+        size = int(min(left, MAX_READ_SAMPLES // stream.channels))
+        samples = stream.read(size) if size else np.empty((0, stream.channels), np.float32)
+        if not np.isfinite(samples).all():
+            raise AudioError(
+                f"{stream.name}: non-finite samples (NaN or infinity); record it again"
+            )
+        num_read += len(samples)
+        left -= len(samples)
+        if num_read > max_frames:
+            raise _too_long(stream, num_read, max_duration_s)
+        if time.monotonic() > deadline:
+            raise AudioError(f"{stream.name}: not decoded within {timeout_s:g} s; send wav")
+        is_last = len(samples) < size or left == 0
+        mono = mixer(samples)
+        if resampler is not None:
+            mono = resampler.resample_chunk(mono, last=is_last)
+        if len(mono):
+            yield np.ascontiguousarray(mono, dtype=np.float32)
+
+
+@contextlib.contextmanager
+def _open(source: str | Path | bytes, name: str | None) -> Iterator[_Stream]:
+    """Opens a file or bytes, and checks structure and header."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, bytes):
+            name = name or "recording"
+            file: BinaryIO = io.BytesIO(source)
+            size = len(source)
+        else:
+            path = Path(source)
+            name = name or str(source)
+            if not path.is_file():
+                kind = "a folder" if path.is_dir() else "no such file"
+                raise AudioError(f"{name}: {kind}, expected an audio file; check the path")
+            try:
+                file = stack.enter_context(path.open("rb", buffering=0))
+            except OSError as error:
+                raise AudioError(f"{name}: cannot be read ({error.strerror})") from error
+            size = path.stat().st_size
+        if size == 0:
+            what = "empty" if isinstance(source, bytes) else "the file is empty"
+            raise AudioError(f"{name}: {what} (0 bytes), expected a recording; record it again")
+        layout = find_layout(file)
+        if layout is None:
+            raise AudioFormatError(
+                f"{name}: not audio that can be read, {size} bytes; expected {SUPPORTED}"
+            )
+        if layout.defect is not None:
+            raise AudioError(f"{name}: {layout.defect}; fetch or record it again")
+        if layout.start or layout.patches:
+            file = cast(BinaryIO, _Mended(file, layout.start, layout.patches))
+        stream = _start(stack, file, name, layout)
+        low, high = SAMPLE_RATES
+        if not (low <= stream.rate <= high and 1 <= stream.channels <= MAX_CHANNELS):
+            raise AudioError(
+                f"{name}: damaged audio, sample rate {stream.rate} Hz in {stream.channels} "
+                f"channels, expected {low} to {high} Hz in 1 to {MAX_CHANNELS}; record it again"
+            )
+        yield stream
+
+
+def _start(stack: contextlib.ExitStack, file: BinaryIO, name: str, layout: Layout) -> _Stream:
+    """Starts the decoder that reads a file: libsndfile if it can, else ffmpeg."""
+    import soundfile
+
+    refusal: Exception | None = None
+    if layout.is_regular:
+        file.seek(0)
+        # By its descriptor where it has one: libsndfile reads it itself, and sees no name.
+        target = file.fileno() if isinstance(file, io.FileIO) else file
+        try:
+            opened = stack.enter_context(soundfile.SoundFile(target, closefd=False))
+            return _SoundFileStream(opened, name, layout)
+        except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
+            refusal = error
+    try:
+        import av
+    except ImportError as error:
+        raise AudioFormatError(
+            f"{name}: {layout.container} audio that needs PyAV, which is not installed; "
+            f"pip install av, or convert it to {SUPPORTED}"
+        ) from error
+    file.seek(0)
+    try:
+        container = av.open(
+            file, "r", format=DEMUXERS[layout.container], options=dict(FFMPEG_OPTIONS)
+        )
+        stack.callback(container.close)
+        return _AvStream(container, name, layout)
+    except (av.FFmpegError, OSError, EOFError, ValueError) as error:
+        raise AudioFormatError(
+            f"{name}: not audio that can be read ({layout.container}: {_reason(refusal or error)});"
+            " convert it or check that it is complete"
+        ) from error
+
+
+class _Mended(io.RawIOBase):
+    """A file without what was put before it, and with sizes that its writer left open."""
+
+    def __init__(self, file: BinaryIO, start: int, patches: Mapping[int, bytes]) -> None:
+        self._file, self._start, self._patches = file, start, patches
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        place = offset + self._start if whence == io.SEEK_SET else offset
+        return self._file.seek(place, whence) - self._start
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def readinto(self, buffer: Any) -> int:
+        place = self._file.tell()
+        data = bytearray(self._file.read(len(buffer)))
+        for position, patch in self._patches.items():
+            for i, byte in enumerate(patch, position - place):
+                if 0 <= i < len(data):
+                    data[i] = byte
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _too_long(stream: _Stream, num_frames: int, max_duration_s: float) -> AudioTooLongError:
+    """Returns the error that tells the limit."""
+    return AudioTooLongError(
+        f"{stream.name}: {num_frames / stream.rate:.1f} s or more, expected at most "
+        f"{max_duration_s:g} s; send a shorter recording",
+        max_duration_s,
+    )
 
 
 def _reason(error: object) -> str:

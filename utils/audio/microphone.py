@@ -14,6 +14,7 @@ import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.activity import speech_seconds
+from utils.audio.detector import missing_speech
 from utils.audio.waveform import SAMPLE_RATE, SILENCE_PEAK_DB, peak_db
 from utils.errors import MicrophoneError
 from utils.messages import translate
@@ -37,13 +38,12 @@ MAX_CLIPPED_FRACTION = 0.003
 CLIP_MIN_PEAK = 0.5
 """Peaks below this are no clipping: no converter saturates at half of its range."""
 
-LEVEL_FRAME_SAMPLES = 480
-"""30 ms: short against a syllable, long against a period of the voice."""
-
-MIN_LEVEL_RANGE_DB = 6.0
-"""dB between the 95th and the 10th percentile of the levels of a recording. Speech rises and
-falls with its syllables: 298 clips of 3 s had 13 dB and more, with white or red noise 5 dB below
-the speech still 8.6 and more; hiss, hum and fans alone have 1 to 5."""
+SOUND_NAMES = {
+    "steady noise": "持续的噪声",
+    "tones or music": "音调或音乐",
+    "other sounds": "其他声音",
+}
+"""What is heard instead of speech, in the words of the menu."""
 
 INSTALL_HINT = (
     "install it (Debian/Ubuntu: apt-get install portaudio19-dev gcc python3-dev, macOS: brew "
@@ -113,21 +113,13 @@ def describe_recording_defect(waveform: FloatArray) -> str | None:
     clipped = float(np.mean(magnitudes >= CLIP_RATIO * peak))
     if peak >= CLIP_MIN_PEAK and clipped > MAX_CLIPPED_FRACTION:
         return translate(f"声音过大而失真（{clipped:.1%}的采样被削波），请离麦克风远一点或调低音量")
-    if _level_range_db(waveform) < MIN_LEVEL_RANGE_DB:
-        return translate("没有听到说话声，只有持续的噪声")
     speech_s = speech_seconds(waveform)
     if speech_s < MIN_SPEECH_S:
         return translate(f"说话时间太短（{speech_s:.1f}秒，至少需要{MIN_SPEECH_S:.1f}秒）")
+    sound = missing_speech(waveform)
+    if sound is not None:
+        return translate(f"没有听到说话声，只有{SOUND_NAMES[sound]}")
     return None
-
-
-def _level_range_db(waveform: FloatArray) -> float:
-    """Returns how far apart the loud and the quiet parts of a waveform are, in dB."""
-    num_frames = max(len(waveform) // LEVEL_FRAME_SAMPLES, 1)
-    samples = (waveform - waveform.mean())[: num_frames * LEVEL_FRAME_SAMPLES]
-    power = np.mean(samples.reshape(num_frames, -1) ** 2, axis=1)
-    quiet, loud = np.percentile(10 * np.log10(power + 1e-12), [10, 95])
-    return float(loud - quiet)
 
 
 def _open(portaudio: Any, sample_format: int) -> tuple[Any, int, int]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.activity import FRAME_SAMPLES, Activity, find_activity
-from utils.audio.waveform import SAMPLE_RATE
+from utils.audio.activity import FRAME_SAMPLES
+from utils.audio.recording import Recording
 
 FLOOR_DBFS = -100.0
 """dBFS. Levels are told down to this: a digital zero has none."""
@@ -64,18 +64,19 @@ class Quality:
         return vars(self) | {"warnings": list(self.warnings)}
 
 
-def measure_quality(waveform: FloatArray, activity: Activity | None = None) -> Quality:
+def measure_quality(recording: Recording | FloatArray) -> Quality:
     """Measures a recording.
 
     Args:
-        waveform: Shape `(num_samples,)`, 16 kHz, finite. Empty and silent ones are measured too.
-        activity: What `find_activity` says of it, if that is known.
+        recording: A recording, or the waveform of one: shape `(num_samples,)`, 16 kHz, finite.
+            Empty and silent ones are measured too.
 
     Returns:
         Numbers that are always finite.
     """
-    waveform = np.asarray(waveform, dtype=np.float32)
-    activity = find_activity(waveform) if activity is None else activity
+    if not isinstance(recording, Recording):
+        recording = Recording(np.asarray(recording, dtype=np.float32))
+    waveform, activity = recording.waveform, recording.activity
     mask = activity.is_speech
     power = activity.power[: len(waveform) // FRAME_SAMPLES]
     is_speech = mask[: len(power)]
@@ -94,10 +95,7 @@ def measure_quality(waveform: FloatArray, activity: Activity | None = None) -> Q
     if peak >= CLIPPING_LEVEL:
         is_clipped = np.abs(waveform) >= np.float32(CLIPPING_LEVEL)
         clipped = float((is_clipped & (np.roll(is_clipped, 1) | np.roll(is_clipped, -1))).mean())
-    num_samples = FRAME_SAMPLES * int(mask.sum())
-    if len(mask) and mask[-1]:
-        num_samples -= FRAME_SAMPLES * len(mask) - len(waveform)  # the last frame may be cut off
-    speech_s = num_samples / SAMPLE_RATE
+    speech_s = recording.speech_s
     checks = {
         "quiet": level < QUIET_DBFS,
         "clipped": clipped > CLIPPED_FRACTION,
@@ -105,7 +103,7 @@ def measure_quality(waveform: FloatArray, activity: Activity | None = None) -> Q
         "short": speech_s < SHORT_SPEECH_S,
     }
     return Quality(
-        duration_s=round(len(waveform) / SAMPLE_RATE, 3),
+        duration_s=round(recording.duration_s, 3),
         speech_s=round(speech_s, 3),
         level_dbfs=round(level, 2),
         peak_dbfs=round(_decibels(peak**2), 2),

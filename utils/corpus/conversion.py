@@ -22,7 +22,6 @@ import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import duration_seconds, load_audio
-from utils.audio.integrity import describe_truncation
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError, VoiceprintError
 from utils.workers import map_in_processes
@@ -36,6 +35,9 @@ DURATION_TOLERANCE_S = 0.15
 MIN_DECLARED_SHARE = 0.5
 """A clip shorter than this share of the duration declared by its data set is truncated. Lenient,
 because some data sets declare the duration before cutting silence."""
+
+MAX_ROUNDING = 1e-5
+"""Power of what rounding to 16 bits changes, relative to the sound: -50 dB."""
 
 ABSENT = "-"
 """State of a file that does not exist."""
@@ -208,7 +210,7 @@ def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
 
 def _check(path: Path, task: Task) -> tuple[float, str | None]:
     """Decodes a file that stays where it is."""
-    waveform = _load(path)
+    waveform = load_audio(path)
     return _judge(waveform, task)
 
 
@@ -219,12 +221,13 @@ def _convert(task: Task, wav: Path, rules: Rules) -> tuple[float, str | None]:
         return _check(wav, task)  # converted by an earlier run, its source was deleted
     if not rules.delete_source and _is_finished(source, wav):
         return _check(wav, task)
-    waveform = _load(source)
+    waveform = load_audio(source)
     duration_s, defect = _judge(waveform, task)
     if defect is not None or duration_s < rules.min_duration_s:
         return duration_s, defect
     if wav.is_file() and wav.samefile(source):
         raise AudioError(f"{source}: source and wav are one file, choose another --wav_dir")
+    waveform = _audible_in_16_bits(waveform)
     if not _holds(wav, waveform):
         _write_wav(wav, waveform, is_durable=rules.delete_source)
         if not _holds(wav, waveform):
@@ -240,21 +243,36 @@ def _is_finished(source: Path, wav: Path) -> bool:
         if wav.stat().st_mtime_ns < source.stat().st_mtime_ns or not _has_target_format(wav):
             return False
         difference_s = abs(duration_seconds(wav) - duration_seconds(source))
-        return describe_truncation(wav) is None and difference_s <= DURATION_TOLERANCE_S
+        return difference_s <= DURATION_TOLERANCE_S
     except (OSError, AudioError):
         return False
 
 
 def _holds(wav: Path, waveform: FloatArray) -> bool:
     """Whether a wav holds a waveform, up to 16-bit rounding."""
-    try:
-        if not _has_target_format(wav) or describe_truncation(wav) is not None:
-            return False
-        written = load_audio(wav)
-    except (OSError, AudioError):
+    import soundfile
+
+    if not _has_target_format(wav):
         return False
-    expected = np.clip(waveform, -1.0, 1.0)
-    return len(written) == len(expected) and bool(np.abs(written - expected).max() < 2 / 2**15)
+    try:
+        # As any other program would read it.
+        written, _ = soundfile.read(wav, dtype="float32")
+    except (soundfile.LibsndfileError, OSError, RuntimeError):
+        return False
+    return len(written) == len(waveform) and bool(np.abs(written - waveform).max() < 2 / 2**15)
+
+
+def _audible_in_16_bits(waveform: FloatArray) -> FloatArray:
+    """Makes a waveform louder, by powers of two, that rounding to 16 bits would change audibly.
+
+    Quiet recordings of 24 bits or floating-point numbers lose their voice otherwise; one that has
+    16 bits itself is rounded to what it is, and stays as it is.
+    """
+    peak = float(np.abs(waveform).max(initial=0.0))
+    error = waveform - np.round(waveform * 2**15) / 2**15
+    if not 0 < peak < 0.5 or np.mean(error**2) <= MAX_ROUNDING * np.var(waveform):
+        return waveform
+    return np.asarray(waveform * np.float32(2.0 ** int(-np.log2(peak))), dtype=np.float32)
 
 
 def _has_target_format(wav: Path) -> bool:
@@ -298,15 +316,6 @@ def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _load(path: Path) -> FloatArray:
-    """Decodes a whole file; AudioError if it is damaged or cut short."""
-    waveform = load_audio(path)
-    defect = describe_truncation(path)
-    if defect is not None:
-        raise AudioError(f"{path}: {defect}")
-    return waveform
 
 
 def _judge(waveform: FloatArray, task: Task) -> tuple[float, str | None]:

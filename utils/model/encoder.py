@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.activity import Activity, remove_silence
 from utils.audio.decode import read_blocks
+from utils.audio.detector import NoSpeechError, SpeechListener
+from utils.audio.recording import BLOCK_S, Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
 from utils.model.header import ModelHeader, read_header
@@ -22,9 +23,6 @@ Network = Callable[[FloatArray], FloatArray]
 
 MIN_SPEECH_S = 0.4
 """Seconds of speech that an embedding needs at least: about two syllables."""
-
-BLOCK_S = 30.0
-"""Seconds of a recording that are read at a time."""
 
 WINDOW_S = 10.0
 """Seconds of speech that go through the network at once: bounds the memory to about 200 MB."""
@@ -114,32 +112,26 @@ class SpeakerEncoder:
         return self.calibration.probability(score, speech_s)
 
     def embed_waveform(
-        self,
-        waveform: FloatArray,
-        source: str = "recording",
-        activity: Activity | None = None,
+        self, recording: Recording | FloatArray, source: str = "recording"
     ) -> FloatArray:
-        """Embeds a waveform.
+        """Embeds a recording that is held in memory.
 
         Args:
-            waveform: Shape `(num_samples,)`, 16 kHz mono.
-            source: What to call it in an error.
-            activity: What `find_activity` says of the whole waveform, if that is known.
+            recording: A recording, or the waveform of one: shape `(num_samples,)`, 16 kHz mono.
+            source: What to call a waveform in an error.
 
         Returns:
             Unit length, shape `(embedding_size,)`.
 
         Raises:
-            AudioError: If it is empty, silent, not finite, or holds too little speech.
+            AudioError: If it is empty, silent, not finite, or holds too little speech or none.
         """
-        defect = describe_defect(waveform)
+        if not isinstance(recording, Recording):
+            recording = Recording(recording, source)
+        defect = describe_defect(recording.waveform)
         if defect is not None:
-            raise AudioError(f"{source}: {defect}; record it again")
-        size = round(BLOCK_S * SAMPLE_RATE)
-        if len(waveform) <= size:
-            return self._embed_speech([remove_silence(waveform, activity)], source)
-        blocks = (waveform[start : start + size] for start in range(0, len(waveform), size))
-        return self._embed_speech(map(remove_silence, blocks), source)
+            raise AudioError(f"{recording.source}: {defect}; record it again")
+        return self._embed_blocks([recording], recording.source)
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -148,9 +140,9 @@ class SpeakerEncoder:
             Unit length, shape `(embedding_size,)`.
 
         Raises:
-            AudioError: If the file is missing, damaged, silent, or holds too little speech.
+            AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
         """
-        return self._embed_speech(map(remove_silence, read_blocks(path, BLOCK_S)), str(path))
+        return self._embed_blocks(map(Recording, read_blocks(path, BLOCK_S)), str(path))
 
     def embed_files(
         self,
@@ -186,11 +178,18 @@ class SpeakerEncoder:
                     raise result
                 yield index, result
 
-    def _embed_speech(self, stretches: Iterable[FloatArray], source: str) -> FloatArray:
-        """Embeds consecutive stretches of speech of one recording."""
+    def _embed_blocks(self, blocks: Iterable[Recording], source: str) -> FloatArray:
+        """Embeds a recording that comes in blocks."""
+        listener = SpeechListener()
+
+        def stretches() -> Iterator[FloatArray]:
+            for block in blocks:
+                listener.hear(block.steady)
+                yield block.speech
+
         total = np.zeros(self.embedding_size)
         num_samples = 0
-        for window in _windows(stretches):
+        for window in _windows(stretches()):
             num_samples += len(window)
             total += len(window) * self._embed_window(window)
         seconds = num_samples / SAMPLE_RATE
@@ -199,6 +198,8 @@ class SpeakerEncoder:
                 f"{source}: {seconds:.2f} s of speech found, expected at least "
                 f"{MIN_SPEECH_S:.2f} s; speak longer or closer to the microphone"
             )
+        if not listener.hears_speech:
+            raise NoSpeechError(source, listener.describe_sound())
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.activity import Activity
+from utils.audio.recording import Recording
 from utils.errors import AudioError
 from utils.verification.calibration import Calibration
 
@@ -57,7 +57,7 @@ class Encoder(ClipEncoder, Protocol):
         """Returns how probable one speaker is at a score, given the seconds of speech of both."""
 
     def embed_waveform(
-        self, waveform: FloatArray, source: str = "recording", activity: Activity | None = None
+        self, recording: Recording | FloatArray, source: str = "recording"
     ) -> FloatArray:
         """Returns the unit-length embedding, shape `(embedding_size,)`."""
 

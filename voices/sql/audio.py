@@ -1,24 +1,19 @@
 """The sound of recordings as bytes in a database: FLAC in, 16 kHz mono out."""
 
 import io
-import tempfile
-from pathlib import Path
-
-import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
-from utils.audio.waveform import SAMPLE_RATE
-from utils.errors import AudioError
+from utils.audio.waveform import SAMPLE_RATE, within_full_scale
 
 
 def encode_flac(waveform: FloatArray) -> bytes:
     """Returns a waveform as 16-bit FLAC: half the size of wav, with the same samples.
 
     Args:
-        waveform: Shape `(num_samples,)`, 16 kHz; values outside [-1, 1] are clipped.
+        waveform: Shape `(num_samples,)`, 16 kHz; divided by its peak if beyond full scale.
     """
-    return _encode(waveform, "FLAC")
+    return _encode(within_full_scale(waveform), "FLAC")
 
 
 def decode(content: bytes, file_name: str = "") -> FloatArray:
@@ -31,19 +26,7 @@ def decode(content: bytes, file_name: str = "") -> FloatArray:
     Raises:
         AudioError: If they are not audio that can be read.
     """
-    import soundfile
-
-    if _is_plain(content):
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            return np.asarray(file.read(dtype="float32"))
-    # Rare: a recording that came as mp3 or in another rate. It goes through a private folder.
-    with tempfile.TemporaryDirectory(prefix="voiceprint") as folder:
-        path = Path(folder) / f"recording{Path('x' + file_name).suffix or '.wav'}"
-        path.write_bytes(content)
-        try:
-            return load_audio(path)
-        except AudioError as error:
-            raise AudioError(str(error).replace(str(path), "the recording")) from error
+    return load_audio(content, name="the recording")
 
 
 def to_playable(content: bytes, file_name: str = "") -> bytes:

@@ -1,7 +1,5 @@
 """Reading recordings: any container, rate and channel count, with librosa as the oracle."""
 
-import shutil
-import subprocess
 import warnings
 import wave
 from pathlib import Path
@@ -134,7 +132,7 @@ def test_block_of_no_length_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
 def test_long_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.ogg", container="OGG", subtype="VORBIS")
     whole = load_audio(path)
-    monkeypatch.setattr(audio, "MAX_READ_FRAMES", 1000)
+    monkeypatch.setattr(audio, "MAX_READ_SAMPLES", 1000)
     np.testing.assert_array_equal(load_audio(path), whole)
 
 
@@ -166,7 +164,7 @@ def test_empty_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.txt", "a.raw"])
 def test_file_that_is_no_audio_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("the quick brown fox " * 50)
-    both_fail(tmp_path / name, "not audio")
+    both_fail(tmp_path / name, "not audio that can be read")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +178,7 @@ def test_cut_file_is_told(
     path = write(tmp_path / f"a.{suffix}", seconds=2.0, container=container, subtype=subtype)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    both_fail(path, "truncated|damaged|not audio")
+    both_fail(path, "truncated|damaged")
 
 
 def test_cut_wav_says_how_much_is_there(tmp_path: Path) -> None:
@@ -220,7 +218,7 @@ def test_rate_that_no_recorder_has_is_told(tmp_path: Path, rate: int) -> None:
     data = bytearray(path.read_bytes())
     data[24:28] = rate.to_bytes(4, "little")
     path.write_bytes(data)
-    both_fail(path, f"sample rate {rate} Hz, expected 2000 to 768000 Hz")
+    both_fail(path, f"sample rate {rate} Hz in 1 channels, expected 2000 to 768000 Hz")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -231,41 +229,23 @@ def test_samples_that_are_not_finite_are_told(tmp_path: Path, value: float) -> N
     both_fail(tmp_path / "a.wav", "non-finite")
 
 
-class FailingFile:
-    """A sound file whose decoder breaks down."""
-
-    samplerate, frames, format = 16000, 16000, "WAV"
-
-    def __enter__(self) -> "FailingFile":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def read(self, *_: object, **__: object) -> None:
+def test_decoder_that_breaks_down_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nlost sync")
 
-    def seek(self, frame: int) -> None:
-        raise RuntimeError(f"cannot go to {frame}")
-
-
-def test_decoder_that_breaks_down_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav")
-    monkeypatch.setattr(audio, "_open", lambda path: FailingFile())
-    both_fail(path, r"damaged audio \(lost sync\)")
-    with pytest.raises(AudioError, match="frame 8000 cannot be reached"):
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail)
+    both_fail(path, r"truncated or damaged audio \(lost sync\) after 0 samples of 16000")
+    monkeypatch.setattr(soundfile.SoundFile, "seek", fail)
+    with pytest.raises(AudioError, match="after 8000 samples"):
         load_audio(path, offset_s=0.5)
 
 
 def test_decoder_that_ends_early_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class ShortFile(FailingFile):
-        calls = 0
-
-        def read(self, num_frames: int, **_: object) -> np.ndarray:
-            self.calls += 1
-            return np.zeros((100 if self.calls % 2 else 0, 1), np.float32)
-
     path = write(tmp_path / "a.wav")
-    monkeypatch.setattr(audio, "_open", lambda path: ShortFile())
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda *_, **__: np.zeros((100, 1), np.float32)
+    )
     both_fail(path, "truncated, 100 samples of 16000")
 
 
@@ -313,32 +293,6 @@ def test_damaged_bytes_are_audio_or_an_audio_error(
             assert "\n" not in str(error)
 
 
-# Formats of telephones, through ffmpeg.
-
-
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
-def test_m4a_is_read_through_ffmpeg(tmp_path: Path) -> None:
-    source = write(tmp_path / "a.wav", rate=44100, channels=2, seconds=1.5)
-    path = tmp_path / "a.m4a"
-    command = ["ffmpeg", "-v", "error", "-i", str(source), "-b:a", "96k", str(path)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    waveform, original = load_audio(path), load_audio(source)
-    assert len(waveform) == pytest.approx(len(original), abs=2100)
-    size = min(len(waveform), len(original))
-    assert np.corrcoef(waveform[:size], original[:size])[0, 1] > 0.9
-    np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, 0.5))), waveform)
-    path.write_bytes(path.read_bytes()[:2000])
-    both_fail(path, "ffmpeg cannot decode it")
-
-
-def test_m4a_without_ffmpeg_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A " * 9)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    both_fail(tmp_path / "a.m4a", "install ffmpeg")
-
-
 # Writing and judging waveforms.
 
 
@@ -353,9 +307,9 @@ def test_written_wav_is_16_bit_and_reads_back(tmp_path: Path) -> None:
     assert [item.name for item in path.parent.iterdir()] == ["a.wav"]
 
 
-def test_written_samples_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
+def test_written_samples_beyond_full_scale_are_scaled(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", np.array([2.0, -2.0, 0.5], dtype=np.float32))
-    np.testing.assert_allclose(load_audio(tmp_path / "a.wav"), [1.0, -1.0, 0.5], atol=1e-4)
+    np.testing.assert_allclose(load_audio(tmp_path / "a.wav"), [1.0, -1.0, 0.25], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.synthetic_voices import synthetic_speech
-from utils.audio.integrity import describe_truncation
+from utils.audio import integrity
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),
@@ -19,6 +19,11 @@ FORMATS = {
     "opus": ("OGG", "OPUS"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
 }
+
+
+def describe_truncation(path: Path) -> str | None:
+    with path.open("rb") as file:
+        return integrity.describe_truncation(file)
 
 
 def encode(name: str, duration_s: float = 3.0) -> bytes:
@@ -45,10 +50,17 @@ def test_cut_files_are_told(tmp_path: Path, name: str, share: float) -> None:
     assert str(describe_truncation(path)).startswith("truncated")
 
 
-def test_ogg_cut_between_two_pages(tmp_path: Path) -> None:
+def test_ogg_without_an_end_mark_is_whole_if_its_last_packet_is(tmp_path: Path) -> None:
     path, data = tmp_path / "a.ogg", encode("ogg")
-    path.write_bytes(data[: data.rfind(b"OggS")])
-    assert describe_truncation(path) == "truncated: the last Ogg page has no end mark"
+    whole = data[: data.rfind(b"OggS")]
+    path.write_bytes(whole)
+    assert describe_truncation(path) is None
+    page = whole.rfind(b"OggS")
+    segments = whole[page + 26]
+    cut = bytearray(whole[: page + 27 + segments])
+    cut[-1] = 255  # a packet that goes on on the next page
+    path.write_bytes(bytes(cut) + bytes(sum(cut[page + 27 :])))
+    assert describe_truncation(path) == "truncated: the last Ogg packet is incomplete"
 
 
 def test_wav_with_chunks_around_the_data(tmp_path: Path) -> None:

@@ -173,13 +173,13 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     decoded: list[Path] = []
-    load = conversion._load
+    load = conversion.load_audio
 
     def counting(path: Path) -> conversion.FloatArray:
         decoded.append(path)
         return load(path)
 
-    monkeypatch.setattr(conversion, "_load", counting)
+    monkeypatch.setattr(conversion, "load_audio", counting)
     return decoded
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support.synthetic_sounds import coloured_noise, sounds
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from tests.support.tiny_model import write_tiny_model
+from utils.audio.detector import NoSpeechError
 from utils.errors import AudioError, ModelError
 from utils.model import encoder as encoder_module
 from utils.model.encoder import MIN_SPEECH_S, SpeakerEncoder, _windows
@@ -154,6 +156,19 @@ def test_refused_files(
         (tmp_path / name).write_bytes(data)
     with pytest.raises(AudioError, match=name):
         encoder.embed_file(tmp_path / name)
+
+
+def test_sounds_without_a_voice_are_refused(encoder: SpeakerEncoder, tmp_path: Path) -> None:
+    noise = coloured_noise(48_000, np.random.default_rng(0), 0.0) * np.float32(0.1)
+    path = write_wav(tmp_path / "noise.wav", noise)
+    for embed in (lambda: encoder.embed_waveform(noise, "x"), lambda: encoder.embed_file(path)):
+        with pytest.raises(NoSpeechError, match="no speech: steady noise, expected"):
+            embed()
+    ringing = sounds(4.0)["ringback, 400 and 450 Hz"]
+    with pytest.raises(NoSpeechError, match="no speech: tones or music"):
+        encoder.embed_waveform(ringing)
+    late = np.concatenate([np.tile(0.1 * noise, 11), synthetic_speech(0)])  # in the second block
+    assert encoder.embed_waveform(late).shape == (16,)
 
 
 def test_silent_file(encoder: SpeakerEncoder, tmp_path: Path) -> None:
