@@ -11,11 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.arrays import FloatArray
 from utils.errors import ModelError
 from utils.export.onnx import write_onnx
 from utils.model.backend import stderr_closed
 from utils.model.onnx import INPUT_NAME
+
+TENSOR_FLOAT = 1
+"""ONNX's number for 32-bit floats."""
 
 MIN_CHANNELS = 64
 """Convolutions with fewer input channels stay in floating point."""
@@ -67,6 +72,7 @@ def write_quantized_onnx(
             calibrate_method=quantization.CalibrationMethod.MinMax,
         )
     model = onnx.load(output_path)
+    _halve_weights(model.graph)
     del model.metadata_props[:]
     model.metadata_props.extend(metadata)
     Path(output_path).write_bytes(model.SerializeToString())
@@ -86,6 +92,24 @@ def _large_convolutions(graph: Any) -> list[str]:
         for name, shape in kernels.items()
         if len(shape) == 4 and shape[1] >= MIN_CHANNELS and not KEPT.fullmatch(name)
     ]
+
+
+def _halve_weights(graph: Any) -> None:
+    """Stores the weights that stay in floating point in 16 bits; computation stays in 32."""
+    from onnx import helper, numpy_helper
+
+    kernels = {node.input[1] for node in graph.node if node.op_type in {"Conv", "MatMul"}}
+    # The front end's Fourier basis comes first, and is no trained weight: it stays exact.
+    kernels -= {next(node for node in graph.node if node.op_type == "Conv").input[1]}
+    casts = []
+    for item in graph.initializer:
+        if item.name in kernels and item.data_type == TENSOR_FLOAT:
+            exact = item.name
+            values = numpy_helper.to_array(item).astype(np.float16)
+            item.CopyFrom(numpy_helper.from_array(values, f"{exact}_half"))
+            casts.append(helper.make_node("Cast", [item.name], [exact], to=TENSOR_FLOAT))
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
 
 
 def _reader(recordings: Iterable[FloatArray]) -> Any:

@@ -25,7 +25,7 @@ GROUPS = {
     "the run": "gpu resume init batch_size num_classes num_epoch steps_per_epoch learning_rate "
     "warmup_steps weight_decay train_list_path test_list_path model_dir precision seed "
     "num_workers checkpoint_minutes keep_checkpoints",
-    "the network": "network widths num_blocks embedding_size keep_statistics head_only",
+    "the network": "network widths num_blocks embedding_size keep_statistics",
     "the losses": "loss margin scale classification_weight teacher distance_weight "
     "contrast_weight temperature teacher_centroid",
     "the crops": "crop_frames num_views balance keep_silence no_join speeds speed_change",

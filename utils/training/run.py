@@ -29,10 +29,6 @@ CHUNK_STEPS = 200
 """Steps between two checks of the clock, the places for checkpoints inside an epoch."""
 
 
-HEAD_LAYERS = ("projection", "classification")
-"""The layers that `--head_only` trains."""
-
-
 @dataclass
 class Progress:
     """Progress of a training.
@@ -138,9 +134,6 @@ class TrainingRun:
         self.float_network = build(**shape) if policy.name != "float32" else network
         keras.config.set_dtype_policy(policy)
         self.network_shape = shape
-        if settings.head_only:
-            for layer in network.layers:
-                layer.trainable = layer.name in HEAD_LAYERS
         self.learner = SpeakerLearner(
             network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
             settings.keep_statistics,

@@ -69,9 +69,6 @@ class TrainingSettings:
     keep_statistics: bool = option(
         False, help="batch normalisation keeps the means and variances of --init"
     )
-    head_only: bool = option(
-        False, help="train the last layer and the classifier alone, in a third of the time"
-    )
     widths: tuple[int, ...] = option((32, 64, 128, 256), "positive_int", "of resnet34", nargs=4)
     num_blocks: tuple[int, ...] = option((3, 4, 6, 3), "positive_int", "of resnet34", nargs=4)
     embedding_size: int = option(192, "positive_int")
