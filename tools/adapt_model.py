@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -27,7 +28,7 @@ from utils.errors import DataListError, run_script
 
 CLEAN = AugmentSettings(flip=0.0)
 
-DEGRADED = {
+DEGRADED: dict[str, Any] = {
     "reverb": 0.3, "noise": 0.4, "babble": 0.55, "equalizer": 0.1, "gain": 0.05,
     "clipping": 0.05, "telephone": 0.5, "codec": 0.05, "flip": 0.0,
     "snr_db": (3.0, 20.0), "babble_snr_db": (3.0, 15.0),
