@@ -229,7 +229,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     for script in ROOT.glob("*.py"):
         shutil.copy(script, folder)
-    for name in ["utils", "voices", "service", "models", "audio", "audio_db"]:
+    for name in ["utils", "voices", "service", "models", "audio", "audio_db", "tools"]:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     zhvoice = folder / "dataset" / "zhvoice"
     rows = []
