@@ -14,6 +14,7 @@ tools/finish_model.py.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,12 +28,10 @@ from utils.errors import DataListError, run_script
 
 CLEAN = AugmentSettings(flip=0.0)
 
-DEGRADED = {
-    "reverb": 0.3, "noise": 0.4, "babble": 0.55, "equalizer": 0.1, "gain": 0.05,
-    "clipping": 0.05, "telephone": 0.5, "codec": 0.05, "flip": 0.0,
-    "snr_db": (3.0, 20.0), "babble_snr_db": (3.0, 15.0),
-}  # fmt: skip
-"""Probabilities and strengths of `utils.crops.augment.AugmentSettings`."""
+DEGRADED = AugmentSettings(
+    reverb=0.3, noise=0.4, babble=0.55, equalizer=0.1, gain=0.05, clipping=0.05, telephone=0.5,
+    codec=0.05, flip=0.0, snr_db=(3.0, 20.0), babble_snr_db=(3.0, 15.0),
+)  # fmt: skip
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         return pool_crops(network, maker, -(-num_crops // settings.batch_size))
 
     known = utterances_of_teacher(utterances, args.teacher)
-    noisy = AugmentSettings(**DEGRADED, noise_dir=args.noise_dir, rir_dir=args.rir_dir)
+    noisy = replace(DEGRADED, noise_dir=args.noise_dir, rir_dir=args.rir_dir)
     degraded, clean = pool(noisy, args.num_crops, 1), pool(CLEAN, args.num_clean, 7)
     both = PooledCrops(
         np.concatenate([degraded.statistics, clean.statistics]),
