@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--repeats", type=positive_int, default=3, help="rounds; their median counts")
     add("--model_path", help="model of infer_contrast.py (default: its own default)")
-    add("--keras_model", default="models/resnet34.keras", help="the same model for Keras")
+    add("--keras_model", default="models/campplus.keras", help="the same model for Keras")
     add_peer_options(parser)
     add_json_option(parser)
     return parser.parse_args(argv)

@@ -25,7 +25,7 @@ from utils.arguments import make_parser, positive_float, positive_int
 from utils.errors import run_script
 
 SHORT_MINUTES = 1.0
-NUM_DIFFERENT = 20
+NUM_DIFFERENT = 10
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

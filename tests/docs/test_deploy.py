@@ -26,7 +26,7 @@ from utils.model.encoder import SpeakerEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-MODEL = ROOT / "models" / "resnet34.onnx"
+MODEL = ROOT / "models" / "campplus.onnx"
 RECORDINGS = [ROOT / "audio" / "a_1.wav", ROOT / "audio" / "b_2.wav"]
 
 FLAGS = [
