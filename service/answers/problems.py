@@ -153,7 +153,10 @@ def describe_validation(error: RequestValidationError, content_type: str) -> Pro
 def _message(entry: dict[str, Any]) -> str:
     """Returns what is wrong with a field."""
     if "UploadFile" in entry["msg"]:
-        return "received a text, expected a recording: the part has no filename; add filename=a.wav"
+        return (
+            "received a text, expected a recording: the part has no filename (filename* alone "
+            "does not count); add filename=a.wav"
+        )
     if entry["type"] == "missing" and str(entry["loc"][-1]).startswith("file"):
         return f"{entry['msg']}: no complete part of this name; check name and last boundary"
     return str(entry["msg"])

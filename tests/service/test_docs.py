@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.service_client import TOKEN
 from tests.support.service_process import ROOT, ServiceProcess, service_process
+from utils.model.header import DEFAULT_MODELS
 
 DOCUMENT = ROOT / "docs" / "service.md"
 ADDRESS = "127.0.0.1:8005"
@@ -58,7 +59,7 @@ def settled(text: str) -> tuple[str, list[float]]:
 def test_every_transcript_is_what_the_service_answers(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "audio", tmp_path / "audio")
     options = ["--database", "sqlite:///v.sqlite3"]
-    options += ["--model_path", str(ROOT / "models" / "resnet34.onnx")]
+    options += ["--model_path", str(ROOT / f"{DEFAULT_MODELS[0]}.onnx")]
     with service_process(tmp_path, *options, script="serve.py", VOICEPRINT_TOKEN=TOKEN) as service:
         assert len(transcripts()) > 20
         for command, output in transcripts():

@@ -98,7 +98,7 @@ def test_recognises_a_voice_from_the_microphone(
     lane = browser.one("#recognise-result .lane")
     assert lane.get_attribute("role") == "img"
     assert re.fullmatch(
-        rf"{name}: score 0\.\d\d, threshold 0\.46\.", lane.get_attribute("aria-label")
+        rf"{name}: score 0\.\d\d, threshold 0\.55\.", lane.get_attribute("aria-label")
     )
     # The dot of the score is right of the threshold's line.
     dot = float(lane.find_element("css selector", ".dot").get_attribute("cx")[:-1])
@@ -111,7 +111,7 @@ def test_recognises_a_voice_from_the_microphone(
 def test_refuses_a_stranger(browser: Browser, stranger: Path) -> None:
     browser.record(RECOGNISE, stranger, seconds=3)
     browser.wait_text("#recognise-result h2", "Nobody recognised.")
-    assert "below the threshold 0.59" in browser.text("#recognise-result")
+    assert "below the threshold 0.55" in browser.text("#recognise-result")
     assert browser.shown("#recognise-result .verdict.refused")
     assert not browser.all("#recognise-result .lane.above")
 
@@ -136,7 +136,7 @@ def test_a_lower_threshold_is_drawn_and_asked_for(browser: Browser, stranger: Pa
     choose(browser, RECOGNISE, stranger)
     browser.wait_text("#recognise-result h2", "Nobody recognised.")
     browser.click("#strictness label:last-of-type")
-    browser.wait_text("#recognise-result", "threshold 0.44")
+    browser.wait_text("#recognise-result", "threshold 0.42")
 
 
 def test_compares_two_files(browser: Browser, root: Path) -> None:

@@ -1,10 +1,13 @@
 """What can be wrong with a request: each has its status, its message, and its row in the docs."""
 
+import base64
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,15 +67,15 @@ def test_m4a(client: TestClient, tmp_path: Path) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_m4a_without_ffmpeg(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
+def test_m4a_without_pyav(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
     answer = client.post("/v1/identify", files=files(b"\0\0\0\x18ftypM4A " * 99))
-    assert "ffmpeg is absent" in check_problem(answer, 415, "wrong-type")["detail"]
+    assert "PyAV, which is not installed" in check_problem(answer, 415, "wrong-type")["detail"]
 
 
 BAD = {
-    "text": (b"hello " * 99, 415, "wrong-type", "no audio"),
-    "pdf": (b"%PDF-1.7\n" + bytes(5000), 415, "wrong-type", "no audio"),
+    "text": (b"hello " * 99, 415, "wrong-type", "not audio"),
+    "pdf": (b"%PDF-1.7\n" + bytes(5000), 415, "wrong-type", "not audio"),
     "empty": (b"", 422, "bad-recording", "empty"),
     "truncated": (speech(1)[:30_000], 422, "bad-recording", "truncated"),
     "truncated flac": (GOOD["flac"][:-9000], 422, "bad-recording", "truncated|damaged"),
@@ -148,6 +151,41 @@ def test_missing_and_wrong_fields(client: TestClient) -> None:
         client.patch("/v1/speakers/Ann", json=["name"]),
     ]:
         check_problem(answer, 422, "bad-field")
+
+
+def post_part(client: TestClient, disposition: str, content: bytes, *headers: str) -> Any:
+    """Sends a form of one part, byte by byte as told."""
+    head = [f"Content-Disposition: form-data; name=file; {disposition}".rstrip("; "), *headers]
+    part = "\r\n".join(["--b", *head, "", ""]).encode() + content
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    return client.post("/v1/identify", content=part, headers=form)
+
+
+LAST = b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("disposition", ["", "filename*=UTF-8''a.wav"])
+def test_a_part_without_filename_is_told_so(client: TestClient, disposition: str) -> None:
+    answer = post_part(client, disposition, speech(1) + LAST)
+    assert "add filename=a.wav" in check_problem(answer, 422, "bad-field")["detail"]
+    assert "UploadFile" not in answer.text
+
+
+def test_a_part_without_last_boundary_is_told_so(client: TestClient) -> None:
+    answer = post_part(client, "filename=a.wav", speech(1))
+    assert "check name and last boundary" in check_problem(answer, 422, "bad-field")["detail"]
+
+
+def test_a_part_in_base64_is_decoded(client: TestClient) -> None:
+    def post(content: bytes) -> Any:
+        encoding = "Content-Transfer-Encoding: BASE64"
+        return post_part(client, "filename=a.wav", content + LAST, encoding)
+
+    plain = post_part(client, "filename=a.wav", speech(1) + LAST)
+    answer = post(base64.encodebytes(speech(1)))
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == plain.json()
+    assert "not base64" in check_problem(post(speech(1)), 422, "bad-recording")["detail"]
 
 
 def test_errors_do_not_repeat_what_was_sent(client: TestClient) -> None:
