@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 SOURCES = [
     path
-    for folder in (".", "utils", "voices", "service")
+    for folder in (".", "utils", "voices", "service", "tools")
     for path in (ROOT.glob("*.py") if folder == "." else (ROOT / folder).rglob("*.py"))
 ]
 

@@ -6,6 +6,7 @@ Figures are drawn without `pyplot`, so no display is needed and no state is left
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,9 @@ PERCENT_FLOOR = 0.01
 
 RELIABILITY_BINS = 10
 """Ranges of claimed probability in which the truth is counted."""
+
+TITLE_WIDTH = 78
+"""Characters in a line of a headline that is a sentence; as many fit over the axes."""
 
 DPI = 150
 """Dots per inch of the PNG files."""
@@ -178,7 +182,8 @@ def plot_thresholds(
     """
     marked = (calibration.threshold, calibration.strict_threshold)
     sentence = certainty_of(groups, calibration.strict_threshold).sentence()
-    figure, axes = _new_figure((7.2, 4.8), f"At the strict threshold: {sentence}")
+    title = textwrap.fill(f"At the strict threshold: {sentence}", TITLE_WIDTH)
+    figure, axes = _new_figure((8.0, 4.8), title)
     low = min(min(float(group.scores.min()) for group in groups), *marked)
     high = max(max(float(group.scores.max()) for group in groups), *marked)
     thresholds = np.linspace(low, high, THRESHOLD_STEPS)

@@ -99,7 +99,7 @@ def test_unknown_layer(tmp_path: Path) -> None:
     from utils.model.archive import write_model
     from utils.resnet import UnitLength
 
-    inputs = keras.Input((257, None, 1))
+    inputs = keras.Input((257, None, 1), name="spectrogram")
     pooled = keras.layers.GlobalAveragePooling2D(name="mean")(inputs)
     network = keras.Model(inputs, [keras.layers.Dense(3)(pooled), UnitLength()(pooled)])
     write_model(tmp_path / "other.keras", network, {"embedding_size": 1, "num_classes": 3})

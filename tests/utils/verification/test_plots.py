@@ -8,9 +8,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from utils.verification import plots
+from utils.verification.calibration import Calibration
+from utils.verification.certainty import Certainty
 from utils.verification.metrics import ErrorCurve
-from utils.verification.plots import Mark, format_rate, plot_det, plot_scores
+from utils.verification.plots import Mark, format_rate, plot_det, plot_scores, plot_thresholds
 from utils.verification.scoring import ScoreHistogram, histogram_of
+from utils.verification.trial_groups import TrialGroup
 
 MARKS = [Mark("EER threshold", 0.3, 0.02, 0.02), Mark("Model's threshold", 0.42, 0.0, 0.1)]
 
@@ -128,3 +131,25 @@ def test_an_old_picture_survives_a_failure(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_format_rate(rate: float, text: str) -> None:
     assert format_rate(rate) == text
+
+
+@pytest.mark.parametrize("num_people", [20, 46, 1000])
+def test_headline_of_the_thresholds_fits(
+    num_people: int, tmp_path: Path, figures: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    people = np.array([[a, b] for a in range(20) for b in range(a, 20)])
+    is_target = people[:, 0] == people[:, 1]
+    scores = np.clip(rng.normal(np.where(is_target, 0.6, 0.1), 0.1), -1, 1)
+    group = TrialGroup("voices", "", "3 s", scores, is_target, people, np.full(people.shape, 3.0))
+    certainty = Certainty(0.0023, 0.001, 0.0045, num_people, num_people * (num_people - 1) // 2)
+    monkeypatch.setattr(plots, "certainty_of", lambda *_: certainty)
+    plot_thresholds([group], Calibration(0.4, 0.5, 20.0, -8.0), tmp_path / "thresholds.png")
+    (axes,) = figures[0].axes
+    headline = axes.get_title(loc="left")
+    lines = headline.splitlines()
+    assert len(lines) == 2
+    assert " ".join(lines) == f"At the strict threshold: {certainty.sentence()}"
+    # Letters of common fonts are in the mean less wide than 0.6 of their size, here 11 points.
+    width_inches = max(map(len, lines)) * 0.6 * 11 / 72
+    assert width_inches < figures[0].get_size_inches()[0] - 0.6
