@@ -22,7 +22,9 @@ from tests.support.service_client import (
     running,
     speech,
 )
+from tests.support.synthetic_sounds import sounds
 from tests.support.synthetic_voices import synthetic_speech
+from utils.model.encoder import SpeakerEncoder
 
 ROOT = Path(__file__).resolve().parents[3]
 WAVE = synthetic_speech(1, duration_s=2.0)
@@ -97,6 +99,22 @@ def test_bad_recordings(client: TestClient, name: str) -> None:
     for path in ["/v1/identify", "/v1/speakers/Ann/verify", "/v1/speakers/Ann/recordings"]:
         document = check_problem(client.post(path, files=files(data)), status, code)
         assert re.search(words, document["detail"])
+
+
+def test_recordings_in_which_nobody_speaks(tmp_path: Path) -> None:
+    encoder = SpeakerEncoder(ROOT / "models" / "campplus.onnx")
+    heard = sounds()
+    with running(f"sqlite:///{tmp_path}/v.sqlite3", encoder=encoder) as client:
+        enrol(client, "Ann", 1)
+        for name, words in [("white noise", "steady noise"), ("busy tone, 425 Hz", "tones")]:
+            sent = files(pack(heard[name]))
+            for path in ["/v1/identify", "/v1/speakers/Ann/verify", "/v1/speakers/Ann/recordings"]:
+                document = check_problem(client.post(path, files=sent), 422, "bad-recording")
+                assert f"no speech: {words}" in document["detail"]
+            assert client.post("/v1/quality", files=sent).status_code == 200
+            detail = client.post("/voiceprint/register", data={"speaker_id": "x"}, files=sent)
+            assert detail.status_code == 422
+            assert f"no speech: {words}" in detail.json()["detail"]
 
 
 NAMES = {
