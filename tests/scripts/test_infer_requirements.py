@@ -38,7 +38,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     for name in ("utils", "voices", "audio", "audio_db"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "models").mkdir()
-    shutil.copy(root / "models" / "resnet34.onnx", folder / "models")
+    for name in ("resnet34.onnx", "silero_vad.onnx"):
+        shutil.copy(root / "models" / name, folder / "models")
     return folder
 
 
