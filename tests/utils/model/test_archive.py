@@ -120,9 +120,13 @@ def test_training_state_comes_back(tmp_path: Path) -> None:
     assert str(found["progress"]) == "{}"
 
 
-def test_model_id_changes_with_the_content(copy: Path, model: Path) -> None:
+def test_model_id_is_the_content_s_and_survives_new_metadata(copy: Path, model: Path) -> None:
     assert read_header(copy).model_id == read_header(model).model_id
     update_metadata(copy, {"note": "changed"})
+    # Voiceprints that were enrolled with the model stay valid.
+    assert read_header(copy).metadata["note"] == "changed"
+    assert read_header(copy).model_id == read_header(model).model_id
+    write_tiny_model(copy, note="changed")
     assert read_header(copy).model_id != read_header(model).model_id
 
 
