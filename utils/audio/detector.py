@@ -140,9 +140,9 @@ def describe_sound(waveform: FloatArray) -> str:
     Args:
         waveform: Shape `(num_samples,)`, 16 kHz.
     """
-    waveform = waveform[: 10 * SAMPLE_RATE] - waveform[: 10 * SAMPLE_RATE].mean()
     if len(waveform) < TONE_SAMPLES:
         return "other sounds"
+    waveform = waveform[: 10 * SAMPLE_RATE] - waveform[: 10 * SAMPLE_RATE].mean()
     if _tone_share(waveform) >= TONE_SHARE:
         return "tones or music"
     num_frames = len(waveform) // LEVEL_FRAME_SAMPLES
