@@ -42,6 +42,8 @@ def workspace(tmp_path: Path) -> Path:
         shutil.copy(script, tmp_path)
     for name in ["utils", "tools"]:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "models").mkdir()
+    shutil.copy(ROOT / "models" / "silero_vad.onnx", tmp_path / "models")
     speech = tmp_path / "some speech"  # with a space, as folders of users have
     write_speech_folder(speech / "train", num_speakers=3, num_utterances=2, duration_s=1.5)
     for path, speaker in write_speech_folder(speech / "dev", 3, 2, 1.5):

@@ -78,6 +78,8 @@ def without_rumble(waveform: FloatArray) -> FloatArray:
     import soxr
 
     centred = waveform - np.float32(np.median(waveform))
+    if len(centred) < SAMPLE_RATE // RUMBLE_RATE:  # Less than one sample of the low band.
+        return np.asarray(centred, dtype=np.float32)
     # Reflected through its end points, so that the filter hears no beginning and no end.
     size = min(SAMPLE_RATE // 4, len(centred) - 1)
     before = 2 * centred[0] - centred[size:0:-1]
