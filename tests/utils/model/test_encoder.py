@@ -210,7 +210,8 @@ def test_long_embedding_is_the_mean_of_its_windows(
 ) -> None:
     monkeypatch.setattr(encoder_module.Recording, "speech", property(lambda block: block.steady))
     speech = synthetic_speech(0, 0, 35.0)
-    parts = [encoder._embed_window(window) * len(window) for window in _windows([speech])]
+    windows = _windows([encoder_module.Recording(speech).steady])
+    parts = [encoder._embed_window(window) * len(window) for window in windows]
     expected = np.sum(parts, axis=0)
     expected /= np.linalg.norm(expected)
     assert len(parts) == 4

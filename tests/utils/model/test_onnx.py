@@ -143,8 +143,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnx_model: Path) ->
     return tmp_path / "models"
 
 
-def test_default_is_keras_if_there_is_nothing(models: Path) -> None:
-    with pytest.raises(ModelError, match=r"models/resnet34\.keras: no such model file"):
+def test_missing_default_is_told_by_its_name(models: Path) -> None:
+    with pytest.raises(ModelError, match=r"models/campplus\.onnx: no such model file"):
         SpeakerEncoder()
 
 
