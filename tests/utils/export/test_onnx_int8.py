@@ -38,9 +38,7 @@ def test_large_convolutions_are_in_8_bits_and_no_others(quantized: Path) -> None
     graph = onnx.load(quantized).graph
     kernels = [item for item in graph.initializer if len(item.dims) == 4]
     assert {item.data_type for item in kernels if item.dims[1] >= 64} == {onnx.TensorProto.INT8}
-    assert {item.data_type for item in kernels if item.dims[1] < 64} == {
-        onnx.TensorProto.FLOAT16
-    }
+    assert {item.data_type for item in kernels if item.dims[1] < 64} == {onnx.TensorProto.FLOAT16}
 
 
 def test_embeddings_are_nearly_the_same(model: Path, quantized: Path) -> None:
