@@ -69,9 +69,9 @@ def test_nothing_is_added_to_a_damaged_voice(client: TestClient) -> None:
 
 
 def test_a_damaged_voice_is_replaced(client: TestClient) -> None:
-    assert client.put(ADDED, files=files(speech(2), speech(2, 1))).status_code == 200
-    assert client.post(ADDED, files=files(speech(2, 5))).status_code == 201
-    assert len(ids(client)) == 3 and is_ann(client, 2) and not is_ann(client, 1)
+    assert client.put(ADDED, files=files(speech(6), speech(6, 1))).status_code == 200
+    assert client.post(ADDED, files=files(speech(6, 5))).status_code == 201
+    assert len(ids(client)) == 3 and is_ann(client, 6) and not is_ann(client, 1)
 
 
 def test_a_damaged_recording_is_removed(client: TestClient) -> None:
