@@ -1,6 +1,7 @@
 """What can be wrong with a request: each has its status, its message, and its row in the docs."""
 
 import base64
+import gc
 import re
 import shutil
 import subprocess
@@ -189,9 +190,14 @@ def test_a_part_without_filename_is_told_so(client: TestClient, disposition: str
     assert "UploadFile" not in answer.text
 
 
+# Starlette leaves the file of an unfinished part open until it is collected: here, not in a test
+# that comes later.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*SpooledTemporaryFile")
+@pytest.mark.filterwarnings("ignore:Unclosed file.*SpooledTemporaryFile:ResourceWarning")
 def test_a_part_without_last_boundary_is_told_so(client: TestClient) -> None:
     answer = post_part(client, "filename=a.wav", speech(1))
     assert "check name and last boundary" in check_problem(answer, 422, "bad-field")["detail"]
+    gc.collect()
 
 
 def test_a_part_in_base64_is_decoded(client: TestClient) -> None:
