@@ -102,7 +102,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[Curve, Curve]:
 
     from utils.resnet import FusedBatchNormalization
 
-    build = build_ours if name == "ours" else build_seed
+    build = build_ours if name == "ours" else build_baseline
     num_steps = args.steps if name == "ours" else args.baseline_steps
     size = args.batch_size if name == "ours" else args.baseline_batch_size
     sides = []
@@ -147,7 +147,7 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
     return learner
 
 
-def build_seed(normalization: Any, args: argparse.Namespace) -> Any:
+def build_baseline(normalization: Any, args: argparse.Namespace) -> Any:
     """Returns the baseline's network, compiled, with the given normalisation."""
     import keras
 

@@ -1,7 +1,7 @@
 r"""Gives a model the thresholds and probabilities of your people and your microphone.
 
     python tools/calibrate.py recordings --output_dir calibrated --plot calibration.png
-    python infer_contrast.py --model_path calibrated/resnet34.onnx
+    python infer_contrast.py --model_path calibrated/campplus.onnx
 
 RECORDINGS is a folder with a folder of recordings per person, a data list (path<TAB>label), or a
 table with the columns path, speaker and, where known, corpus, gender and language. The people must

@@ -278,15 +278,27 @@ def build_resnet34(
             strides = STAGE_STRIDES[stage - 1] if block == 1 else (1, 1)
             x = _residual_block(x, width, strides, f"stage{stage}_block{block}")
     x = AttentiveStatistics(name="pooling")(x)
-    x = layers.Dense(embedding_size, dtype="float32", name="projection")(x)
+    outputs = speaker_outputs(x, num_classes, embedding_size, cosine_classifier)
+    return keras.Model(inputs, outputs, name="resnet34")
+
+
+def speaker_outputs(
+    pooled: Any, num_classes: int, embedding_size: int, cosine_classifier: bool
+) -> list[Any]:
+    """Returns the two outputs of every network here: classification and embedding.
+
+    Args:
+        pooled: Statistics over time. Shape `(batch, size)`.
+        num_classes: Speakers.
+        embedding_size: Length of the embedding.
+        cosine_classifier: Whether the classification gives cosines, for the margin losses.
+    """
+    x = keras.layers.Dense(embedding_size, dtype="float32", name="projection")(pooled)
     embedding = UnitLength(name="embedding")(x)
     if cosine_classifier:
-        classification = CosineClassifier(num_classes, name="classification")(embedding)
-    else:
-        # Cosines alone are too flat for a softmax: the plain head sees the unscaled vector.
-        head = layers.Dense(num_classes, dtype="float32", name="classification")
-        classification = head(x)
-    return keras.Model(inputs, [classification, embedding], name="resnet34")
+        return [CosineClassifier(num_classes, name="classification")(embedding), embedding]
+    # Cosines alone are too flat for a softmax: the plain head sees the unscaled vector.
+    return [keras.layers.Dense(num_classes, dtype="float32", name="classification")(x), embedding]
 
 
 def _residual_block(x: Any, width: int, strides: tuple[int, int], name: str) -> Any:

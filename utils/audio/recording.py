@@ -50,15 +50,14 @@ class Recording:
 
     @cached_property
     def steady(self) -> FloatArray:
-        """The waveform without a constant offset and without rumble, as the network gets it."""
-        return without_rumble(self.waveform)
+        """The waveform without offset and rumble, block by block, as the network gets it."""
+        blocks = [without_rumble(block) for block in _blocks(self.waveform)]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     @cached_property
     def activity(self) -> Activity:
         """Where somebody speaks, looked for in blocks of 30 s."""
-        size = round(BLOCK_S * SAMPLE_RATE)
-        starts = range(0, max(len(self.steady), 1), size)
-        found = [find_activity(self.steady[start : start + size]) for start in starts]
+        found = [find_activity(block) for block in _blocks(self.steady)]
         if len(found) == 1:
             return found[0]
         return Activity(
@@ -91,3 +90,9 @@ class Recording:
         power, mask = self.activity.power, self.activity.is_speech
         heard = power[mask] if mask.any() else power
         return float(10 * np.log10(max(float(heard.mean()) if len(heard) else 0.0, 1e-10)))
+
+
+def _blocks(waveform: FloatArray) -> list[FloatArray]:
+    """Cuts a waveform into blocks of 30 s, the last one shorter; at least one."""
+    size = round(BLOCK_S * SAMPLE_RATE)
+    return [waveform[start : start + size] for start in range(0, max(len(waveform), 1), size)]

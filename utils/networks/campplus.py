@@ -13,7 +13,7 @@ import keras
 from keras import layers, ops
 
 from utils.networks.filterbank import NUM_MEL_BINS
-from utils.resnet import CosineClassifier, FusedBatchNormalization, UnitLength
+from utils.resnet import FusedBatchNormalization, speaker_outputs
 
 FRONT_WIDTH = 32
 """Channels of the two-dimensional convolutions at the front."""
@@ -180,14 +180,8 @@ def build_campplus(
         x = layers.Conv2D(x.shape[-1] // 2, 1, use_bias=False, name=f"transit{block}_conv")(x)
     x = _norm_relu(x, "output")
     x = Statistics(dtype="float32", name="pooling")(x)
-    x = layers.Dense(embedding_size, dtype="float32", name="projection")(x)
-    embedding = UnitLength(name="embedding")(x)
-    if cosine_classifier:
-        classification = CosineClassifier(num_classes, name="classification")(embedding)
-    else:
-        head = layers.Dense(num_classes, dtype="float32", name="classification")
-        classification = head(x)
-    return keras.Model(inputs, [classification, embedding], name="campplus")
+    outputs = speaker_outputs(x, num_classes, embedding_size, cosine_classifier)
+    return keras.Model(inputs, outputs, name="campplus")
 
 
 def _front(x: Any, width: int) -> Any:

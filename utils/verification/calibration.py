@@ -33,8 +33,8 @@ MAX_NEWTON_STEPS = 100
 REFERENCE_SPEECH_S = 3.0
 """Seconds of speech that count where nobody knows how much there was."""
 
-SPEECH_RANGE_S = (0.5, 10.0)
-"""Seconds of speech beyond which the probability changes no more: there was nothing to learn."""
+SPEECH_RANGE_S = (1.0, 10.0)
+"""Seconds of speech beyond which the probability changes no more: nothing was measured there."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,9 @@ class Calibration:
 
         Args:
             score: The cosine.
-            speech_s: Seconds of speech in both recordings: with less of it, scores lie closer
-                together. What is not known counts as 3 s.
+            speech_s: Seconds of speech in both recordings. With less of it all scores are lower,
+                those of strangers too, so that the same score says more. What is not known counts
+                as 3 s.
         """
         known = [REFERENCE_SPEECH_S if s is None else s for s in speech_s or (None, None)]
         return 0.5 * (1 + math.tanh(float(self.log_odds(score, known)) / 2))
@@ -171,7 +172,7 @@ class Calibration:
 def speech_quality(speech_s: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Returns how much speech a comparison rests on: 0 for 3 s on both sides, -1.1 for 1 s.
 
-    The mean of the natural logarithms of both durations over 3 s, each held between 0.5 and 10 s.
+    The mean of the natural logarithms of both durations over 3 s, each held between 1 and 10 s.
 
     Args:
         speech_s: Seconds of speech of both sides. Shape `(..., 2)`.

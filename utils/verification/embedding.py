@@ -49,7 +49,7 @@ class Encoder(ClipEncoder, Protocol):
 
     @property
     def strict_threshold(self) -> float:
-        """The score that at most one of a thousand strangers reached."""
+        """The score that at most 0.3 % of strangers should reach, in any group of people alike."""
 
     def probability(
         self, score: float, speech_s: tuple[float | None, float | None] | None = None

@@ -252,9 +252,7 @@ def actual_dcf(
 
     Source: Brummer and du Preez, Application-independent evaluation of speaker detection, 2006.
     """
-    values, is_target = np.asarray(log_odds, np.float64), np.asarray(labels) == 1
-    weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
-    _check_classes(int((weights[is_target] != 0).sum()), int((weights[~is_target] != 0).sum()))
+    values, is_target, weights = _weighted(log_odds, labels, counts)
     miss_weight, accept_weight = c_miss * p_target, c_fa * (1 - p_target)
     accepted = values >= np.log(accept_weight / miss_weight)
     cost = miss_weight * np.average(~accepted[is_target], weights=weights[is_target])
@@ -276,9 +274,7 @@ def cllr(log_odds: RealArray, labels: IntArray, counts: RealArray | None = None)
 
     Source: Brummer and du Preez, Application-independent evaluation of speaker detection, 2006.
     """
-    values, is_target = np.asarray(log_odds, np.float64), np.asarray(labels) == 1
-    weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
-    _check_classes(int((weights[is_target] != 0).sum()), int((weights[~is_target] != 0).sum()))
+    values, is_target, weights = _weighted(log_odds, labels, counts)
     misses = np.average(np.logaddexp(0, -values[is_target]), weights=weights[is_target])
     accepts = np.average(np.logaddexp(0, values[~is_target]), weights=weights[~is_target])
     return float((misses + accepts) / (2 * np.log(2)))
@@ -321,6 +317,16 @@ def min_cllr(scores: RealArray, labels: IntArray, counts: RealArray | None = Non
     ratio = target[mixed] / nontarget[mixed]
     cost = target[mixed] @ np.log2(1 + 1 / ratio) + nontarget[mixed] @ np.log2(1 + ratio)
     return float(cost / 2)
+
+
+def _weighted(
+    log_odds: RealArray, labels: IntArray, counts: RealArray | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Returns log-odds, whether each trial is a target, and its count; raises if a class lacks."""
+    values, is_target = np.asarray(log_odds, np.float64), np.asarray(labels) == 1
+    weights = np.ones(len(values)) if counts is None else np.asarray(counts, np.float64)
+    _check_classes(int((weights[is_target] != 0).sum()), int((weights[~is_target] != 0).sum()))
+    return values, is_target, weights
 
 
 def _check_classes(num_target_trials: int, num_nontarget_trials: int) -> None:

@@ -93,9 +93,7 @@ def test_file_and_waveform_give_the_same(
     path = write(tmp_path / "a.wav", duration_s)
     waveform, _ = soundfile.read(path, dtype="float32")
     by_waveform = encoder.embed_waveform(waveform)
-    # A file of more than one block has its offset estimated block by block.
-    tolerance = 1e-6 if duration_s < 30 else 1e-3
-    np.testing.assert_allclose(encoder.embed_file(path), by_waveform, atol=tolerance)
+    np.testing.assert_allclose(encoder.embed_file(path), by_waveform, atol=1e-6)
 
 
 def test_silence_around_the_speech_does_not_matter(real: SpeakerEncoder, root: Path) -> None:

@@ -179,7 +179,7 @@ def test_little_speech_makes_less_sure() -> None:
 def test_speech_quality_is_the_mean_logarithm_over_3_s() -> None:
     assert speech_quality((3.0, 3.0)) == 0
     assert speech_quality((1.0, 3.0)) == pytest.approx(-math.log(3) / 2)
-    assert speech_quality((0.01, 1e9)) == pytest.approx((math.log(0.5 / 3) + math.log(10 / 3)) / 2)
+    assert speech_quality((0.01, 1e9)) == pytest.approx((math.log(1.0 / 3) + math.log(10 / 3)) / 2)
 
 
 def test_several_features_are_weighed_together() -> None:
