@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utils.arguments import make_parser, positive_int, print_arguments
 from utils.corpus.clip_lists import LabelledClip, read_clips
-from utils.corpus.lists import read_trial_list
+from utils.corpus.trials import place_trials, read_trial_list
 from utils.errors import run_script
 from utils.messages import translate
 from utils.model.header import read_header
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     trials, labels = [], {}
     listed: list[LabelledClip] = []
     if args.trials:
-        trials = evaluation.place_trials(read_trial_list(args.trials), args.trials_root)
+        trials = place_trials(read_trial_list(args.trials), args.trials_root)
         paths = list(dict.fromkeys(path for t in trials for path in (t.path1, t.path2)))
     else:
         listed = read_clips(args.list_path)

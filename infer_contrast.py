@@ -15,7 +15,7 @@ import time
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.recording import Recording
-from utils.corpus.lists import read_pair_list
+from utils.corpus.trials import read_pair_list
 from utils.errors import run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder

@@ -22,7 +22,8 @@ from utils.audio.activity import remove_silence
 from utils.audio.decode import read_blocks
 from utils.audio.waveform import SAMPLE_RATE
 from utils.corpus.clip_lists import LabelledClip
-from utils.corpus.lists import Trial, Utterance
+from utils.corpus.lists import Utterance
+from utils.corpus.trials import Trial
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
 from utils.messages import translate
@@ -138,16 +139,6 @@ def distinct_labels(utterances: Sequence[Utterance | LabelledClip]) -> dict[str,
         note = f"{num_repeated} lines repeat a clip; each clip counts once"
         print(translate(note), file=sys.stderr)
     return labels
-
-
-def place_trials(trials: Sequence[Trial], root: str | Path | None) -> list[Trial]:
-    """Returns the trials with their paths below the folder `root`, if one is given."""
-    if root is None:
-        return list(trials)
-    return [
-        Trial(trial.is_target, _below(root, trial.path1), _below(root, trial.path2))
-        for trial in trials
-    ]
 
 
 def name_defects(clips: Clips) -> None:
@@ -463,8 +454,3 @@ def write_report(
 def _or_unknown(count: int | None) -> str:
     """Writes a count; a list of trials doesn't say how many speakers there are."""
     return "unknown" if count is None else f"{count:,}"
-
-
-def _below(root: str | Path, path: str) -> str:
-    """Joins a folder and a path with forward slashes."""
-    return (Path(root) / path).as_posix()

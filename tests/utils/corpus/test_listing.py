@@ -19,9 +19,9 @@ from utils.corpus.listing import (
     choose_test_speakers,
     create_lists,
     number_speakers,
-    parse_dataset,
 )
-from utils.corpus.lists import Utterance, num_classes, read_data_list
+from utils.corpus.lists import Utterance, num_classes, read_data_list, read_training_lists
+from utils.corpus.options import parse_dataset
 from utils.errors import DataListError
 
 
@@ -30,11 +30,9 @@ def run(tmp_path: Path, *datasets: str, **settings: object) -> tuple[Summary, di
     lists = tmp_path / "lists"
     specs = [parse_dataset(text) for text in datasets]
     summary = create_lists(specs, Settings(list_dir=lists, **settings))  # type: ignore[arg-type]
-    read = {}
-    for name in ("train", "test"):
-        path = lists / f"{name}_list.txt"
-        read[name] = read_data_list(path) if path.stat().st_size else []
-    return summary, read
+    paths = lists / "train_list.txt", lists / "test_list.txt"
+    train, test = read_training_lists(paths[0], paths[1] if paths[1].stat().st_size else None)
+    return summary, {"train": train, "test": test}
 
 
 def rejected(tmp_path: Path) -> dict[str, str]:
@@ -48,7 +46,7 @@ def test_parse_dataset() -> None:
     assert str(parse_dataset("folders:./data/")) == "folders:data"
 
 
-@pytest.mark.parametrize("text", ["data", "folders:", ":data", "kaldi:data"])
+@pytest.mark.parametrize("text", ["data", "folders:", ":data", "htk:data"])
 def test_parse_dataset_names_the_layouts(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="layout of zhvoice, folders, librispeech"):
         parse_dataset(text)
@@ -85,7 +83,7 @@ def test_lists_are_the_same_each_time(tmp_path: Path, speech_folder: Path) -> No
 
 def test_mixed_data_sets_continue_the_labels(tmp_path: Path) -> None:
     write_speech_folder(tmp_path / "one", 2, 2)
-    write_speech_folder(tmp_path / "two", 3, 2)  # the same folder names, other people
+    write_speech_folder(tmp_path / "two", 3, 2, first_speaker=5)  # other people
     one, two = (tmp_path / name for name in ("one", "two"))
     summary, lists = run(tmp_path, f"folders:{one.as_posix()}", f"folders:{two.as_posix()}")
     labels = {item.path: item.label for item in lists["train"] + lists["test"]}
@@ -203,14 +201,14 @@ def test_nothing_usable_keeps_the_old_lists(tmp_path: Path, speech_folder: Path)
 
 
 def test_wav_dir_mirrors_each_data_set(tmp_path: Path) -> None:
-    for parent in ("x", "y"):
-        write_speech_folder(tmp_path / parent / "data", 2, 2)
+    for parent, first_speaker in (("x", 0), ("y", 2)):
+        write_speech_folder(tmp_path / parent / "data", 2, 2, first_speaker=first_speaker)
     wavs = tmp_path / "wavs"
     names = [f"folders:{(tmp_path / parent / 'data').as_posix()}" for parent in "xy"]
     _, lists = run(tmp_path, *names, wav_dir=wavs)
     paths = sorted(item.path for item in lists["train"] + lists["test"])
     assert paths[0] == f"{wavs.as_posix()}/data/speaker_00/utterance_00.wav"
-    assert paths[-1] == f"{wavs.as_posix()}/data_2/speaker_01/utterance_01.wav"
+    assert paths[-1] == f"{wavs.as_posix()}/data_2/speaker_03/utterance_01.wav"
     assert all(Path(path).is_file() for path in paths)
 
 
