@@ -99,7 +99,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--noise", metavar="DIR", help="folder of recorded noises (default: steady noise only)")
     add("--model_path", default="models/campplus.onnx")
     add("--treatments", nargs="+", choices=list(TREATMENTS), default=list(TREATMENTS))
-    add("--every", type=positive_int, default=1, help="take only every so many utterances")
+    add("--every", type=positive_int, default=1, help="take only every so many speakers")
     add("--threads", type=positive_int, default=1)
     add("--output", help="file for the table, else it is only printed")
     return parser.parse_args(argv)
@@ -110,7 +110,9 @@ def main(argv: list[str] | None = None) -> int:
     from utils.model.encoder import SpeakerEncoder
 
     args = parse_args(argv)
-    items = read_items(args.list_path)[:: args.every]
+    items = read_items(args.list_path)
+    chosen = set(list(dict.fromkeys(item.speaker for item in items))[:: args.every])
+    items = [item for item in items if item.speaker in chosen]
     noises = sorted(Path(args.noise).rglob("*.*")) if args.noise else []
     noises = [path for path in noises if path.suffix.lower() in AUDIO_SUFFIXES]
     encoder = SpeakerEncoder(args.model_path, args.threads)
