@@ -117,7 +117,7 @@ class TrainingRun:
                     self._load_weights(load_network(resume), resume, matching_only=False)
                     self._load_state(state, resume)
             speeds = self.reader.maker.num_speed_classes
-            self.validation = Validation(test, self.num_speakers, speeds, self.speakers)
+            self.validation = Validation(test, len(self.speakers), speeds, self.speakers)
             self.writer = _summary_writer(Path(settings.model_dir) / "logs")
         except BaseException:
             self.close()
