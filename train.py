@@ -4,6 +4,7 @@
     python train.py --gpu 0,1 --batch_size 128
     python train.py --resume models/resnet34-51.keras  # goes on where a training stopped
 
+Labels of the lists are names or numbers; they are numbered without gaps and kept in the model.
 An epoch ends with a checkpoint models/resnet34-EPOCH.keras, the accuracy on the test list and the
 equal error rate (EER) of its speakers. Ctrl-C at any moment: go on with --resume.
 """
