@@ -12,11 +12,15 @@ from service.edge.security import Tokens, create_token
 from service.settings import (
     DEFAULT_DATABASE,
     DEFAULT_FOLDER,
+    LOOPBACK,
     ServiceError,
     Settings,
 )
 from utils.messages import translate
 from voices.store import public_name
+
+CLASSIC_TOKEN_NAME = "voiceprint-api"
+"""Name of the token that --create_token makes, for logs and limits."""
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
@@ -29,6 +33,52 @@ def print_new_token(name: str, path: Path | None) -> int:
     print(translate("It is shown this once; the service keeps its SHA-256 only."))
     print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
     return 0
+
+
+def print_classic_token(args: argparse.Namespace) -> int:
+    """Makes a token for a client of voiceprint-api, and prints it with the address to paste there.
+
+    Raises:
+        ServiceError: If there is no file to keep the token in, or it cannot be used.
+    """
+    if args.token_file is None:
+        raise ServiceError(
+            "--create_token: expected --token_file too, which keeps the token's SHA-256; for "
+            "example: python serve.py --create_token --token_file tokens.txt"
+        )
+    token, _ = create_token(CLASSIC_TOKEN_NAME, args.token_file)
+    print(translate(f"token of {CLASSIC_TOKEN_NAME}: {token}"))
+    print(f"声纹接口地址: {classic_address(args.host, args.port, token)}")
+    print(translate("It is shown this once; the service keeps its SHA-256 only."))
+    print(
+        translate(
+            f"Start the service with: python serve.py --host 0.0.0.0 --token_file {args.token_file}"
+        )
+    )
+    return 0
+
+
+def classic_address(host: str, port: int, token: str) -> str:
+    """Returns the address that a client of voiceprint-api is configured with.
+
+    Such clients refuse localhost, so an address of this machine in its network stands for it and
+    for "all addresses".
+    """
+    if host in LOOPBACK | {"0.0.0.0", "::"}:
+        host = find_own_address()
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}/voiceprint/health?key={token}"
+
+
+def find_own_address() -> str:
+    """Returns this machine's address in its network, or the loopback address if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket sends nothing; it only looks up the route.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def resolve_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -67,6 +117,8 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
         max_duration_s=args.max_duration_s,
         max_recordings=args.max_recordings,
         rate_limit=args.rate_limit,
+        classic_rate_limit=args.classic_rate_limit,
+        classic_threshold=args.classic_threshold,
         lockout_failures=args.lockout_failures,
         lockout_s=args.lockout_s,
         queue_size=args.queue_size,
@@ -144,6 +196,8 @@ def _serve(
         print(translate(f"{num_speakers} speakers enrolled."))
         print(translate(f"Web page:  {address}/"))
         print(translate(f"Interface: {address}/docs"))
+        if not settings.is_loopback:
+            print(f"声纹接口地址: {classic_address(settings.host, port, 'TOKEN')}")
         if not app.state.service.auth_required:
             print(translate("Without a token only programs of this machine can reach it."))
         print(translate("Ctrl-C stops it."), flush=True)

@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 
 import serve
+from service.edge.security import Tokens
 from service.settings import ServiceError
-from service.start import make_settings, resolve_defaults, without_passwords
+from service.start import (
+    classic_address,
+    find_own_address,
+    make_settings,
+    resolve_defaults,
+    without_passwords,
+)
 from utils.errors import DatabaseError
 from voices.sql.cipher import read_key
 from voices.store import public_name
@@ -101,6 +108,21 @@ def test_new_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert settings.token_file == path
     assert serve.main(["--new_token", "b"]) == 0
     assert "line for a --token_file: b:" in capsys.readouterr().out
+
+
+def test_a_token_for_a_client_of_voiceprint_api(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tokens.txt"
+    options = ["--create_token", "--token_file", str(path), "--host", "192.0.2.7", "--port", "80"]
+    assert serve.main(options) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    token = first.removeprefix("token of voiceprint-api: ")
+    assert second == f"声纹接口地址: http://192.0.2.7:80/voiceprint/health?key={token}"
+    assert Tokens(path=path).find_actor(token) == "voiceprint-api"
+    assert "127.0.0.1" not in classic_address("::", 80, "x") or find_own_address() == "127.0.0.1"
+    with pytest.raises(ServiceError, match="expected --token_file"):
+        serve.main(["--create_token"])
 
 
 @pytest.mark.parametrize(
