@@ -169,19 +169,19 @@ def test_a_client_written_to_the_contract(client: TestClient) -> None:
     assistant = AssistantClient(client, address)
     assert assistant.is_healthy()
     mum, dad = "1f0c2d8e9b7a4c35a1b2c3d4e5f60718", "2a0c2d8e9b7a4c35a1b2c3d4e5f60719"
-    assert assistant.register([], mum, speech(1, 0, 4.0))
+    assert assistant.register([], mum, speech(5, 0, 4.0))
     assert assistant.register([mum], dad, speech(2, 0, 4.0))
-    assert not assistant.register([mum, dad], "3b", speech(1, 1, 4.0))
-    assert assistant.identify([mum, dad], speech(1, 9, 4.0)) == mum
+    assert not assistant.register([mum, dad], "3b", speech(5, 1, 4.0))
+    assert assistant.identify([mum, dad], speech(5, 9, 4.0)) == mum
     assert assistant.identify([mum, dad], speech(2, 9, 4.0)) == dad
-    assert not assistant.identify([mum, dad], speech(3, 9, 4.0))
+    assert not assistant.identify([mum, dad], speech(4, 9, 4.0))
     assert not assistant.identify([mum, dad], b"")
-    assert assistant.update(mum, speech(4, 0, 4.0))
-    assert assistant.identify([mum, dad], speech(4, 9, 4.0)) == mum
-    assert not assistant.identify([mum, dad], speech(1, 9, 4.0))
+    assert assistant.update(mum, speech(3, 0, 4.0))
+    assert assistant.identify([mum, dad], speech(3, 9, 4.0)) == mum
+    assert not assistant.identify([mum, dad], speech(5, 9, 4.0))
     stranger = AssistantClient(client, address.replace(TOKEN, "a-key-that-nobody-made"))
     assert not stranger.is_healthy()
-    assert stranger.identify([mum, dad], speech(4, 9, 4.0)) is None
+    assert stranger.identify([mum, dad], speech(3, 9, 4.0)) is None
 
 
 def test_nobody_reaches_the_threshold(client: TestClient) -> None:
