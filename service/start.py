@@ -16,11 +16,18 @@ from service.settings import (
     ServiceError,
     Settings,
 )
+from utils.audio.decode import load_audio
+from utils.errors import ModelError
 from utils.messages import translate
+from utils.verification.embedding import Encoder
+from utils.verification.verdict import cosine_score
 from voices.store import public_name
 
 CLASSIC_TOKEN_NAME = "voiceprint-api"
 """Name of the token that --create_token makes, for logs and limits."""
+
+SAMPLES = Path(__file__).resolve().parents[1] / "audio"
+"""The recordings that come with the project: a_1 and a_2 are one person, b_2 is another."""
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
@@ -160,6 +167,24 @@ def serve(args: argparse.Namespace, settings: Settings, environment: Mapping[str
         bound.close()
 
 
+def check_model(encoder: Encoder) -> None:
+    """Compares shipped recordings, so that a damaged model is found before anybody enrols.
+
+    Raises:
+        ModelError: If its embeddings are not finite, or take two people for one, or one for two.
+    """
+    first, second, other = (
+        encoder.embed_waveform(load_audio(SAMPLES / name), name)
+        for name in ("a_1.wav", "a_2.wav", "b_2.wav")
+    )
+    same, different = cosine_score(first, second), cosine_score(first, other)
+    if not same > different:
+        raise ModelError(
+            f"the model fails its self-test: two recordings of one person score {same:.2f}, of two "
+            f"people {different:.2f}; the file is damaged, restore it"
+        )
+
+
 def _serve(
     args: argparse.Namespace, settings: Settings, key: bytes | None, bound: socket.socket
 ) -> int:
@@ -174,6 +199,7 @@ def _serve(
     configure_logs(as_json=settings.json_logs)
     encoder = SpeakerEncoder(args.model_path, num_threads=1)
     _ = encoder.strict_threshold  # a model without thresholds is told now
+    check_model(encoder)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     database = SqlVoiceStore(args.database, encoder, key=key, keep_audio=settings.keep_audio)
     database.load()

@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,13 +10,18 @@ import serve
 from service.edge.security import Tokens
 from service.settings import ServiceError
 from service.start import (
+    check_model,
     classic_address,
     find_own_address,
     make_settings,
     resolve_defaults,
     without_passwords,
 )
-from utils.errors import DatabaseError
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.service_process import ROOT
+from utils.errors import DatabaseError, ModelError
+from utils.model.encoder import SpeakerEncoder
+from utils.model.header import DEFAULT_MODELS
 from voices.sql.cipher import read_key
 from voices.store import public_name
 
@@ -132,3 +138,29 @@ def test_options_out_of_range(option: str) -> None:
     with pytest.raises(SystemExit) as caught:
         serve.parse_args([option])
     assert caught.value.code == 2
+
+
+class Broken(FakeEncoder):
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def embed_waveform(self, recording: Any, source: str = "recording") -> Any:
+        embedding = super().embed_waveform(recording, source)
+        return self.sign * embedding if source == "a_2.wav" else embedding
+
+
+def test_a_model_that_takes_two_people_for_one_is_not_started() -> None:
+    check_model(Broken(1.0))
+    for sign in [-1.0, float("nan")]:
+        with pytest.raises(ModelError, match="fails its self-test"):
+            check_model(Broken(sign))
+
+
+def test_a_model_with_flipped_bits_is_not_started(tmp_path: Path) -> None:
+    data = bytearray((ROOT / f"{DEFAULT_MODELS[0]}.onnx").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = b"\xff" * 4000  # NaN among the weights
+    (tmp_path / "damaged.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        check_model(SpeakerEncoder(str(tmp_path / "damaged.onnx"), num_threads=1))
