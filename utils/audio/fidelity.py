@@ -117,7 +117,7 @@ def _loss(embedding: FloatArray, stored: FloatArray, embed: Embed) -> str | None
         cosine = float(embedding @ embed(stored))
     except AudioError as error:
         return f"no embedding to compare ({error})"
-    if cosine < MIN_COSINE:
+    if not cosine >= MIN_COSINE:  # NaN is a loss too.
         return f"cosine {cosine:.4f} to what was heard, expected at least {MIN_COSINE}"
     return None
 
