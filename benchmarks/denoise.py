@@ -120,7 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     seconds = dict.fromkeys(args.treatments, 0.0)
     num_samples = 0
     for condition in ["clean", "steady", *(["recorded"] if noises else [])]:
-        for item in progress(items, condition):
+        for number in progress(range(len(items)), condition):
+            item = items[number]
             waveform = degraded(load_audio(Path(args.root) / item.path), condition, item, noises)
             num_samples += len(waveform)
             for name in args.treatments:

@@ -7,6 +7,7 @@ stored or looked for that nobody sent.
 import re
 from collections.abc import Iterable
 from email.message import Message
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
@@ -69,7 +70,7 @@ class _TextReader:
         self._text = b""
         self._is_file = False
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> Any:
         """Returns what the parser calls."""
         return {
             "on_part_begin": self._begin,

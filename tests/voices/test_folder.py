@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, RoundingEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
@@ -326,7 +326,7 @@ def test_no_name_escapes_the_folder(name: str) -> None:
 
 WRITER = """
 import sys
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, RoundingEncoder
 from tests.support.synthetic_voices import synthetic_speech
 from voices.folder import FolderVoiceStore
 
@@ -435,16 +435,7 @@ def test_a_name_in_two_spellings_is_one_person_and_told_once(
 
 
 def test_what_is_stored_gives_the_embedding_that_was_heard(tmp_path: Path) -> None:
-    class Fine(FakeEncoder):
-        """Tells samples that were rounded to 16 bits from others."""
-
-        def embed_waveform(self, recording: object, source: str = "") -> FloatArray:
-            assert isinstance(recording, np.ndarray)
-            steps = recording * 2**15
-            is_rounded = np.array_equal(steps, np.round(steps))
-            return np.array([1, 0] if is_rounded else [0, 1], np.float32)
-
-    (path,) = FolderVoiceStore(tmp_path, Fine()).add("Ada", synthetic_speech(0))
+    (path,) = FolderVoiceStore(tmp_path, RoundingEncoder()).add("Ada", synthetic_speech(0))
     assert soundfile.info(path).subtype == "PCM_24"
 
 

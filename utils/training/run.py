@@ -339,7 +339,7 @@ class TrainingRun:
         self.history.append(figures)
         folder = Path(self.settings.model_dir)
         with open(folder / "training_log.jsonl", "a", encoding="utf-8") as log:
-            line = {"epoch": progress.epoch, **figures}
+            line: dict[str, Any] = {"epoch": progress.epoch, **figures}
             if self._has_names:
                 line["mistaken"] = result.mistaken
             log.write(json.dumps(line, ensure_ascii=False) + "\n")

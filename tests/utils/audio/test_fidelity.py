@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, RoundingEncoder
 from tests.support.synthetic_voices import synthetic_speech
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
@@ -22,12 +22,7 @@ from utils.errors import AudioError
 
 VOICE = synthetic_speech(0, duration_s=2.0)
 EMBED = FakeEncoder().embed_waveform
-
-
-def fine_embed(waveform: FloatArray) -> FloatArray:
-    """Tells samples that were rounded to 16 bits from others."""
-    steps = waveform * 2**15
-    return np.array([1, 0] if np.array_equal(steps, np.round(steps)) else [0, 1], np.float32)
+ROUNDING = RoundingEncoder().embed_waveform
 
 
 def subtype_of(content: bytes) -> str:
@@ -43,7 +38,7 @@ def test_16_bits_where_they_are_enough(container: str) -> None:
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC"])
 def test_24_bits_where_they_are_needed(container: str) -> None:
-    content = encode_faithfully(VOICE, fine_embed(VOICE), fine_embed, container)
+    content = encode_faithfully(VOICE, ROUNDING(VOICE), ROUNDING, container)
     assert subtype_of(content) == "PCM_24"
     assert np.abs(load_audio(content) - VOICE).max() < 2 / 2**23
 
@@ -80,8 +75,8 @@ def test_beyond_full_scale_is_scaled_not_clipped() -> None:
 
 
 def test_equal_samples_are_no_loss() -> None:
-    assert loss_of_copy(VOICE, VOICE.copy(), fine_embed) is None
-    assert "cosine 0.0000" in str(loss_of_copy(VOICE, np.round(VOICE * 2**15) / 2**15, fine_embed))
+    assert loss_of_copy(VOICE, VOICE.copy(), ROUNDING) is None
+    assert "cosine 0.0000" in str(loss_of_copy(VOICE, np.round(VOICE * 2**15) / 2**15, ROUNDING))
 
 
 def test_quiet_voices_are_made_louder_by_powers_of_two() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, RoundingEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.arrays import FloatArray
 from utils.audio.fidelity import Embed
@@ -313,15 +313,8 @@ def test_channels_that_say_the_same_are_one(tmp_path: Path, other: str) -> None:
 
 
 def test_24_bits_where_16_are_too_few(tmp_path: Path) -> None:
-    class Fussy(FakeEncoder):
-        def embed_waveform(self, recording: object, source: str = "recording") -> FloatArray:
-            assert isinstance(recording, np.ndarray)
-            steps = recording * 2**15
-            is_rounded = np.array_equal(steps, np.round(steps))
-            return np.array([1, 0] if is_rounded else [0, 1], np.float32)
-
     source = write_mp3(tmp_path / "a.mp3")
-    rules = replace(DELETING, load_model=lambda: Fussy().embed_waveform)
+    rules = replace(DELETING, load_model=lambda: RoundingEncoder().embed_waveform)
     finding, wav = convert(source, rules)
     assert finding.defect is None
     assert not source.exists()
