@@ -18,6 +18,7 @@ changes.
 
 import argparse
 import datetime
+import functools
 import sys
 import time
 import zlib
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -34,7 +36,6 @@ from benchmarks.speaker_models import (
     Item,
     cosine_scores,
     figure,
-    progress,
     read_items,
     rms,
 )
@@ -48,6 +49,8 @@ from utils.audio.waveform import SAMPLE_RATE
 from utils.corpus.treatment import turn_down_noise
 from utils.errors import AudioError, run_script
 from utils.files import write_text_atomically
+from utils.verification.embedding import Encoder
+from utils.workers import map_in_processes
 
 SNR_DB = 10.0
 PAUSE_S = 1.0
@@ -100,50 +103,82 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model_path", default="models/campplus.onnx")
     add("--treatments", nargs="+", choices=list(TREATMENTS), default=list(TREATMENTS))
     add("--every", type=positive_int, default=1, help="take only every so many speakers")
-    add("--threads", type=positive_int, default=1)
+    add("--num_workers", type=positive_int, default=1, help="processes")
     add("--output", help="file for the table, else it is only printed")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measures every treatment and writes the table."""
-    from utils.model.encoder import SpeakerEncoder
-
     args = parse_args(argv)
     items = read_items(args.list_path)
     chosen = set(list(dict.fromkeys(item.speaker for item in items))[:: args.every])
     items = [item for item in items if item.speaker in chosen]
     noises = sorted(Path(args.noise).rglob("*.*")) if args.noise else []
     noises = [path for path in noises if path.suffix.lower() in AUDIO_SUFFIXES]
-    encoder = SpeakerEncoder(args.model_path, args.threads)
+    conditions = ["clean", "steady", *(["recorded"] if noises else [])]
+    work = functools.partial(
+        measure, args.root, args.model_path, conditions, tuple(args.treatments), noises
+    )
+    results = map_in_processes(work, items, args.num_workers, lambda _: ({}, {}))
     embeddings: dict[tuple[str, str], list[FloatArray | None]] = {}
-    seconds = dict.fromkeys(args.treatments, 0.0)
-    num_samples = 0
-    for condition in ["clean", "steady", *(["recorded"] if noises else [])]:
-        for number in progress(range(len(items)), condition):
-            item = items[number]
-            waveform = degraded(load_audio(Path(args.root) / item.path), condition, item, noises)
-            num_samples += len(waveform)
-            for name in args.treatments:
-                start = time.perf_counter()
-                treated = TREATMENTS[name](waveform)
-                seconds[name] += time.perf_counter() - start
-                try:
-                    embedding: FloatArray | None = encoder.embed_waveform(treated)
-                except AudioError:
-                    embedding = None
-                embeddings.setdefault((condition, name), []).append(embedding)
+    seconds = dict.fromkeys([*args.treatments, ""], 0.0)
+    for found, times in tqdm(results, total=len(items), unit="clip"):
+        for key in [(c, t) for c in conditions for t in args.treatments]:
+            embeddings.setdefault(key, []).append(found.get(key))
+        for name, value in times.items():
+            seconds[name] += value
     rows = []
     for condition, sides in TRIALS.items():
         for name in args.treatments if sides[1] in {key[0] for key in embeddings} else []:
-            found = [embeddings[side, name] for side in sides]
-            cost_ms = 1000 * seconds[name] / (num_samples / SAMPLE_RATE)
-            rows.append([condition, name, *figures(found, items), f"{cost_ms:.1f}"])
+            pair = [embeddings[side, name] for side in sides]
+            cost_ms = 1000 * seconds[name] / max(seconds[""], 1e-9)
+            rows.append([condition, name, *figures(pair, items), f"{cost_ms:.1f}"])
     text = markdown(args.list_path, items, rows)
     print(text)
     if args.output:
         write_text_atomically(args.output, text)
     return 0
+
+
+def measure(
+    root: str,
+    model_path: str,
+    conditions: Sequence[str],
+    treatments: Sequence[str],
+    noises: Sequence[Path],
+    item: Item,
+) -> tuple[dict[tuple[str, str], FloatArray | None], dict[str, float]]:
+    """Treats and embeds one recording under all conditions.
+
+    Returns:
+        Embeddings by condition and treatment, None where it is refused; processor seconds of each
+        treatment, and under "" the seconds of sound.
+    """
+    encoder = load_encoder(model_path)
+    waveform = load_audio(Path(root) / item.path)
+    embeddings: dict[tuple[str, str], FloatArray | None] = {}
+    seconds = dict.fromkeys([*treatments, ""], 0.0)
+    for condition in conditions:
+        sound = degraded(waveform, condition, item, noises)
+        seconds[""] += len(sound) / SAMPLE_RATE
+        for name in treatments:
+            start = time.thread_time()
+            treated = TREATMENTS[name](sound)
+            seconds[name] += time.thread_time() - start
+            try:
+                embeddings[condition, name] = encoder.embed_waveform(treated)
+            except AudioError:
+                embeddings[condition, name] = None
+    return embeddings, seconds
+
+
+@functools.lru_cache(maxsize=1)
+def load_encoder(model_path: str) -> Encoder:
+    """Loads the model, once in each process."""
+    from utils.model.encoder import SpeakerEncoder
+
+    return SpeakerEncoder(model_path, 1)
 
 
 def degraded(
@@ -179,7 +214,7 @@ def markdown(list_path: str, items: Sequence[Item], rows: Sequence[Sequence[str]
     lines = [
         f"{len(items)} utterances of {num_speakers} speakers ({Path(list_path).name}), "
         f"{datetime.date.today().isoformat()}, `python benchmarks/denoise.py`. EER in %, minDCF "
-        f"with P(target) = {P_TARGET}, equal costs; ms per second of the recording.",
+        f"with P(target) = {P_TARGET}, equal costs; ms of one core per second of the recording.",
         "",
         "| condition | treatment | EER | minDCF | refused | ms/s |",
         "|---|---|---:|---:|---:|---:|",

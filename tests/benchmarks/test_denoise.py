@@ -9,7 +9,6 @@ from benchmarks import denoise
 from benchmarks.speaker_models import Item, rms
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
-from utils.model import encoder
 
 pytest.importorskip("noisereduce")
 
@@ -26,7 +25,7 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     noise = np.random.default_rng(0).standard_normal(16000)
     write_wav(tmp_path / "noise" / "hiss.wav", 0.1 * noise)
     (tmp_path / "dev.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    monkeypatch.setattr(encoder, "SpeakerEncoder", lambda *_: FakeEncoder())
+    monkeypatch.setattr(denoise, "load_encoder", lambda _: FakeEncoder())
     return tmp_path
 
 

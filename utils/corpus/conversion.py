@@ -38,6 +38,9 @@ MIN_DECLARED_SHARE = 0.5
 """A clip shorter than this share of the duration declared by its data set is truncated. Lenient,
 because some data sets declare the duration before cutting silence."""
 
+NOT_VERIFIED = "conversion not verified"
+"""Begins the reason of a clip whose source would be lost; without --delete_source it is fine."""
+
 ABSENT = "-"
 """State of a file that does not exist."""
 
@@ -219,7 +222,8 @@ def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
         return source_state != ABSENT and source_state == known.source_state
     same_source = source_state != ABSENT and source_state == known.source_state
     if known.defect is not None:
-        return same_source
+        is_kept = known.defect.startswith(NOT_VERIFIED) and not rules.delete_source
+        return same_source and not is_kept
     if known.listed_state == ABSENT:  # was too short to be converted
         return same_source and known.duration_s < rules.min_duration_s
     same_wav = _state(task.wav) == known.listed_state
@@ -268,7 +272,7 @@ def _convert(task: Task, wav: Path, rules: Rules) -> _Judgement:
             loss = loss_of_file(source, load_audio(wav), embed)
         if loss is not None:
             wav.unlink()
-            return replace(judgement, defect=f"conversion not verified: {' '.join(loss.split())}")
+            return replace(judgement, defect=f"{NOT_VERIFIED}: {' '.join(loss.split())}")
         source.unlink()
     return replace(judgement, sound=_sound(load_audio(wav)))
 

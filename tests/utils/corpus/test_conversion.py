@@ -299,6 +299,10 @@ def test_a_person_on_each_channel_is_kept_and_named(tmp_path: Path) -> None:
     assert str(finding.defect).startswith("conversion not verified: ")
     assert source.exists()
     assert not wav.exists()
+    task = task_for(source, wav)
+    assert examine(task, finding, DELETING) is finding
+    assert examine(task, finding, RULES).defect is None
+    assert wav.exists()
 
 
 @pytest.mark.parametrize("other", ["same", "inverted", "silent"])
