@@ -23,6 +23,9 @@ MAX_TEXT_BYTES = 1 << 20
 FILE_NAME = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)
 """What makes a part of a form a file."""
 
+RECORDING_FIELD = re.compile(rb"""[;\s]name\s*=\s*"?file[12]?(?:["\s;]|$)""", re.IGNORECASE)
+"""Fields of recordings: without a file's name the route says what is missing."""
+
 
 def check_encodings(scope: Scope, headers: Headers, chunks: Iterable[bytes]) -> None:
     """Checks path, query, and the texts of the body: forms, names of files, JSON.
@@ -88,7 +91,7 @@ class _TextReader:
         self._header += data[start:end]
 
     def _end_headers(self) -> None:
-        self._is_file = FILE_NAME.search(self._header) is not None
+        self._is_file = any(p.search(self._header) for p in (FILE_NAME, RECORDING_FIELD))
         _check("the name of a field or file", self._header, self._charset)
 
     def _add_text(self, data: bytes, start: int, end: int) -> None:
