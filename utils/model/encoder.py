@@ -1,6 +1,5 @@
 """From audio to embedding: the only path, used by all scripts."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError
 from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
+from utils.processors import num_processors
 from utils.verification.calibration import Calibration
 
 Network = Callable[[FloatArray], FloatArray]
@@ -48,7 +48,7 @@ class SpeakerEncoder:
             model: A `.keras` file of train.py or an `.onnx` file of export.py, or the header that
                 was read of it; `None` for the shipped model. An `.onnx` file needs neither Keras
                 nor TensorFlow.
-            num_threads: Processor threads to use, `None` for all cores.
+            num_threads: Processor threads to use, `None` for one a processor that may be used.
 
         Raises:
             ModelError: If the file is missing, damaged, or not a model of this toolkit.
@@ -56,7 +56,7 @@ class SpeakerEncoder:
         self.header = model if isinstance(model, ModelHeader) else read_header(model)
         if self.is_calibrated:
             _ = self.calibration  # Damaged thresholds are told now.
-        self.num_threads = num_threads or os.cpu_count() or 1
+        self.num_threads = num_threads or num_processors()
         self._embed_window = _load_network(self.header, self.num_threads)
 
     @property
