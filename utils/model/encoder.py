@@ -131,7 +131,9 @@ class SpeakerEncoder:
         defect = describe_defect(recording.waveform)
         if defect is not None:
             raise AudioError(f"{recording.source}: {defect}; record it again")
-        return self._embed_blocks([recording], recording.source)
+        return self._embed_blocks(
+            recording.blocks(), recording.source, lambda: recording.missing_speech
+        )
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -142,7 +144,14 @@ class SpeakerEncoder:
         Raises:
             AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
         """
-        return self._embed_blocks(map(Recording, read_blocks(path, BLOCK_S)), str(path))
+        listener = SpeechListener()
+
+        def blocks() -> Iterator[Recording]:
+            for block in map(Recording, read_blocks(path, BLOCK_S)):
+                listener.hear(block.steady)
+                yield block
+
+        return self._embed_blocks(blocks(), str(path), lambda: listener.missing_speech)
 
     def embed_files(
         self,
@@ -178,18 +187,13 @@ class SpeakerEncoder:
                     raise result
                 yield index, result
 
-    def _embed_blocks(self, blocks: Iterable[Recording], source: str) -> FloatArray:
-        """Embeds a recording that comes in blocks."""
-        listener = SpeechListener()
-
-        def stretches() -> Iterator[FloatArray]:
-            for block in blocks:
-                listener.hear(block.steady)
-                yield block.speech
-
+    def _embed_blocks(
+        self, blocks: Iterable[Recording], source: str, missing_speech: Callable[[], str | None]
+    ) -> FloatArray:
+        """Embeds a recording that comes in blocks; the last argument is asked after them."""
         total = np.zeros(self.embedding_size)
         num_samples = 0
-        for window in _windows(stretches()):
+        for window in _windows(block.speech for block in blocks):
             num_samples += len(window)
             total += len(window) * self._embed_window(window)
         seconds = num_samples / SAMPLE_RATE
@@ -198,8 +202,9 @@ class SpeakerEncoder:
                 f"{source}: {seconds:.2f} s of speech found, expected at least "
                 f"{MIN_SPEECH_S:.2f} s; speak longer or closer to the microphone"
             )
-        if not listener.hears_speech:
-            raise NoSpeechError(source, listener.describe_sound())
+        sound = missing_speech()
+        if sound is not None:
+            raise NoSpeechError(source, sound)
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
 
 
