@@ -103,7 +103,7 @@ class Recording:
         listener = SpeechListener()
         for block in self.blocks():
             listener.hear(block._steady)
-            if listener.hears_speech:
+            if listener.is_sure:
                 break
         return listener.missing_speech
 
