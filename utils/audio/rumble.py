@@ -17,7 +17,7 @@ RUMBLE_DB = -20.0
 """dB of the whole. Of clean recordings of speech, 4 % have more below 64 Hz."""
 
 TONE_DB = -30.0
-"""dB of the whole from which a tone is subtracted: 10 dB below, it moves scores by 0.01 and more."""
+"""dB of the whole from which a tone is subtracted: fainter ones move scores too, but are rare."""
 
 TONE_SHARE = 0.75
 """Of the low band. A tone that has less of it is one peak of its noise among others."""
