@@ -1,5 +1,6 @@
 """The application: routes, middleware and documents put together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,7 +64,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        pool.close()
+        await asyncio.to_thread(pool.close)
         app.state.service.close()
 
     app = FastAPI(

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
@@ -58,34 +57,26 @@ class Service:
     inbox: Inbox | None
     auth_required: bool
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
-    _lock: Lock = field(default_factory=Lock, repr=False)
 
     def __post_init__(self) -> None:
         """Builds the identifier."""
-        self.identifier = Identifier(
-            self.database, self.pool, self.reader, self.metrics, self._start
-        )
+        self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Runs a database call in a separate thread.
 
         The work is finished even if the client disconnects or the service is stopping.
         """
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
+        work = partial(function, *args, **options)
         return await asyncio.shield(
-            asyncio.wrap_future(self._start(partial(function, *args, **options)))
+            asyncio.get_running_loop().run_in_executor(self._executor, work)
         )
-
-    def _start(self, function: Callable[[], T]) -> "Future[T]":
-        """Begins a call in a thread of the database."""
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
-            return self._executor.submit(function)
 
     def close(self) -> None:
         """Finishes the calls of the database that have begun; later ones start new threads."""
-        with self._lock:
-            executor, self._executor = self._executor, None
+        executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True)
 

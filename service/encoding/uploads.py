@@ -4,7 +4,6 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,21 +95,6 @@ class VoiceReader:
             if isinstance(result, BaseException):
                 raise result
         return results
-
-    async def begin(
-        self, field: str, upload: UploadFile, on_voice: Callable[[Voice], None]
-    ) -> "Future[None]":
-        """Starts reading an upload; calls `on_voice` in the thread that embedded it.
-
-        Returns:
-            A future that is done after `on_voice`, or holds the AudioError of a bad recording.
-
-        Raises:
-            Problem: 503 if too many recordings are waiting.
-        """
-        job = await self._job(field, upload, embed=True, store_audio=False)
-        (future,) = self._pool.submit([lambda: on_voice(job())])
-        return future
 
     async def _job(
         self, field: str, upload: UploadFile, embed: bool, store_audio: bool
