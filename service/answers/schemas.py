@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from utils.audio.quality import Quality
 from voices.sql.records import Speaker
 
 
@@ -200,11 +199,6 @@ class ClassicMatch(BaseModel):
 
     speaker_id: str
     score: Number
-
-
-def quality_document(quality: Quality) -> dict[str, Any]:
-    """Returns a quality, ready for JSON."""
-    return quality.to_dict()
 
 
 def speaker_document(speaker: Speaker, with_file: Container[str] = ()) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
@@ -15,54 +15,20 @@ DOCS_PACKAGE = "fastapi_offline"
 
 DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
-DOCS_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Voiceprint service</title>
-<link rel="stylesheet" href="docs/swagger-ui.css"></head>
-<body><div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script>
-</body></html>
-"""
-
-DOCS_SCRIPT = """SwaggerUIBundle({
-  url: 'openapi.json', dom_id: '#swagger-ui', deepLinking: true, validatorUrl: null,
-});
-"""
-
-PLAIN_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Voiceprint service</title></head>
-<body><h1>Voiceprint service</h1>
-<p>The interface is described by <a href="openapi.json">openapi.json</a>.
-To try it in this page: <code>pip install fastapi-offline</code>, and start the service again.</p>
-</body></html>
-"""
-
 
 def add_pages(app: FastAPI) -> None:
     """Mounts the page, its files and the documentation."""
     folder = find_docs_folder()
-
-    @app.get("/docs", include_in_schema=False)
-    async def show_docs() -> HTMLResponse:
-        return HTMLResponse(PLAIN_PAGE if folder is None else DOCS_PAGE)
-
-    @app.get("/docs/start.js", include_in_schema=False)
-    async def start_docs() -> Response:
-        return Response(DOCS_SCRIPT, media_type="text/javascript")
-
+    files = {
+        "/": STATIC_FOLDER / "index.html",
+        "/docs": STATIC_FOLDER / ("docs_plain.html" if folder is None else "docs.html"),
+        "/docs/start.js": STATIC_FOLDER / "docs.js",
+    }
     if folder is not None:
-        for name in DOCS_FILES:
-            path = folder / name
-            app.add_api_route(
-                f"/docs/{name}", _file_route(path), include_in_schema=False, methods=["GET"]
-            )
-    if (STATIC_FOLDER / "index.html").is_file():
-        app.add_api_route(
-            "/",
-            _file_route(STATIC_FOLDER / "index.html"),
-            include_in_schema=False,
-            methods=["GET", "HEAD"],
-        )
-        app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
+        files |= {f"/docs/{name}": folder / name for name in DOCS_FILES}
+    for path, file in files.items():
+        app.add_api_route(path, _file_route(file), methods=["GET", "HEAD"], include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
 
 
 def find_docs_folder() -> Path | None:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.logs import log_event
 from service.settings import ServiceError, Settings
+from utils.messages import translate
 
 
 def _answer(status: bytes, text: bytes) -> bytes:
@@ -128,7 +129,8 @@ class Server(uvicorn.Server):
             self.force_exit = True
         else:
             num_open = len(self.server_state.tasks)
-            print(f"\nStopping: finishing {num_open} requests.", file=sys.stderr, flush=True)
+            note = translate(f"Stopping: finishing {num_open} requests.")
+            print(f"\n{note}", file=sys.stderr, flush=True)
         self.should_exit = True
         self.signal_number = number
 

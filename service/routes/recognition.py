@@ -15,7 +15,6 @@ from service.answers.schemas import (
     InfoDocument,
     QualityDocument,
     VerifyDocument,
-    quality_document,
     rounded,
 )
 from service.context import Context, Service, checked_name, require_speaker
@@ -70,7 +69,7 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
 async def judge_quality(service: Context, file: Upload) -> dict[str, Any]:
     """Measures length, speech, level, clipping and noise; silent recordings are measured too."""
     (voice,) = await service.reader.read([("file", file)], embed=False)
-    return quality_document(voice.quality)
+    return voice.quality.to_dict()
 
 
 @router.post("/compare", summary="Compare two recordings", response_model=CompareDocument)
@@ -87,7 +86,7 @@ async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, A
         "threshold": threshold,
         "is_same_speaker": is_same,
         "probability": service.encoder.probability(score, speech_s),
-        "quality": [quality_document(voice.quality) for voice in voices],
+        "quality": [voice.quality.to_dict() for voice in voices],
     }
 
 
@@ -98,7 +97,7 @@ async def embed(service: Context, file: Upload) -> dict[str, Any]:
     return {
         "embedding": voice.vector.tolist(),
         "model_id": service.encoder.model_id,
-        "quality": quality_document(voice.quality),
+        "quality": voice.quality.to_dict(),
     }
 
 
@@ -132,7 +131,7 @@ async def verify(
         "is_same_speaker": is_same,
         # How long the enrolled recordings are is not kept.
         "probability": service.encoder.probability(score, (voice.quality.speech_s, None)),
-        "quality": quality_document(voice.quality),
+        "quality": voice.quality.to_dict(),
     }
 
 
@@ -168,7 +167,7 @@ async def identify(
             }
             for other, value in matches
         ],
-        "quality": quality_document(found.voice.quality),
+        "quality": found.voice.quality.to_dict(),
     }
     # Sent without type checks, for speed; a test compares it with the response model.
     return JSONResponse(document)

@@ -14,7 +14,6 @@ from service.answers.schemas import (
     RenameDocument,
     SpeakerDocument,
     SpeakersDocument,
-    quality_document,
 )
 from service.context import Context, Service, checked_name, require_speaker
 from service.encoding.uploads import Voice, name_fields
@@ -254,7 +253,7 @@ def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) 
     return {
         **service.describe(speaker),
         "similarity": np.clip(matrix @ matrix.T, -1, 1).round(6).tolist(),
-        "quality": [quality_document(voice.quality) for voice in voices],
+        "quality": [voice.quality.to_dict() for voice in voices],
     }
 
 

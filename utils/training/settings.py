@@ -94,7 +94,7 @@ class RunOptions:
 
     gpu: str = option(
         "",
-        "gpu",
+        "gpus",
         "GPUs to use; default all; cpu for none; cpu:2 for two logical devices",
         metavar="0,1",
     )

@@ -187,7 +187,7 @@ def plot_thresholds(
     low = min(min(float(group.scores.min()) for group in groups), *marked)
     high = max(max(float(group.scores.max()) for group in groups), *marked)
     thresholds = np.linspace(low, high, THRESHOLD_STEPS)
-    with_targets = [group for group in groups if group.is_target.any()]
+    with_targets = [group for group in groups if group.has_targets]
     accepts = []
     for threshold in thresholds:
         certainty = certainty_of(groups, float(threshold))
