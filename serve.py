@@ -28,6 +28,10 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
     parser.add_argument(
         "--new_token", metavar="NAME", help="make a token, add it to --token_file, and end"
     )
+    parser.add_argument(
+        "--create_token", action="store_true", help="make a token for a client of voiceprint-api, "
+        "print it and the address to paste there, and end",
+    )  # fmt: skip
     return parser.parse_args(argv), parser
 
 
@@ -38,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.new_token is not None:
         return start.print_new_token(args.new_token, args.token_file)
+    if args.create_token:
+        return start.print_classic_token(args)
     start.resolve_defaults(args, os.environ)
     print_arguments(start.without_passwords(args), KNOWN, parser)
     settings = start.make_settings(args, os.environ)

@@ -85,7 +85,7 @@ def make_app(
         metrics=metrics,
         lockout=Lockout(settings.lockout_failures, settings.lockout_s),
         inbox=inbox,
-        auth_required=tokens.are_required,
+        tokens=tokens,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
     for module in (recognition, speakers, health):

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from service.answers.problems import Problem
 from service.answers.schemas import speaker_document
 from service.edge.limits import Lockout
+from service.edge.security import Tokens
 from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
@@ -43,7 +44,7 @@ class Service:
         metrics: The figures.
         lockout: Failed verifications.
         inbox: The folder whose recordings were enrolled at the start, or None.
-        auth_required: Whether requests need a token.
+        tokens: The valid tokens.
         identifier: Tells whose voice an upload is.
     """
 
@@ -55,12 +56,17 @@ class Service:
     metrics: Metrics
     lockout: Lockout
     inbox: Inbox | None
-    auth_required: bool
+    tokens: Tokens
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Builds the identifier."""
         self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether requests need a token."""
+        return self.tokens.are_required
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Runs a database call in a separate thread.

@@ -51,6 +51,16 @@ class Settings:
     max_duration_s: float = option(60.0, "positive_float", "longest recording")
     max_recordings: int = option(20, "positive_int", "most recordings of a speaker")
     rate_limit: int = option(600, "non_negative_int", "requests a minute and token")
+    classic_rate_limit: int = option(
+        6000,
+        "non_negative_int",
+        "requests a minute and token on /voiceprint, where devices share one",
+    )
+    classic_threshold: float | None = option(
+        None,
+        "score",
+        "lowest score that names a speaker on /voiceprint (default: the model's threshold)",
+    )
     lockout_failures: int = option(5, "non_negative_int", "failures that lock; 0: never")
     lockout_s: float = option(300.0, "non_negative_float", "seconds that a lock lasts")
     queue_size: int = option(64, "positive_int", "recordings that may wait")

@@ -160,6 +160,7 @@ CHECKS = {
     "path": Path,
     "positive_float": positive_float,
     "positive_int": positive_int,
+    "score": score,
 }
 """Functions that read an option's text, by the `check` of its field."""
 

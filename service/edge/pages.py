@@ -2,10 +2,11 @@
 
 import importlib.util
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
@@ -15,19 +16,27 @@ DOCS_PACKAGE = "fastapi_offline"
 
 DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
+CLASSIC_PAGES = ("/voiceprint/docs", "/voiceprint/redoc", "/voiceprint/openapi.json")
+"""The documentation where clients of voiceprint-api look for it."""
+
 
 def add_pages(app: FastAPI) -> None:
     """Mounts the page, its files and the documentation."""
     folder = find_docs_folder()
-    files = {
-        "/": STATIC_FOLDER / "index.html",
-        "/docs": STATIC_FOLDER / ("docs_plain.html" if folder is None else "docs.html"),
-        "/docs/start.js": STATIC_FOLDER / "docs.js",
-    }
+    docs = STATIC_FOLDER / ("docs_plain.html" if folder is None else "docs.html")
+    page = docs.read_text(encoding="utf-8")
+    files = {"/": STATIC_FOLDER / "index.html", "/docs/start.js": STATIC_FOLDER / "docs.js"}
     if folder is not None:
         files |= {f"/docs/{name}": folder / name for name in DOCS_FILES}
-    for path, file in files.items():
-        app.add_api_route(path, _file_route(file), methods=["GET", "HEAD"], include_in_schema=False)
+    routes: dict[str, Callable[[], Response]] = {
+        path: partial(FileResponse, file) for path, file in files.items()
+    }
+    routes["/docs"] = partial(HTMLResponse, page)
+    for path in CLASSIC_PAGES[:2]:
+        routes[path] = partial(HTMLResponse, page.replace('"docs/', '"../docs/'))
+    routes[CLASSIC_PAGES[2]] = lambda: JSONResponse(app.openapi())
+    for path, answer in routes.items():
+        app.add_api_route(path, _route(answer), methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
 
 
@@ -40,10 +49,10 @@ def find_docs_folder() -> Path | None:
     return folder if all((folder / name).is_file() for name in DOCS_FILES) else None
 
 
-def _file_route(path: Path) -> Callable[[], Awaitable[FileResponse]]:
-    """Returns a route that sends a file."""
+def _route(answer: Callable[[], Response]) -> Callable[[], Awaitable[Response]]:
+    """Returns a route that gives an answer; async, since others take a thread each time."""
 
-    async def send_file() -> FileResponse:
-        return FileResponse(path)
+    async def send() -> Response:
+        return answer()
 
-    return send_file
+    return send

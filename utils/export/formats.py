@@ -36,9 +36,9 @@ from utils.verification.evaluation import (
     distinct_labels,
     embed_clips,
     name_defects,
-    score_pairs,
 )
 from utils.verification.metrics import ErrorCurve
+from utils.verification.scoring import score_all_pairs
 
 MAX_SPEECH_S = 10.0
 """Seconds of speech to compare per recording: one window of SpeakerEncoder."""
@@ -233,7 +233,8 @@ class Comparison:
             )
         eer = None
         if self._labels is not None:
-            curve = ErrorCurve.from_histogram(score_pairs(clips, self._labels))
+            labels = [self._labels[path] for path in clips.rows]
+            curve = ErrorCurve.from_histogram(score_all_pairs(clips.embeddings, labels))
             eer = curve.equal_error_rate()[0]
         return Result(path, _num_bytes(path), worst, _latency_s(embed), eer)
 
