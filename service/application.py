@@ -42,13 +42,7 @@ def make_app(
     database: SqlVoiceStore,
     inbox: Inbox | None = None,
 ) -> FastAPI:
-    """Makes the application.
-
-    Args:
-        settings: Options and limits.
-        encoder: The speaker model.
-        database: The enrolled speakers; who opened it closes it.
-        inbox: The folder whose recordings were enrolled.
+    """Makes the application; who opened the database closes it.
 
     Raises:
         ServiceError: If the token or the token file cannot be used.

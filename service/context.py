@@ -10,7 +10,6 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import Depends, Request
 
 from service.answers.problems import Problem
-from service.answers.schemas import speaker_document
 from service.edge.limits import Lockout
 from service.edge.security import Tokens
 from service.encoding.identification import NOBODY, Identifier
@@ -33,20 +32,7 @@ NUM_DATABASE_THREADS = 8
 
 @dataclass
 class Service:
-    """The parts of a running service.
-
-    Attributes:
-        settings: The options.
-        encoder: The speaker model.
-        database: The enrolled speakers and the audit log.
-        pool: Where recordings are encoded.
-        reader: From uploads to voices.
-        metrics: The figures.
-        lockout: Failed verifications.
-        inbox: The folder whose recordings were enrolled at the start, or None.
-        tokens: The valid tokens.
-        identifier: Tells whose voice an upload is.
-    """
+    """The parts of a running service; without an inbox no folder was enrolled at the start."""
 
     settings: Settings
     encoder: Encoder
@@ -87,9 +73,21 @@ class Service:
             executor.shutdown(wait=True)
 
     def describe(self, speaker: Speaker) -> dict[str, Any]:
-        """Returns a speaker, ready for JSON."""
+        """Returns a speaker as a `SpeakerDocument`; sound may also be in a file of the folder."""
         with_file = self.inbox.recording_ids if self.inbox is not None else ()
-        return speaker_document(speaker, with_file)
+        return {
+            "name": speaker.name,
+            "created_at": speaker.created_at.isoformat(),
+            "updated_at": speaker.updated_at.isoformat(),
+            "recordings": [
+                {
+                    **vars(recording),
+                    "created_at": recording.created_at.isoformat(),
+                    "has_audio": recording.has_audio or recording.id in with_file,
+                }
+                for recording in speaker.recordings
+            ],
+        }
 
     async def note(
         self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None

@@ -42,14 +42,7 @@ class Gate:
     def __init__(
         self, app: ASGIApp, settings: Settings, tokens: Tokens, check_room: Callable[[], None]
     ) -> None:
-        """Wraps an application.
-
-        Args:
-            app: The application behind the gate.
-            settings: The limits.
-            tokens: The valid tokens.
-            check_room: Raises Problem if no recording can be accepted now.
-        """
+        """Wraps an application; `check_room` raises Problem if no recording can be accepted now."""
         self.app = app
         self.settings = settings
         self.tokens = tokens

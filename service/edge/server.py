@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 
 import h11
@@ -68,12 +67,6 @@ def run_server(
 ) -> int:
     """Serves until Ctrl-C or SIGTERM, then finishes the accepted requests.
 
-    Args:
-        app: The application.
-        settings: Time limits.
-        bound: The port.
-        on_ready: Called once, when the server accepts connections.
-
     Returns:
         The number of the signal that stopped it, or 0.
     """
@@ -112,18 +105,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handles Ctrl-C and SIGTERM while the server runs."""
-        signals = [signal.SIGINT, signal.SIGTERM]
-        before = {number: signal.signal(number, self.stop) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stops after the accepted requests; a second signal stops at once."""
         if self.should_exit:
             self.force_exit = True
@@ -132,7 +114,7 @@ class Server(uvicorn.Server):
             note = translate(f"Stopping: finishing {num_open} requests.")
             print(f"\n{note}", file=sys.stderr, flush=True)
         self.should_exit = True
-        self.signal_number = number
+        self.signal_number = sig
 
 
 def allow_connections() -> tuple[int, int]:

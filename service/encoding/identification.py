@@ -22,14 +22,7 @@ NOBODY = "nobody"
 
 @dataclass(frozen=True)
 class Inquiry:
-    """A request to identify a voice.
-
-    Attributes:
-        voice: The voice.
-        question: The candidates, and the number of matches to return.
-        threshold: Lowest score to accept.
-        actor: Name of the client's token.
-    """
+    """A request to identify a voice; from `threshold` on a score is accepted."""
 
     voice: Voice
     question: Question
@@ -63,15 +56,7 @@ class Identifier:
         metrics: Metrics,
         call: Callable[..., Awaitable[Any]],
     ) -> None:
-        """Connects the pool to the search.
-
-        Args:
-            database: The speakers and the audit log.
-            pool: Embeds the recordings.
-            reader: Turns uploads into voices.
-            metrics: Counts the decisions.
-            call: Runs a database call in a separate thread.
-        """
+        """Connects the pool to the search; `call` runs a database call in a separate thread."""
         self._database = database
         self._reader = reader
         self._metrics = metrics
@@ -90,13 +75,6 @@ class Identifier:
         """Identifies the speaker; writes the audit log before it returns.
 
         The work is finished even if the client disconnects or the service is stopping.
-
-        Args:
-            actor: Name of the client's token.
-            upload: The recording.
-            threshold: Lowest score to accept.
-            candidates: Compare with these only; unknown ones are ignored.
-            top_k: Number of matches to return.
 
         Raises:
             AudioError: If the recording cannot be used.

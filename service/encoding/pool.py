@@ -20,12 +20,7 @@ SMOOTHING = 0.1
 
 
 class EncodingPool:
-    """Runs jobs on a fixed number of threads and refuses jobs when the queue is full.
-
-    Attributes:
-        num_threads: Jobs at a time.
-        queue_size: Jobs that may wait.
-    """
+    """Runs jobs on a fixed number of threads and refuses jobs when the queue is full."""
 
     def __init__(
         self,

@@ -59,13 +59,6 @@ class VoiceReader:
     """Turns uploads into voices, all of a request at a time, in the pool."""
 
     def __init__(self, encoder: Encoder, pool: EncodingPool, settings: Settings) -> None:
-        """Prepares the reader.
-
-        Args:
-            encoder: The speaker model.
-            pool: Does the work.
-            settings: Longest recording, and whether audio is kept.
-        """
         self._encoder = encoder
         self._pool = pool
         self._settings = settings

@@ -54,7 +54,7 @@ async def enrol(
     if await service.call(service.database.enrolled_name, name) is not None:
         raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
     voices = await service.reader.read(name_fields(files), store_audio=True)
-    speaker = await _store(service, name, voices, "error")
+    speaker = await store_voices(service, name, voices, "error")
     await service.note(request, "enrol", speaker.name, f"{len(voices)} recordings")
     response.headers["Location"] = _path_of(speaker)
     return _enrolled_document(service, speaker, voices)
@@ -122,7 +122,7 @@ async def add_recordings(
             expected=f"at most {most}",
         )
     voices = await service.reader.read(name_fields(files), store_audio=True)
-    speaker = await _store(service, speaker.name, voices, "add", must_exist=True)
+    speaker = await store_voices(service, speaker.name, voices, "add", must_exist=True)
     await service.note(request, "add", speaker.name, f"{len(voices)} recordings")
     response.headers["Location"] = _path_of(speaker)
     return _enrolled_document(service, speaker, voices)
@@ -136,7 +136,7 @@ async def replace_recordings(
     _check_number(service, files)
     speaker = await require_speaker(service, name)
     voices = await service.reader.read(name_fields(files), store_audio=True)
-    speaker = await replace_speaker(service, speaker.name, voices, must_exist=True)
+    speaker = await store_voices(service, speaker.name, voices, "replace", must_exist=True)
     await service.note(request, "replace", speaker.name, f"{len(voices)} recordings")
     return _enrolled_document(service, speaker, voices)
 
@@ -203,14 +203,7 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
     }
 
 
-async def replace_speaker(
-    service: Service, name: str, voices: list[Voice], *, must_exist: bool = False
-) -> Speaker:
-    """Replaces all recordings of a speaker, and removes the files of the old ones."""
-    return await _store(service, name, voices, "replace", must_exist=must_exist)
-
-
-async def _store(
+async def store_voices(
     service: Service,
     name: str,
     voices: list[Voice],

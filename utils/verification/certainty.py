@@ -44,12 +44,7 @@ class Certainty:
 
 
 def certainty_of(groups: Sequence[TrialGroup], threshold: float) -> Certainty:
-    """Returns the false accept rate at a threshold with its confidence limits.
-
-    Args:
-        groups: The trials; groups under several conditions hold the same people.
-        threshold: A score.
-    """
+    """Returns the false accept rate at a threshold with its confidence limits."""
     accepted, num_trials, people = _pair_table(groups, threshold)
     is_pair = num_trials > 0
     rates = np.divide(accepted, num_trials, out=np.zeros_like(accepted), where=is_pair)

@@ -114,13 +114,7 @@ class EvaluationSet:
     def score(
         self, clips: Clips, include_self: bool, progress: Callable[[int], object]
     ) -> ScoreHistogram:
-        """Scores the trials; those with a clip that can't be used are left out, and counted.
-
-        Args:
-            clips: The clips.
-            include_self: Whether each clip of a list is paired with itself too.
-            progress: Called with the number of clips or trials done since the last call.
-        """
+        """Scores the trials; those with a clip that can't be used are left out, and counted."""
         if self.trials is None:
             return score_all_pairs(clips.embeddings, self.labels(clips), include_self, progress)
         rows, is_target = self._usable_trials(clips)
@@ -274,10 +268,6 @@ def name_defects(clips: Clips) -> None:
 
 def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
     """Computes the figures of the report that come from the scores.
-
-    Args:
-        histogram: The scores of the trials.
-        encoder: The model, for the thresholds that are stored in it.
 
     Returns:
         Figures by name, ready for JSON; rates are fractions.
@@ -433,12 +423,6 @@ def write_report(
     log_odds: LogOddsHistogram | None = None,
 ) -> list[Path]:
     """Writes report.json, det.png, scores.png, and reliability.png if the model is calibrated.
-
-    Args:
-        folder: Where to write; it is made if it is missing.
-        report: The figures.
-        histogram: The scores of the trials.
-        log_odds: What the model claims of them, if it is calibrated.
 
     Returns:
         The files written.

@@ -66,9 +66,6 @@ class LeftOut:
 def calibrate(groups: Sequence[TrialGroup]) -> Calibration:
     """Finds thresholds, probability scale, and what both lead to.
 
-    Args:
-        groups: The trials, each group under each condition.
-
     Raises:
         DataListError: If there are no pairs of one person, or none of two people.
     """
@@ -221,14 +218,7 @@ def measured(groups: Sequence[TrialGroup]) -> list[TrialGroup]:
 def calibration_entries(
     source: str, clips: Sequence[LabelledClip], groups: Sequence[TrialGroup], found: Calibration
 ) -> dict[str, Any]:
-    """Returns what a model's metadata says of its calibration.
-
-    Args:
-        source: Where the recordings came from; only its name is told.
-        clips: The recordings.
-        groups: Their trials.
-        found: The calibration.
-    """
+    """Returns what a model's metadata says of its calibration."""
     scores = measured(groups)
     return {
         **found.to_dict(),
