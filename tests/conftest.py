@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -56,6 +57,19 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("speech")
     write_speech_folder(folder)
     return folder
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains without compiling: of a tiny network, five steps take less time than that."""
+    from utils.training.learner import SpeakerLearner
+
+    compile_learner = SpeakerLearner.compile
+
+    def compile_eagerly(learner: SpeakerLearner, **options: Any) -> None:
+        compile_learner(learner, **{**options, "run_eagerly": True, "jit_compile": False})
+
+    monkeypatch.setattr(SpeakerLearner, "compile", compile_eagerly)
 
 
 @pytest.fixture(scope="session")
