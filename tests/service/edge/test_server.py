@@ -3,22 +3,24 @@
 import concurrent.futures
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.script_runs import run_here
 from tests.support.service_client import check_problem, files, pack, speech
 from tests.support.service_process import ROOT, ServiceProcess, service_process
+from utils.model import encoder
 from voices.sql.store import SqlVoiceStore
 
 pytestmark = pytest.mark.slow
@@ -369,34 +371,46 @@ def test_a_full_queue_answers_at_once(tmp_path: Path) -> None:
 # How it does not begin.
 
 
-def start(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("VOICEPRINT_")}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "support" / "fake_service.py"), *options],
-        cwd=folder,
-        env={**environment, **env},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-    )
+@pytest.fixture
+def start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., SimpleNamespace]:
+    """Starts a service in this process, which must not go well; returns how it ended."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encoder, "SpeakerEncoder", lambda *options, **named: FakeEncoder())
+
+    def start(*options: str, **env: str) -> SimpleNamespace:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        status = run_here(ROOT / "serve.py", ["--model_path", "fake", *options])
+        for name in env:
+            monkeypatch.delenv(name)
+        out, err = capfd.readouterr()
+        return SimpleNamespace(returncode=status, stdout=out, stderr=err)
+
+    return start
 
 
-def test_a_port_in_use(service: ServiceProcess, tmp_path: Path) -> None:
-    result = start(tmp_path, "--port", str(service.port))
+Start = Callable[..., SimpleNamespace]
+
+
+def test_a_port_in_use(service: ServiceProcess, start: Start) -> None:
+    result = start("--port", str(service.port))
     assert result.returncode == 2
     assert re.fullmatch(r"error: cannot listen on 127\.0\.0\.1 port .*\n", result.stderr)
 
 
-def test_without_a_token_it_stays_at_home(tmp_path: Path) -> None:
-    result = start(tmp_path, "--host", "0.0.0.0")
+def test_without_a_token_it_stays_at_home(start: Start) -> None:
+    result = start("--host", "0.0.0.0")
     assert result.returncode == 2
     assert "without a token the service listens on 127.0.0.1 only" in result.stderr
-    result = start(tmp_path, "--database", "mysql://user:secret@host/db")
+    result = start("--database", "mysql://user:secret@host/db")
     assert result.returncode == 2
     assert "secret" not in result.stdout + result.stderr
 
 
-def test_an_encrypted_database_needs_its_key(tmp_path: Path) -> None:
+def test_an_encrypted_database_needs_its_key(tmp_path: Path, start: Start) -> None:
     options = ["--database", f"sqlite:///{tmp_path}/v.sqlite3"]
     key = bytes(range(32)).hex()
     with service_process(tmp_path, *options, VOICEPRINT_KEY=key) as service:
@@ -405,15 +419,15 @@ def test_an_encrypted_database_needs_its_key(tmp_path: Path) -> None:
         )
         assert answer.status_code == 201
     for env in [{}, {"VOICEPRINT_KEY": "00" * 32}]:
-        result = start(tmp_path, "--port", "0", *options, **env)
+        result = start("--port", "0", *options, **env)
         assert result.returncode == 2
         assert re.fullmatch(r"error: [^\n]*key[^\n]*\n", result.stderr)
         assert key not in result.stderr
 
 
-def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+def test_a_database_that_is_not_there(start: Start) -> None:
     options = ["--port", "0", "--database", "postgresql://me:secret@127.0.0.1:1/voice"]
-    result = start(tmp_path, *options)
+    result = start(*options)
     assert result.returncode == 2
     assert re.fullmatch(r"error: [^\n]*127\.0\.0\.1[^\n]*\n", result.stderr)
     assert "secret" not in result.stdout + result.stderr

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import train
+from tests.support.script_runs import run_here
 from tests.support.synthetic_voices import write_speech_folder
 from tests.support.tiny_model import TRAIN_OPTIONS, build_tiny_network, write_tiny_model
 from utils.errors import DataListError, ModelError, VoiceprintError
@@ -248,17 +249,13 @@ def test_resume_from_what_is_no_checkpoint(tmp_path: Path) -> None:
         train.main(options("--resume", "none.keras"))
 
 
-def test_wrong_resume_file_is_told_in_one_line(root: Path) -> None:
+def test_wrong_resume_file_is_told_in_one_line(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     Path("list.keras").write_text("no model")
-    result = subprocess.run(
-        [sys.executable, root / "train.py", *options("--resume", "list.keras")],
-        capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(root)},
-        timeout=120,
-    )  # fmt: skip
-    assert result.returncode == 2
-    last = [line for line in result.stderr.splitlines() if "0000 00:00" not in line][-1]
-    assert last.startswith("error: list.keras: damaged or incomplete")
-    assert "Traceback" not in result.stderr
+    assert run_here(root / "train.py", options("--resume", "list.keras")) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: list.keras: damaged or incomplete")
 
 
 def test_init_begins_with_the_weights_of_a_model(
