@@ -137,7 +137,9 @@ def test_a_folder_becomes_a_model_and_a_second_call_goes_on(
 
     # What comes after the training takes its time and was seen above; the lists are there.
     python = workspace / "python.sh"
-    python.write_text('#!/usr/bin/env bash\necho "left out: $*"\n', encoding="utf-8")
+    python.write_text(
+        "#!/usr/bin/env bash\nprintf 'left out:'; printf ' %q' \"$@\"; echo\n", encoding="utf-8"
+    )
     python.chmod(0o755)
     before = checkpoints(workspace)
     second = make_model(workspace, RUN_PYTHON=str(python))

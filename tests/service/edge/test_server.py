@@ -314,12 +314,15 @@ def test_stopping_finishes_what_was_accepted(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     options = ["--queue_size", "20", "--num_threads", "2", "--database", "sqlite:///v.sqlite3"]
-    with service_process(tmp_path, *options, FAKE_DELAY_S="0.4") as service:
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with service_process(tmp_path, *options) as service:
+        with closed(tmp_path), concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(identify, service.url) for _ in range(8)]
             # One is in each thread of the encoder; the rest waits.
             wait_for_queue(service, 8)
             service.process.send_signal(number)
+            while "Stopping" not in service.log:
+                time.sleep(0.02)
+            (tmp_path / "closed").unlink()
             assert [answer.result() for answer in answers] == [200] * 8
         assert service.wait() == status
         log = service.log
@@ -327,13 +330,23 @@ def test_stopping_finishes_what_was_accepted(
     assert "Traceback" not in log
 
 
+@contextlib.contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """Lets the encoder of a service that runs in a folder end nothing."""
+    gate = folder / "closed"
+    gate.touch()
+    try:
+        yield
+    finally:
+        gate.unlink(missing_ok=True)
+
+
 def wait_for_queue(service: ServiceProcess, depth: int) -> None:
-    for _ in range(200):
-        figures = httpx.get(f"{service.url}/metrics").text
-        if f"voiceprint_queue_depth {depth}.0" in figures:
-            return
-        time.sleep(0.02)
-    pytest.fail("the queue did not fill")
+    deadline = time.monotonic() + 60
+    with httpx.Client(base_url=service.url) as client:
+        while f"voiceprint_queue_depth {depth}.0" not in client.get("/metrics").text:
+            assert time.monotonic() < deadline, "the queue did not fill"
+            time.sleep(0.02)
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
@@ -354,14 +367,15 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
 def test_a_full_queue_answers_at_once(tmp_path: Path) -> None:
     options = ["--queue_size", "1", "--num_threads", "1", "--rate_limit", "0", "--json_logs"]
     options += ["--database", "sqlite:///v.sqlite3"]
-    with service_process(tmp_path, *options, FAKE_DELAY_S="1.5") as service:
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with service_process(tmp_path, *options) as service:
+        with closed(tmp_path), concurrent.futures.ThreadPoolExecutor(2) as pool:
             accepted = [pool.submit(identify, service.url) for _ in range(2)]
             wait_for_queue(service, 2)
             answer = httpx.post(f"{service.url}/v1/embed", files=files(speech(1)))
             assert not any(future.done() for future in accepted)
             check_problem(answer, 503, "busy")
             assert int(answer.headers["retry-after"]) >= 1
+            (tmp_path / "closed").unlink()
             assert [future.result() for future in accepted] == [200, 200]
         lines = [line for line in service.log.splitlines() if line.startswith("{")]
     entries = [json.loads(line) for line in lines]
