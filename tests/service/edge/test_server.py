@@ -320,8 +320,7 @@ def test_stopping_finishes_what_was_accepted(
             # One is in each thread of the encoder; the rest waits.
             wait_for_queue(service, 8)
             service.process.send_signal(number)
-            while "Stopping" not in service.log:
-                time.sleep(0.02)
+            wait_for_stopping(service)
             (tmp_path / "closed").unlink()
             assert [answer.result() for answer in answers] == [200] * 8
         assert service.wait() == status
@@ -349,6 +348,13 @@ def wait_for_queue(service: ServiceProcess, depth: int) -> None:
             time.sleep(0.02)
 
 
+def wait_for_stopping(service: ServiceProcess) -> None:
+    deadline = time.monotonic() + 60
+    while "Stopping" not in service.log:
+        assert time.monotonic() < deadline, service.log
+        time.sleep(0.02)
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     head = b"POST /v1/quality HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n"
     options = ["--database", "sqlite:///v.sqlite3"]
@@ -356,10 +362,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
         connection.sendall(head)
         time.sleep(0.3)
         service.process.send_signal(signal.SIGINT)
-        for _ in range(100):
-            if "Stopping" in service.log:
-                break
-            time.sleep(0.05)
+        wait_for_stopping(service)
         service.process.send_signal(signal.SIGINT)
         assert service.wait() == 130
 
