@@ -37,8 +37,9 @@ def run_here(script: str | Path, arguments: Sequence[str | Path] = (), typed: st
 
 STAND_IN = """#!/usr/bin/env bash
 cd "{folder}"
-printf '%s\\n' "$@" '' > requests
-read -r status < answers
+mkfifo "answer.$$"
+printf '%s\\n' "answer.$$" "$@" '' > requests
+read -r status < "answer.$$"
 exit "$status"
 """
 
@@ -55,8 +56,7 @@ class PythonHere:
         self.path = folder / "python"
         self.path.write_text(STAND_IN.format(folder=folder), encoding="utf-8")
         self.path.chmod(0o755)
-        for name in ("requests", "answers"):
-            os.mkfifo(folder / name)
+        os.mkfifo(folder / "requests")
 
     def serve(self, process: "subprocess.Popen[str]") -> int:
         """Runs the scripts that a process asks for; returns its exit status once it has ended."""
@@ -70,8 +70,8 @@ class PythonHere:
                     continue
                 text += os.read(requests, 65536)
                 if text.endswith(b"\n\n"):
-                    script, *arguments = text.decode().split("\n")[:-2]
+                    answer, script, *arguments = text.decode().split("\n")[:-2]
                     status = run_here(script, arguments)
-                    (folder / "answers").write_text(f"{status}\n", encoding="utf-8")
+                    (folder / answer).write_text(f"{status}\n", encoding="utf-8")
                     text = b""
         return process.wait()
