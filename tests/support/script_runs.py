@@ -4,9 +4,9 @@ import contextlib
 import io
 import os
 import runpy
-import select
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,10 +66,11 @@ class PythonHere:
             stack.callback(os.close, requests)
             text = b""
             while process.poll() is None:
-                if not select.select([requests], [], [], 0.02)[0]:
-                    continue
-                text += os.read(requests, 65536)
-                if text.endswith(b"\n\n"):
+                with contextlib.suppress(BlockingIOError):  # It is asking, but not yet done.
+                    text += os.read(requests, 65536)
+                if not text.endswith(b"\n\n"):
+                    time.sleep(0.01)
+                else:
                     answer, script, *arguments = text.decode().split("\n")[:-2]
                     status = run_here(script, arguments)
                     (folder / answer).write_text(f"{status}\n", encoding="utf-8")
