@@ -302,7 +302,7 @@ def test_unreadable_clip_is_told_once_and_replaced(capsys: pytest.CaptureFixture
     for name in ("train.txt", "test.txt"):
         with open(name, "a") as file:
             file.write("broken.wav\t0\n")
-    train.main(options("--steps_per_epoch", "7"))
+    train.main(options("--steps_per_epoch", "7", epochs=1))  # twice through the list
     err = capsys.readouterr().err
     assert err.count("warning: replaced a clip: broken.wav") == 1
     assert err.count("warning: left out of the test list: broken.wav") == 1
@@ -325,7 +325,7 @@ def test_teacher_file_is_learnt_from() -> None:
     listed = [line.split("\t")[0] for line in Path("train.txt").read_text().splitlines()]
     vectors = np.random.default_rng(0).normal(size=(len(listed), 24)).astype(np.float32)
     np.savez("teacher.npz", path=np.array(listed), embedding=vectors)
-    more = ["--teacher", "teacher.npz", "--classification_weight", "0.1"]
+    more = ["--teacher", "teacher.npz", "--classification_weight", "0.1", "--steps_per_epoch", "1"]
     train.main(options(*more, epochs=1))
     assert -1 <= log()[0]["teacher_cosine"] <= 1
     train.main(options(*more, "--resume", "m/resnet34-1.keras"))
