@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.arrays import FloatArray
+from utils.audio.channels import MIN_CHANNEL_SHARE
 from utils.audio.decode import load_audio
 from utils.audio.waveform import SAMPLE_RATE, within_full_scale
 from utils.errors import AudioError
@@ -23,9 +24,6 @@ fills them, which moves the embedding of 7 recordings of 10 to a cosine of 0.983
 
 MAX_ROUNDING = 1e-5
 """Power of what rounding to 16 bits changes, relative to the sound: -50 dB."""
-
-MIN_CHANNEL_SHARE = 1e-4
-"""-40 dB. A channel so far below the loudest is silent, and nothing is lost without it."""
 
 
 def audible_in_16_bits(waveform: FloatArray) -> FloatArray:

@@ -1,13 +1,13 @@
 """The options of create_data.py, and the settings that they stand for."""
 
 import argparse
-import os
 from pathlib import Path
 
 from utils.arguments import channel, non_negative_float, positive_int
 from utils.corpus.layouts import LAYOUTS
 from utils.corpus.listing import DatasetSpec, Settings
 from utils.corpus.treatment import Treatment
+from utils.processors import num_processors
 
 TREATMENTS = ("channel", "denoise", "trim_silence")
 """Options that are fields of `Treatment`."""
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--test_speakers", type=speaker_share, default=0,
         help="keep whole speakers for the test instead: a number or a share (0.1)")  # fmt: skip
     add("--seed", type=int, default=0, help="chooses the test speakers")
-    add("--num_workers", type=positive_int, default=os.cpu_count() or 1, help="processes")
+    add("--num_workers", type=positive_int, default=num_processors(), help="processes")
 
 
 def to_settings(args: argparse.Namespace) -> Settings:

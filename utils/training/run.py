@@ -76,16 +76,8 @@ class TrainingRun:
     ) -> None:
         """Builds the model and starts the reader.
 
-        Args:
-            train: Training list.
-            test: Validation list; may be empty.
-            settings: Settings of the run.
-            num_speakers: Number of classes, or `None` to read it from the list.
-            resume: Checkpoint to resume from, or empty.
-            init: Model file with the initial weights, or empty.
-            strategy: From `utils.training.devices.select_devices`.
-            speakers: Names of the training list's speakers by their labels; `None` takes those of
-                the list.
+        `resume` is a checkpoint to resume from, `init` a model file with the initial weights.
+        `speakers` are the names of the training list's speakers by their labels, else its own.
 
         Raises:
             DataListError: If a label is out of range, the list is unusable, or has one speaker.
