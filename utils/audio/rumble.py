@@ -71,7 +71,9 @@ def _low_power(waveform: FloatArray) -> float:
     import soxr
 
     means = waveform[: len(waveform) // COARSE * COARSE].reshape(-1, COARSE).mean(axis=1)
-    low = soxr.resample(_reflected(means, COARSE)[0], SAMPLE_RATE / COARSE, RUMBLE_RATE)
+    # Mirrored, since a sudden end would count as rumble.
+    size = min(SAMPLE_RATE // COARSE // 4, len(means) - 1)
+    low = soxr.resample(np.pad(means, size, mode="reflect"), SAMPLE_RATE / COARSE, RUMBLE_RATE)
     return float(np.mean(low**2))
 
 
@@ -79,23 +81,16 @@ def _without_band(waveform: FloatArray) -> FloatArray:
     """Subtracts all that survives a rate of 140 Hz: the band below 64 Hz, without delay."""
     import soxr
 
-    extended, size = _reflected(waveform)
-    low = soxr.resample(extended, SAMPLE_RATE, RUMBLE_RATE, quality="HQ")
+    # Reflected through its end points, so that the filter hears no beginning and no end.
+    size = min(SAMPLE_RATE // 4, len(waveform) - 1)
+    before = 2 * waveform[0] - waveform[size:0:-1]
+    after = 2 * waveform[-1] - waveform[-2 : -size - 2 : -1]
+    low = soxr.resample(
+        np.concatenate([before, waveform, after]), SAMPLE_RATE, RUMBLE_RATE, quality="HQ"
+    )
     low = soxr.resample(low, RUMBLE_RATE, SAMPLE_RATE, quality="HQ")[size:][: len(waveform)]
     low = np.pad(low, (0, len(waveform) - len(low)))
     return np.asarray(waveform - low, dtype=np.float32)
-
-
-def _reflected(waveform: FloatArray, coarse: int = 1) -> tuple[FloatArray, int]:
-    """Reflects up to 0.25 s through both end points: a filter hears no beginning and no end.
-
-    Returns:
-        The extended waveform, and by how many samples each end.
-    """
-    size = min(SAMPLE_RATE // coarse // 4, len(waveform) - 1)
-    before = 2 * waveform[0] - waveform[size:0:-1]
-    after = 2 * waveform[-1] - waveform[-2 : -size - 2 : -1]
-    return np.concatenate([before, waveform, after]), size
 
 
 def _without_strongest_tone(waveform: FloatArray) -> FloatArray:
