@@ -70,12 +70,41 @@ class NoSpeechError(AudioError):
         self.sound = sound
 
 
-class SpeechListener:
-    """Hears a recording piece by piece until it is sure that somebody speaks."""
+class SpeechStream:
+    """Tells for each 32 ms of sound that keeps coming how probably somebody speaks."""
 
     def __init__(self) -> None:
         self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
         self._state = [np.zeros((1, 1, STATE_SIZE), np.float32) for _ in range(2)]
+
+    def hear(self, samples: FloatArray) -> FloatArray:
+        """Hears the next piece; what is missing in its last frame counts as silence.
+
+        Args:
+            samples: Shape `(num_samples,)`, 16 kHz.
+
+        Returns:
+            A probability for each `FRAME_SAMPLES` samples, shape `(num_frames,)`.
+
+        Raises:
+            ModelError: If ONNX Runtime or the detector's file is missing.
+        """
+        if len(samples) == 0:
+            return np.empty(0, np.float32)
+        frames = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
+        contexts = np.vstack([self._context, frames[:-1, -CONTEXT_SAMPLES:]])
+        hidden, cell = self._state
+        inputs = {"input": np.hstack([contexts, frames]), "h": hidden, "c": cell}
+        probabilities, *self._state = _session().run(["speech_probs", "hn", "cn"], inputs)
+        self._context = frames[-1, -CONTEXT_SAMPLES:]
+        return np.asarray(probabilities, np.float32).reshape(-1)
+
+
+class SpeechListener:
+    """Hears a recording piece by piece until it is sure that somebody speaks."""
+
+    def __init__(self) -> None:
+        self._stream = SpeechStream()
         self._num_frames = 0
         self._num_speech = 0
         self._first: FloatArray | None = None
@@ -107,13 +136,8 @@ class SpeechListener:
         return describe_sound(np.empty(0, np.float32) if self._first is None else self._first)
 
     def _hear_block(self, samples: FloatArray) -> None:
-        frames = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
-        contexts = np.vstack([self._context, frames[:-1, -CONTEXT_SAMPLES:]])
-        hidden, cell = self._state
-        inputs = {"input": np.hstack([contexts, frames]), "h": hidden, "c": cell}
-        probabilities, *self._state = _session().run(["speech_probs", "hn", "cn"], inputs)
-        self._context = frames[-1, -CONTEXT_SAMPLES:]
-        self._num_frames += len(frames)
+        probabilities = self._stream.hear(samples)
+        self._num_frames += len(probabilities)
         self._num_speech += int(np.count_nonzero(probabilities >= SPEECH_PROBABILITY))
 
 
