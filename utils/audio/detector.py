@@ -131,31 +131,17 @@ class SpeechListener:
         """Whether somebody speaks in what was heard so far."""
         return 0 < min(ENOUGH_FRAMES, max(self._num_frames // SHORT_SHARE, 1)) <= self._num_speech
 
-    def describe_sound(self) -> str:
-        """Says what was heard at first, if it was no speech."""
+    @property
+    def missing_speech(self) -> str | None:
+        """What was heard at first instead of speech, as `describe_sound` says it, or None."""
+        if self.hears_speech:
+            return None
         return describe_sound(np.empty(0, np.float32) if self._first is None else self._first)
 
     def _hear_block(self, samples: FloatArray) -> None:
         probabilities = self._stream.hear(samples)
         self._num_frames += len(probabilities)
         self._num_speech += int(np.count_nonzero(probabilities >= SPEECH_PROBABILITY))
-
-
-def missing_speech(waveform: FloatArray) -> str | None:
-    """Says what a recording holds instead of speech, or returns `None` if somebody speaks.
-
-    Args:
-        waveform: Shape `(num_samples,)`, 16 kHz, not silent.
-
-    Returns:
-        "steady noise", "tones or music", "other sounds", or `None`.
-
-    Raises:
-        ModelError: If ONNX Runtime or the detector's file is missing.
-    """
-    listener = SpeechListener()
-    listener.hear(waveform)
-    return None if listener.hears_speech else listener.describe_sound()
 
 
 def describe_sound(waveform: FloatArray) -> str:

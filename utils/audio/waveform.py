@@ -57,7 +57,7 @@ def within_full_scale(waveform: FloatArray) -> FloatArray:
     Returns:
         The same shape, in [-1, 1].
     """
-    peak = np.abs(waveform).max(initial=0.0)
+    peak = np.float32(largest_magnitude(waveform))
     return waveform if peak <= 1 else waveform / peak
 
 
@@ -116,5 +116,9 @@ def describe_defect(waveform: FloatArray, min_duration_s: float = MIN_DURATION_S
 
 def peak_db(waveform: FloatArray) -> float:
     """Returns the largest magnitude of a waveform in dB relative to full scale (floor -120)."""
-    peak = float(np.abs(waveform).max(initial=0.0))
-    return float(20 * np.log10(max(peak, 1e-6)))
+    return float(20 * np.log10(max(largest_magnitude(waveform), 1e-6)))
+
+
+def largest_magnitude(waveform: FloatArray) -> float:
+    """Returns the peak of a waveform of any length, 0 of none, without a copy of it."""
+    return float(max(waveform.max(initial=0.0), -waveform.min(initial=0.0)))
