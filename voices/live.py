@@ -16,6 +16,7 @@ from utils.arrays import FloatArray
 from utils.audio.detector import FRAME_SAMPLES, SpeechStream
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DatabaseError
+from utils.verification.verdict import verdict
 
 START_PROBABILITY = 0.5
 """Probability of speech from which a turn begins."""
@@ -43,6 +44,9 @@ CHANGE_S = 1.6
 
 CHANGE_MARGIN = 0.12
 """How much more alike another voice must be than the turn's own to take the turn over."""
+
+MARGIN = 0.1
+"""How far the best enrolled speaker must stand out from the second below the strict threshold."""
 
 NEW_SPEAKER_S = 1.2
 """Seconds of speech that make a new unknown speaker; shorter turns of nobody keep no number."""
@@ -123,9 +127,7 @@ class _Voice:
 class LiveRecogniser:
     """Follows who is speaking. Memory stays the same however long it listens."""
 
-    def __init__(
-        self, encoder: LiveEncoder, database: LiveStore, strict_threshold: float
-    ) -> None:
+    def __init__(self, encoder: LiveEncoder, database: LiveStore, strict_threshold: float) -> None:
         """Prepares to listen.
 
         Args:
@@ -313,20 +315,40 @@ class LiveRecogniser:
         """Returns the turn with the speaker whose voice its embedding resembles most."""
         if embedding is None:
             return turn
-        scores = self._scores(embedding)
-        label, score = max(scores.items(), key=lambda item: item[1], default=(None, -1.0))
-        # Who was recognised before in this session needs less than who appears for the first time.
-        is_known = label in self._voices
-        needed = self._encoder.threshold if is_known else self._strict_threshold
-        if label is not None and score >= needed:
-            if isinstance(label, str):
-                return replace(turn, name=label, number=None, score=score)
+        heard = {label: voice.score(embedding) for label, voice in self._voices.items()}
+        label, score = max(heard.items(), key=lambda item: item[1], default=(None, -1.0))
+        found = self._recognise(embedding)
+        if isinstance(label, int) and score >= self._encoder.threshold and found is None:
+            # All that was heard of an unknown speaker may say more than one turn.
+            found = self._recognise(embedding + self._voices[label].total)
+        if found is not None:
+            return replace(turn, name=found[0], number=None, score=found[1])
+        # Who spoke before in this session needs less than who appears for the first time.
+        if isinstance(label, str) and score >= self._encoder.threshold:
+            return replace(turn, name=label, number=None, score=score)
+        if isinstance(label, int) and score >= self._encoder.threshold:
             return replace(turn, name=None, number=label, score=score)
         if turn.number == self._next_number:
             return turn
-        if self._num_heard * FRAME_SAMPLES < NEW_SPEAKER_S * SAMPLE_RATE:
-            return replace(turn, name=None, number=None, score=None)
-        return replace(turn, name=None, number=self._next_number, score=None)
+        is_long = self._num_heard * FRAME_SAMPLES >= NEW_SPEAKER_S * SAMPLE_RATE
+        return replace(turn, name=None, number=self._next_number if is_long else None, score=None)
+
+    def _recognise(self, vector: FloatArray) -> tuple[str, float] | None:
+        """Returns the enrolled speaker with this voice and the score, None if it is nobody's.
+
+        Below the strict threshold, down to halfway to the ordinary one, the best must also stand
+        out from the second: a stranger resembles several alike.
+        """
+        ranked = self._ranked(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-9)))
+        if not ranked:
+            return None
+        name, score = ranked[0]
+        margin = score - ranked[1][1] if len(ranked) > 1 else MARGIN
+        least = (self._strict_threshold + min(self._encoder.threshold, self._strict_threshold)) / 2
+        is_match = verdict(score, self._strict_threshold) or (
+            verdict(score, least) and margin >= MARGIN
+        )
+        return (name, score) if is_match else None
 
     def _remember(self, turn: LiveTurn) -> None:
         """Adds the turn to what is known of its voice."""
@@ -334,6 +356,8 @@ class LiveRecogniser:
         if label is None or self._embedding is None:
             return
         voice = self._voices.get(label)
+        if isinstance(label, str):
+            self._forget_double(label)
         if voice is None:
             if label == self._next_number:
                 self._next_number += 1
@@ -348,6 +372,15 @@ class LiveRecogniser:
             unknown = [other for other in self._voices if isinstance(other, int)]
             if len(unknown) > MAX_UNKNOWN:
                 del self._voices[min(unknown, key=lambda other: self._voices[other].heard_at)]
+
+    def _forget_double(self, name: str) -> None:
+        """Drops the number that a speaker had until the turns together revealed the name."""
+        assert self._embedding is not None
+        for label, voice in list(self._voices.items()):
+            if isinstance(label, int) and voice.score(self._embedding) >= self._encoder.threshold:
+                found = self._recognise(self._embedding + voice.total)
+                if found is not None and found[0] == name:
+                    del self._voices[label]
 
 
 def _num_frames(seconds: float) -> int:
