@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.conversations import KINDS, Conversation, make_conversation
 from benchmarks.measuring import Row, add_json_option, table, write_results
 from benchmarks.speaker_models import Item, read_items
-from utils.arrays import FloatArray
 from utils.arguments import make_parser, positive_int
+from utils.arrays import FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 from utils.crops.noises import SoundFolder
 from utils.errors import run_script

@@ -74,9 +74,9 @@ class Mixer:
     @property
     def unlike(self) -> tuple[int, ...]:
         """Channels that were mixed though they have little in common, from 1; none, or several."""
-        if self._num == 0:
+        covariance = self._covariance if self._num else self._products
+        if not covariance.any():  # nothing was mixed, or digital silence
             return ()
-        covariance = self._covariance
         power = np.sqrt(np.maximum(np.diagonal(covariance), 1e-30))
         correlation = np.abs(covariance / np.outer(power, power))
         kept: list[int] = []

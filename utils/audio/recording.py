@@ -19,7 +19,8 @@ from utils.arrays import FloatArray
 from utils.audio.activity import FRAME_SAMPLES, Activity, find_activity, remove_silence
 from utils.audio.decode import load_channels
 from utils.audio.detector import SpeechListener
-from utils.audio.waveform import SAMPLE_RATE, without_rumble
+from utils.audio.rumble import without_rumble
+from utils.audio.waveform import SAMPLE_RATE
 
 BLOCK_S = 30.0
 """Seconds that are looked at together: what is loud and what is quiet may change in an hour."""
@@ -103,7 +104,7 @@ class Recording:
         listener = SpeechListener()
         for block in self.blocks():
             listener.hear(block._steady)
-            if listener.hears_speech:
+            if listener.is_sure:
                 break
         return listener.missing_speech
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +147,13 @@ class SpeakerEncoder:
             ModelError: If the network's numbers are not finite.
         """
         listener = SpeechListener()
+        rest = (Recording(block, str(path)) for block in read_blocks(path, BLOCK_S))
+        start = list(islice(rest, 2))
+        if len(start) < 2:
+            return self.embed_waveform(*start or [Recording(np.empty(0, np.float32), str(path))])
 
         def blocks() -> Iterator[Recording]:
-            for block in map(Recording, read_blocks(path, BLOCK_S)):
+            for block in chain(start, rest):
                 listener.hear(block.steady)
                 yield block
 

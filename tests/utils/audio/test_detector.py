@@ -61,6 +61,23 @@ def test_pieces_are_heard_as_one_recording() -> None:
     assert whole.__dict__["_num_speech"] == pieces.__dict__["_num_speech"]
 
 
+def test_a_short_word_is_heard_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    hear = detector.SpeechStream.hear
+
+    def count(stream: detector.SpeechStream, samples: np.ndarray) -> np.ndarray:
+        heard.append(len(samples))
+        return hear(stream, samples)
+
+    monkeypatch.setattr(detector.SpeechStream, "hear", count)
+    word = synthetic_speech(1, 0, 0.5)[: 2 * detector.FRAME_SAMPLES * 2]
+    assert Recording(word).missing_speech is None
+    assert heard == [len(word), 2 * len(word)]
+    heard.clear()
+    assert Recording(0.1 * sounds(2.0)["pink noise"]).missing_speech == "steady noise"
+    assert sum(heard) == 32000
+
+
 def test_nothing_heard_is_no_speech() -> None:
     assert not SpeechListener().hears_speech
     assert Recording(np.empty(0, np.float32)).missing_speech == "other sounds"
