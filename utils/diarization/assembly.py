@@ -48,13 +48,11 @@ def assemble_turns(
     return sorted(turns, key=lambda turn: (turn.start_s, turn.end_s))
 
 
-def _speaker_activity(
-    windows: Sequence[Window], labels: IntArray, num_speakers: int
-) -> BoolArray:
+def _speaker_activity(windows: Sequence[Window], labels: IntArray, num_speakers: int) -> BoolArray:
     """Returns who speaks in each frame of the recording, shape `(num_frames, num_speakers)`.
 
-    Each frame is taken from the window in whose middle it lies. A local speaker of a window is, from
-    moment to moment, the speaker of the nearest stretch in which this local speaker is heard alone.
+    Each frame is taken from the window in whose middle it lies. A local speaker of a window is,
+    from moment to moment, the speaker of the nearest stretch in which it is heard alone.
     """
     active = np.zeros((max(window.middle[1] for window in windows), num_speakers), bool)
     for window, near in _with_stretches(windows, labels):
@@ -93,7 +91,7 @@ def _with_stretches(
 
 
 def _runs(active: BoolArray) -> list[tuple[int, int]]:
-    """Returns where a speaker speaks, in frames: short pauses filled, the shortest turns left out."""
+    """Returns where a speaker speaks, in frames: short pauses filled, the shortest left out."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active, [False]]).astype(np.int8)))
     runs: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():

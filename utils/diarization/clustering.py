@@ -35,7 +35,7 @@ NUM_ROUNDS = 3
 """How often groups and their means are computed from each other; two change next to nothing."""
 
 MAX_CLUSTERED = 3000
-"""Stretches that are compared with each other at once, 1 h of speech: memory grows by the square."""
+"""Stretches compared with each other at once, 1 h of speech: memory grows by the square."""
 
 
 IntArray = npt.NDArray[np.int64]

@@ -51,8 +51,8 @@ def diarize(
     source: str | Path,
     encoder: SpeakerEncoder,
     count: SpeakerCount | None = None,
-    *,
     num_threads: int = 1,
+    *,
     channel: str = "mix",
     on_progress: Progress = lambda seconds: None,
 ) -> Diarization:

@@ -65,7 +65,9 @@ def speech_of(
         VoiceprintError: If there is no such speaker, or none of the turns is the speaker's alone.
     """
     label = find_label(wish, turns)
-    alone = _alone([t for t in turns if t.speaker == label], [t for t in turns if t.speaker != label])
+    alone = _alone(
+        [t for t in turns if t.speaker == label], [t for t in turns if t.speaker != label]
+    )
     chosen: list[tuple[float, float]] = []
     total_s = 0.0
     for start_s, end_s in sorted(alone, key=lambda part: part[0] - part[1]):
@@ -112,9 +114,7 @@ def _alone(own: Sequence[Turn], others: Sequence[Turn]) -> list[tuple[float, flo
     return parts
 
 
-def _cut_out(
-    parts: Sequence[tuple[float, float]], source: str | Path, channel: str
-) -> FloatArray:
+def _cut_out(parts: Sequence[tuple[float, float]], source: str | Path, channel: str) -> FloatArray:
     """Reads parts of a recording, in seconds and in order, block by block."""
     pieces: list[FloatArray] = []
     position = 0

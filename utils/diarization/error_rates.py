@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.arrays import FloatArray
-from utils.audio.activity import BoolArray
+from utils.arrays import BoolArray, FloatArray
 from utils.diarization.turns import Turn
 
 

@@ -1,4 +1,4 @@
-"""Names for the speakers that were found: enrolled people by the strict threshold, others numbers."""
+"""Names for the speakers that were found: enrolled people by a threshold, others numbers."""
 
 from __future__ import annotations
 

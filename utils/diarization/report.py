@@ -52,9 +52,14 @@ class Report:
                 continue
             spoken = seconds[speaker.label]
             count = sum(turn.speaker == speaker.label for turn in self.turns)
-            figures = f"{spoken:.1f}秒，{100 * spoken / whole:.1f}%，{count}段"
-            known = "" if speaker.score is None else f"，与声纹库最高相似度{speaker.score:.3f}"
-            lines.append(translate(f"{speaker.label}：{figures}{known}"))
+            who, share = speaker.label, 100 * spoken / whole
+            line = f"{who}：{spoken:.1f}秒，{share:.1f}%，{count}段"
+            if speaker.score is not None:
+                line = (
+                    f"{who}：{spoken:.1f}秒，{share:.1f}%，{count}段，"
+                    f"与声纹库最高相似度{speaker.score:.3f}"
+                )
+            lines.append(translate(line))
         return lines
 
     def json(self) -> str:

@@ -1,7 +1,8 @@
 """Which speakers of a window speak at each moment: pyannote's segmentation network on ONNX Runtime.
 
-The network numbers the speakers of each window of 10 s by itself, at most three; who they are beyond
-the window is for `clustering`. models/segmentation.onnx comes from tools/fetch_segmentation.py.
+The network numbers the speakers of each window of 10 s by itself, at most three; who they are
+beyond the window is for `clustering`. models/segmentation.onnx comes from
+tools/fetch_segmentation.py.
 """
 
 from functools import lru_cache
@@ -10,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.arrays import FloatArray
-from utils.audio.activity import BoolArray
+from utils.arrays import BoolArray, FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import ModelError
 

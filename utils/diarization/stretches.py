@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from utils.arrays import FloatArray
-from utils.audio.activity import BoolArray
+from utils.arrays import BoolArray, FloatArray
+from utils.audio.detector import FRAME_SAMPLES as DETECTOR_SAMPLES
+from utils.audio.detector import SPEECH_PROBABILITY, speech_probabilities
 from utils.audio.waveform import SAMPLE_RATE, without_rumble
 from utils.diarization.segmentation import FRAME_SAMPLES, FRAME_START, local_speakers
 
@@ -78,7 +80,7 @@ def hear_window(
         middle: First frame to use, and the frame after the last one, None for the window's end.
         embed: The speaker model.
     """
-    active = local_speakers(samples)
+    active = hear_speech(samples, local_speakers(samples))
     first, last = middle[0], min(middle[1] or start + len(active), start + len(active))
     steady = without_rumble(samples)
     stretches = []
@@ -90,16 +92,36 @@ def hear_window(
     return Window(start, (first, last), active, stretches)
 
 
+def hear_speech(samples: FloatArray, active: BoolArray) -> BoolArray:
+    """Takes runs of activity in which the speech detector hears no speech out of it.
+
+    The segmentation takes barks, crying and chainsaws for voices; the detector knows better, but
+    its borders are coarser and it does not tell speakers apart.
+
+    Args:
+        samples: A window, shape `(num_samples,)`, 16 kHz.
+        active: Which local speakers speak, shape `(num_frames, 3)`.
+
+    Returns:
+        The same shape.
+    """
+    probabilities = speech_probabilities(samples)
+    frames = np.arange(len(active)) * FRAME_SAMPLES + FRAME_START
+    heard = probabilities[np.minimum(frames // DETECTOR_SAMPLES, len(probabilities) - 1)]
+    anybody = active.any(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], anybody, [False]]).astype(np.int8)))
+    kept = np.zeros(len(active), bool)
+    for start, end in edges.reshape(-1, 2).tolist():
+        kept[start:end] = heard[start:end].max() >= SPEECH_PROBABILITY
+    return active & kept[:, None]
+
+
 def _alone(active: BoolArray) -> list[tuple[int, int]]:
     """Returns where one local speaker alone speaks, first frame and the frame after the last."""
     speaker = np.where(active.sum(axis=1) == 1, active.argmax(axis=1), -1)
     borders = np.flatnonzero(np.diff(speaker)) + 1
     edges = [0, *map(int, borders), len(speaker)]
-    return [
-        (begin, end)
-        for begin, end in zip(edges[:-1], edges[1:], strict=True)
-        if end > begin and speaker[begin] >= 0
-    ]
+    return [(begin, end) for begin, end in pairwise(edges) if end > begin and speaker[begin] >= 0]
 
 
 def _cut(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -111,5 +133,5 @@ def _cut(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
             continue
         count = max(1, round(duration_s / STRETCH_S))
         edges = np.linspace(begin, end, count + 1).round().astype(int).tolist()
-        parts.extend(zip(edges[:-1], edges[1:], strict=True))
+        parts.extend(pairwise(edges))
     return parts

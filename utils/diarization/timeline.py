@@ -29,9 +29,7 @@ DPI = 150
 """Dots per inch of the PNG file."""
 
 
-def plot_timeline(
-    turns: Sequence[Turn], duration_s: float, path: str | Path, title: str
-) -> None:
+def plot_timeline(turns: Sequence[Turn], duration_s: float, path: str | Path, title: str) -> None:
     """Draws the turns over time.
 
     Args:

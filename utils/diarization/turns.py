@@ -76,8 +76,8 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
             turn = Turn(0.0, -1.0, "")
         if not 0 <= turn.start_s <= turn.end_s < float("inf"):
             raise DataListError(
-                f"{path}, line {number}: received {line[:80]!r}, expected SPEAKER RECORDING 1 START "
-                "DURATION <NA> <NA> NAME <NA> <NA>, times in seconds"
+                f"{path}, line {number}: received {line[:80]!r}, expected SPEAKER RECORDING 1 "
+                "START DURATION <NA> <NA> NAME <NA> <NA>, times in seconds"
             )
         recordings.setdefault(columns[1], []).append(turn)
     return {name: sorted(turns, key=lambda t: t.start_s) for name, turns in recordings.items()}
@@ -90,7 +90,10 @@ def format_json(turns: Sequence[Turn], recording: str, duration_s: float) -> str
         "duration_s": round(duration_s, 3),
         "speakers": {name: round(s, 3) for name, s in speaking_seconds(turns).items()},
         "turns": [
-            {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
+            {
+                key: round(value, 3) if isinstance(value, float) else value
+                for key, value in row.items()
+            }
             for row in map(asdict, turns)
         ],
     }

@@ -4,9 +4,9 @@ The network says for each frame of 17 ms which of at most three speakers of its 
 whether two do at once: sinc filters, two convolutions, four bidirectional LSTM layers, two dense
 ones. It is built node by node, since neither PyTorch nor pyannote.audio is needed for that.
 
-Source: H. Bredin and A. Laurent, "End-to-end speaker segmentation for overlap-aware resegmentation",
-Interspeech 2021; A. Plaquet and H. Bredin, "Powerset multi-class cross entropy loss for neural
-speaker diarization", Interspeech 2023; asteroid-filterbanks, `ParamSincFB`.
+Source: H. Bredin and A. Laurent, "End-to-end speaker segmentation for overlap-aware
+resegmentation", Interspeech 2021; A. Plaquet and H. Bredin, "Powerset multi-class cross entropy
+loss for neural speaker diarization", Interspeech 2023; asteroid-filterbanks, `ParamSincFB`.
 """
 
 from pathlib import Path

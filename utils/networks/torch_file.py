@@ -27,9 +27,7 @@ STORAGE_TYPES = {
 """Kinds of numbers that a storage may hold."""
 
 
-def read_torch_file(
-    data: bytes, source: str | Path, key: str = ""
-) -> dict[str, npt.NDArray[Any]]:
+def read_torch_file(data: bytes, source: str | Path, key: str = "") -> dict[str, npt.NDArray[Any]]:
     """Returns the tensors of a state dict by name.
 
     Args:
