@@ -1,7 +1,10 @@
 """Which stretches are of one speaker, and how many speakers there are.
 
 Stretches are joined from the bottom up by the mean of their scores (average linkage), until no two
-groups score above a threshold; then each stretch goes to the group whose mean it resembles most.
+groups score above a threshold; then groups whose mean embeddings are one voice's. The mean of many
+stretches is exact where one of them is not: in conversations of unseen speakers, halves of one
+speaker's stretches scored 0.78 to 1, those of different speakers up to 0.47, and 0.59 in one pair
+over the telephone. In the end each stretch goes to the speaker whom it resembles most.
 """
 
 from __future__ import annotations
@@ -15,18 +18,24 @@ import numpy.typing as npt
 from utils.arrays import FloatArray
 from utils.diarization.stretches import Stretch
 
-SAME_SPEAKER_SCORE = 0.25
-"""Mean cosine from which two groups of stretches are one speaker. It lies below the threshold of
-whole recordings, since 1.5 s tell less; 0.22 to 0.28 found the same numbers of speakers."""
+STRETCHES_SCORE = 0.35
+"""Mean cosine from which two groups of stretches are joined. It lies below the threshold of whole
+recordings, since 1.5 s tell less; from 0.3 to 0.45 the same numbers of speakers are found."""
+
+VOICES_SCORE = 0.6
+"""Cosine of two groups' mean embeddings from which they are one voice."""
+
+SCORE_STEP = 0.05
+"""By how much both are raised, again and again, if there must be more speakers."""
 
 CLUSTERED_S = 1.0
 """Seconds. Shorter stretches join a group, but don't make one."""
 
 LEAST_SPEAKER_S = 4.0
-"""Seconds that a speaker must have, or a twentieth of the speech if that is less: what remains of
+"""Seconds that a speaker must have, or a tenth of the speech if that is less: what remains of
 laughter, noise and overlaps looks like speakers of a few seconds."""
 
-LEAST_SPEAKER_SHARE = 0.05
+LEAST_SPEAKER_SHARE = 0.1
 
 CHANGE_COST = 0.05
 """Score that a change of the speaker must gain where two stretches touch."""
@@ -84,73 +93,67 @@ def cluster_stretches(
 
 
 def _groups(embeddings: FloatArray, durations: FloatArray, count: SpeakerCount) -> IntArray:
-    """Returns a group for each stretch; those of groups that are too small get -1."""
-    least_s = min(LEAST_SPEAKER_S, LEAST_SPEAKER_SHARE * float(durations.sum()))
+    """Returns a group from 0 for each stretch, -1 for those of groups that are too small."""
     best = np.zeros(len(embeddings), np.int64)
-    for threshold in np.arange(SAME_SPEAKER_SCORE, 1.0, 0.05):
-        labels = _merge_blocks(embeddings, float(threshold))
-        seconds = np.bincount(labels, durations)
-        large = np.flatnonzero(seconds >= least_s)
-        if len(large) == 0:
+    for raised in np.arange(0, 1 - VOICES_SCORE, SCORE_STEP):
+        labels = _join_stretches(embeddings, STRETCHES_SCORE + raised)
+        labels = _without_small(labels, durations)
+        labels = _join_groups(embeddings, durations, labels, VOICES_SCORE + raised, count.most)
+        if raised == 0 or labels.max() > best.max():
+            best = labels
+        if best.max() + 1 >= count.least:
             break
-        if threshold == SAME_SPEAKER_SCORE or len(large) > best.max() + 1:
-            best = np.where(np.isin(labels, large), np.searchsorted(large, labels), -1)
-        if len(large) >= count.least:
-            break
-    return best if count.most is None else _merge_down(embeddings, best, count.most)
+    return best
 
 
-def _merge_blocks(embeddings: FloatArray, threshold: float) -> IntArray:
-    """Returns a group for each stretch, however many there are: blocks first, then their groups."""
-    blocks = range(0, len(embeddings), MAX_CLUSTERED)
-    labels = np.zeros(len(embeddings), np.int64)
-    for start in blocks:
-        block = slice(start, start + MAX_CLUSTERED)
-        labels[block] = _merge(embeddings[block], threshold) + (labels.max() + 1 if start else 0)
-    return labels if len(blocks) == 1 else _merge_groups(embeddings, labels, threshold)
-
-
-def _merge(embeddings: FloatArray, threshold: float) -> IntArray:
-    """Joins stretches by average linkage; returns a group from 0 for each."""
+def _join_stretches(embeddings: FloatArray, threshold: float) -> IntArray:
+    """Joins stretches by average linkage, block by block; returns a group from 0 for each."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    if len(embeddings) == 1:
-        return np.zeros(1, np.int64)
-    scores = embeddings @ embeddings.T
-    distances = np.maximum(1 - scores[np.triu_indices(len(scores), 1)], 0)
-    tree = linkage(distances, "average")
-    return np.asarray(fcluster(tree, 1 - threshold, "distance"), np.int64) - 1
+    labels = np.zeros(len(embeddings), np.int64)
+    num_groups = 0
+    for start in range(0, len(embeddings), MAX_CLUSTERED):
+        block = slice(start, start + MAX_CLUSTERED)
+        scores = embeddings[block] @ embeddings[block].T
+        found = np.ones(len(scores), np.int64)
+        if len(scores) > 1:
+            distances = np.maximum(1 - scores[np.triu_indices(len(scores), 1)], 0)
+            found = fcluster(linkage(distances, "average"), 1 - threshold, "distance")
+        labels[block] = found - 1 + num_groups
+        num_groups = int(labels.max()) + 1
+    return labels
 
 
-def _merge_groups(
-    embeddings: FloatArray, labels: IntArray, threshold: float, most: int = 1
-) -> IntArray:
-    """Joins the two most alike groups, again and again, down to a score or a number of groups.
+def _without_small(labels: IntArray, durations: FloatArray) -> IntArray:
+    """Gives -1 to the stretches of groups with too little speech; the largest group stays."""
+    seconds = np.bincount(labels, durations)
+    least_s = min(LEAST_SPEAKER_S, LEAST_SPEAKER_SHARE * float(durations.sum()))
+    large = np.flatnonzero(seconds >= min(least_s, seconds.max()))
+    return np.where(np.isin(labels, large), np.searchsorted(large, labels), -1)
 
-    The mean score of all pairs of two groups is the product of the means of their embeddings, so
-    that this goes on exactly where `_merge` ended. Stretches of the group -1 stay there.
+
+def _join_groups(
+    embeddings: FloatArray, durations: FloatArray, labels: IntArray, threshold: float,
+    most: int | None,
+) -> IntArray:  # fmt: skip
+    """Joins the two groups with the most alike means, again and again.
+
+    Args:
+        embeddings: Of the stretches, shape `(num_stretches, embedding_size)`.
+        durations: Their seconds.
+        labels: A group from 0 for each, -1 for none.
+        threshold: Down to this score of the means.
+        most: And further, until there are so few groups.
     """
-    numbers = [number for number in np.unique(labels) if number >= 0]
-    sizes = [float(np.sum(labels == number)) for number in numbers]
-    means = [embeddings[labels == number].mean(axis=0) for number in numbers]
-    while len(numbers) > most:
-        stacked = np.stack(means)
-        scores = stacked @ stacked.T
+    while True:
+        means = _means(embeddings, durations, labels)
+        scores = means @ means.T
         scores[np.tril_indices(len(scores))] = -np.inf
         left, right = np.unravel_index(int(scores.argmax()), scores.shape)
-        if scores[left, right] < threshold:
-            break
-        labels = np.where(labels == numbers[right], numbers[left], labels)
-        size = sizes[left] + sizes[right]
-        means[left] = (sizes[left] * means[left] + sizes[right] * means[right]) / size
-        sizes[left] = size
-        del numbers[right], means[right], sizes[right]
-    return np.searchsorted(numbers, labels).astype(np.int64) - (labels < 0)
-
-
-def _merge_down(embeddings: FloatArray, labels: IntArray, most: int) -> IntArray:
-    """Joins groups until there are no more than `most`."""
-    return _merge_groups(embeddings, labels, -np.inf, most)
+        is_too_many = most is not None and len(means) > most
+        if len(means) == 1 or not (is_too_many or scores[left, right] >= threshold):
+            return labels
+        labels = np.where(labels == right, left, labels - (labels > right))
 
 
 def _means(embeddings: FloatArray, durations: FloatArray, labels: IntArray) -> FloatArray:
