@@ -179,6 +179,7 @@ class HealthDocument(BaseModel):
     """State of the service."""
 
     status: str
+    warning: str | None = None
 
 
 class ClassicHealth(BaseModel):

@@ -13,7 +13,7 @@ from utils.audio.decode import read_blocks
 from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.recording import BLOCK_S, Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
-from utils.errors import AudioError
+from utils.errors import AudioError, ModelError
 from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
 from utils.verification.calibration import Calibration
@@ -142,6 +142,7 @@ class SpeakerEncoder:
 
         Raises:
             AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
+            ModelError: If the network's numbers are not finite.
         """
         return self._embed_blocks(map(Recording, read_blocks(path, BLOCK_S)), str(path))
 
@@ -212,7 +213,13 @@ class SpeakerEncoder:
             )
         if not listener.hears_speech:
             raise NoSpeechError(source, listener.describe_sound())
-        return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
+        length = float(np.linalg.norm(total))
+        if not np.isfinite(length):
+            raise ModelError(
+                f"{self.model_path}: its embedding of {source} is not finite, the file is damaged; "
+                "restore it"
+            )
+        return np.asarray(total / max(length, 1e-9), dtype=np.float32)
 
 
 def _windows(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
