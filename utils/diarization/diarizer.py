@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -20,13 +21,20 @@ from utils.diarization.segmentation import FRAME_SAMPLES, HOP_FRAMES, WINDOW_SAM
 from utils.diarization.stretches import Window, hear_window
 from utils.diarization.turns import Turn
 from utils.errors import AudioError
-from utils.model.encoder import SpeakerEncoder
 from utils.workers import map_ahead
 
 HOP_SAMPLES = HOP_FRAMES * FRAME_SAMPLES
 
 OVERLAP_FRAMES = num_frames(WINDOW_SAMPLES) - HOP_FRAMES
 """Frames that a window shares with the next one."""
+
+
+class SpeechEncoder(Protocol):
+    """What is asked of the speaker model: `SpeakerEncoder` has it."""
+
+    def embed_speech(self, speech: FloatArray) -> FloatArray:
+        """Returns the unit embedding of a stretch of speech."""
+
 
 Progress = Callable[[float], object]
 """Is called with the seconds that were heard since the last call."""
@@ -49,7 +57,7 @@ class Diarization:
 
 def diarize(
     source: str | Path,
-    encoder: SpeakerEncoder,
+    encoder: SpeechEncoder,
     count: SpeakerCount | None = None,
     num_threads: int = 1,
     *,
@@ -95,7 +103,7 @@ class _Heard:
     def __init__(self, source: str) -> None:
         self._source = source
         self._listener = SpeechListener()
-        self._loudest = np.zeros(1, np.float32)
+        self._loudest = np.empty(0, np.float32)
         self._num_samples = 0
 
     @property
@@ -107,7 +115,7 @@ class _Heard:
         """Passes blocks on."""
         for block in blocks:
             self._num_samples += len(block)
-            if np.abs(block).max() > np.abs(self._loudest).max():
+            if np.abs(block).max() > np.abs(self._loudest).max(initial=-1.0):
                 self._loudest = block
             self._listener.hear(block)
             yield block

@@ -39,7 +39,11 @@ def random_tensors() -> dict[str, Array]:
                 ("bias_ih", (512,)), ("bias_hh", (512,)),
             ):  # fmt: skip
                 tensors[f"lstm.{name}_l{layer}{suffix}"] = random.normal(size=shape) / 10
-    for name, shape in (("linear.0", (128, 256)), ("linear.1", (128, 128)), ("classifier", (7, 128))):
+    for name, shape in (
+        ("linear.0", (128, 256)),
+        ("linear.1", (128, 128)),
+        ("classifier", (7, 128)),
+    ):
         tensors[f"{name}.weight"] = random.normal(size=shape) / 8
         tensors[f"{name}.bias"] = random.normal(size=shape[0])
     # Stored in 16 bits: what is rounded already is not rounded again.
@@ -122,10 +126,14 @@ def test_sinc_filters_pass_their_band() -> None:
         for filter_number in (number, number + 40):
             loudest = int(gains[filter_number].argmax())
             assert low[number] - 40 < loudest < high[number] + 40
-    assert np.allclose(sinc_filters(tensors)[:40, 0], sinc_filters(tensors)[:40, 0, ::-1], atol=1e-6)
+    assert np.allclose(
+        sinc_filters(tensors)[:40, 0], sinc_filters(tensors)[:40, 0, ::-1], atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("name", ["lstm.weight_hh_l2", "classifier.bias", "sincnet.conv1d.1.weight"])
+@pytest.mark.parametrize(
+    "name", ["lstm.weight_hh_l2", "classifier.bias", "sincnet.conv1d.1.weight"]
+)
 def test_other_weights_are_refused(tmp_path: Path, name: str) -> None:
     tensors = random_tensors()
     del tensors[name]
