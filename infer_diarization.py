@@ -9,7 +9,6 @@ seconds of each. People of --audio_db or --database are named, all others number
 """
 
 import argparse
-import os
 import sys
 
 from tqdm import tqdm
@@ -26,10 +25,10 @@ from utils.errors import EXIT_USER_ERROR, AudioError, run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header
+from utils.processors import num_processors
 from voices.store import choose_target, open_database
 
-BAR = "{l_bar}{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
-"""Progress in seconds of the recording."""
+BAR = "{l_bar}{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"  # seconds of the recording
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -56,8 +55,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         args.min_speakers = args.max_speakers = args.num_speakers
     if args.max_speakers and args.min_speakers > args.max_speakers:
         parser.error("--min_speakers is above --max_speakers")
-    if args.list:
-        args.audio_path = read_path_list(args.list)
+    args.audio_path = read_path_list(args.list) if args.list else args.audio_path
     if args.enrol and len(args.audio_path) > 1:
         parser.error("--enrol takes speakers from one recording")
     return args
@@ -79,15 +77,12 @@ def main(argv: list[str] | None = None) -> int:
     encoder = SpeakerEncoder(header, 1)
     database = open_database(target, encoder, create=bool(wishes))
     rank = database.rank if database.load() else None
-    count = SpeakerCount(args.min_speakers, args.max_speakers)
-    threads = args.num_threads or os.cpu_count() or 1
-    status = 0
+    count, status = SpeakerCount(args.min_speakers, args.max_speakers), 0
+    threads = args.num_threads or num_processors()
     for path in outputs:
         try:
             with tqdm(total=round(duration_seconds(path)), unit="s", bar_format=BAR) as bar:
-                found = diarize(
-                    path, encoder, count, threads, channel=args.channel, on_progress=bar.update
-                )
+                found = diarize(path, encoder, count, threads, args.channel, bar.update)
         except AudioError as error:
             print(translate("error: ") + translate(str(error)), file=sys.stderr)
             status = EXIT_USER_ERROR

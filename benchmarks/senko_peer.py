@@ -33,7 +33,9 @@ def filter_bank(self: Any, source: Any, segments: Any, *, sample_offset: int = 0
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.dither = 0.0
     options.mel_opts.num_bins = 80
-    features, counts, offsets = [], [], []
+    features: list[Any] = []
+    counts: list[int] = []
+    offsets: list[int] = []
     for start_s, end_s in segments:
         start = int(start_s * 16000) - sample_offset
         piece = waveform[start : start + max(int((end_s - start_s) * 16000), 1)]

@@ -44,7 +44,12 @@ class QualityDocument(BaseModel):
     clipped_fraction: float
     noise_dbfs: float
     snr_db: float
-    warnings: list[str] = Field(description='Any of "quiet", "clipped", "noisy", "short"')
+    heard: str = Field(
+        description='"speech", "silence", "steady noise", "tones or music" or "other sounds"'
+    )
+    warnings: list[str] = Field(
+        description='Any of "quiet", "clipped", "noisy", "short", "two_voices"'
+    )
 
 
 class CalibrationDocument(BaseModel):

@@ -60,7 +60,6 @@ def diarize(
     encoder: SpeechEncoder,
     count: SpeakerCount | None = None,
     num_threads: int = 1,
-    *,
     channel: str = "mix",
     on_progress: Progress = lambda seconds: None,
 ) -> Diarization:
@@ -125,8 +124,9 @@ class _Heard:
         defect = describe_defect(self._loudest)
         if defect is not None:
             raise AudioError(f"{self._source}: {defect}; record it again")
-        if not self._listener.hears_speech:
-            raise NoSpeechError(self._source, self._listener.describe_sound())
+        sound = self._listener.missing_speech
+        if sound is not None:
+            raise NoSpeechError(self._source, sound)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import numpy as np
 from utils.arrays import BoolArray, FloatArray
 from utils.audio.detector import FRAME_SAMPLES as DETECTOR_SAMPLES
 from utils.audio.detector import SPEECH_PROBABILITY, speech_probabilities
-from utils.audio.waveform import SAMPLE_RATE, without_rumble
+from utils.audio.rumble import without_rumble
+from utils.audio.waveform import SAMPLE_RATE
 from utils.diarization.segmentation import FRAME_SAMPLES, FRAME_START, local_speakers
 
 EmbedSpeech = Callable[[FloatArray], FloatArray]
