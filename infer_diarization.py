@@ -24,7 +24,7 @@ from utils.diarization.report import WRITERS, Report, plan_outputs, write_output
 from utils.errors import EXIT_USER_ERROR, AudioError, run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
-from utils.model.header import read_header
+from utils.model.header import choose_threshold, read_header
 from utils.processors import num_processors
 from voices.store import choose_target, open_database
 
@@ -69,8 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     target, args.audio_db = choose_target(args.database, args.audio_db)
     header = read_header(args.model_path)
     args.model_path = header.path
-    if args.threshold is None:
-        args.threshold = header.calibration.strict_threshold
+    args.threshold = choose_threshold(header, args.threshold, is_strict=True)
     if not args.json:
         print_arguments(args, ["audio_path", "audio_db", "model_path", "threshold"])
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)

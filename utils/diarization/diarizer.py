@@ -14,6 +14,7 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.decode import read_blocks
 from utils.audio.detector import NoSpeechError, SpeechListener
+from utils.audio.recording import Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.diarization.assembly import assemble_turns
 from utils.diarization.clustering import SpeakerCount, cluster_stretches
@@ -56,7 +57,7 @@ class Diarization:
 
 
 def diarize(
-    source: str | Path,
+    source: str | Path | Recording,
     encoder: SpeechEncoder,
     count: SpeakerCount | None = None,
     num_threads: int = 1,
@@ -66,18 +67,19 @@ def diarize(
     """Finds the speakers of a recording and their turns.
 
     Args:
-        source: A recording of any length.
+        source: A file of any length, or a recording in memory.
         encoder: The speaker model, on one thread.
         count: How many speakers there may be; None for any number.
         num_threads: Windows that are heard at a time.
-        channel: As in `load_audio`.
+        channel: As in `load_audio`, for a file.
         on_progress: Is called as it goes on.
 
     Raises:
         AudioError: If the recording cannot be read, is silent, or nobody speaks.
     """
-    heard = _Heard(str(source))
-    windows = _windows(heard.check(read_blocks(source, HOP_SAMPLES / SAMPLE_RATE, channel=channel)))
+    name = source.source if isinstance(source, Recording) else str(source)
+    heard = _Heard(name)
+    windows = _windows(heard.check(_blocks(source, channel)))
     found: list[Window] = []
     with ThreadPoolExecutor(num_threads) as pool:
         hear = partial(_hear, embed=encoder.embed_speech)
@@ -88,7 +90,7 @@ def diarize(
     stretches = [stretch for window in found for stretch in window.stretches]
     if not stretches:
         raise AudioError(
-            f"{source}: nobody is heard alone for as long as a syllable, expected turns; record "
+            f"{name}: nobody is heard alone for as long as a syllable, expected turns; record "
             "longer or closer to the speakers"
         )
     labels, means = cluster_stretches(stretches, count or SpeakerCount())
@@ -136,6 +138,15 @@ class _Job:
     samples: FloatArray
     start: int
     middle: tuple[int, int | None]
+
+
+def _blocks(source: str | Path | Recording, channel: str) -> Iterator[FloatArray]:
+    """Yields a recording in blocks of 5 s, the last one shorter."""
+    if not isinstance(source, Recording):
+        yield from read_blocks(source, HOP_SAMPLES / SAMPLE_RATE, channel=channel)
+        return
+    for start in range(0, len(source.waveform), HOP_SAMPLES):
+        yield source.waveform[start : start + HOP_SAMPLES]
 
 
 def _windows(blocks: Iterable[FloatArray]) -> Iterator[_Job]:

@@ -15,8 +15,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B
 on white. More speakers take the colours again, in other rows."""
 
 FONTS = (
-    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei",
-    "PingFang SC", "SimHei", "Arial Unicode MS",
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Zen Hei",
+    "Microsoft YaHei", "PingFang SC", "SimHei", "Arial Unicode MS",
 )  # fmt: skip
 """Fonts to look for, some of them with Chinese characters; those that are installed are used."""
 
@@ -70,7 +70,7 @@ def plot_timeline(turns: Sequence[Turn], duration_s: float, path: str | Path, ti
         shares.set_yticks(
             range(len(seconds)), [f"{s:.1f} s  {100 * s / whole:.0f} %" for s in seconds.values()]
         )
-        axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 6, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 3, 5, 6, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock_time(value)))
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
