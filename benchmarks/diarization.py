@@ -33,7 +33,7 @@ from benchmarks.measuring import (
     write_results,
 )
 from benchmarks.speaker_models import read_items
-from utils.arguments import make_parser, positive_int
+from utils.arguments import make_parser, non_negative_int, positive_int
 from utils.audio.decode import duration_seconds, load_audio
 from utils.audio.waveform import SAMPLE_RATE, write_wav
 from utils.crops.noises import SoundFolder
@@ -80,6 +80,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--peers", default=known("VOICEPRINT_PEERS"), help="interpreter with senko 0.2.2")
     add("--senko", metavar="FOLDER", help="RTTM files that senko wrote before")
     add("--keep", metavar="FOLDER", help="keep conversations and turns here")
+    add("--seed", type=non_negative_int, default=0, help="other conversations of these speakers")
     add("--model_path", help="speaker model")
     add("--num_threads", type=positive_int, default=2, help="threads of ours")
     add_json_option(parser)
@@ -122,7 +123,7 @@ def make_cases(args: argparse.Namespace, folder: Path) -> list[Case]:
         for number, (kind, num_speakers) in enumerate(CASES):
             name = f"{language}_{kind}_{num_speakers}"
             made = make_conversation(
-                own, args.root, noises, kind, first_seed + number, num_speakers
+                own, args.root, noises, kind, args.seed + first_seed + number, num_speakers
             )
             path = folder / f"{name}.wav"
             write_wav(path, made.waveform)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from utils.audio.recording import Recording
 from utils.diarization.diarizer import diarize
+from utils.diarization.segmentation import MODEL_PATH
 from utils.diarization.turns import speaking_seconds
 from utils.errors import AudioError
 from utils.messages import translate
@@ -42,8 +43,8 @@ def note_voices(encoder: SpeakerEncoder, recordings: Sequence[Recording], is_str
 
 
 def is_long(recording: Recording) -> bool:
-    """Tells whether a recording is searched without being asked for."""
-    return recording.duration_s >= CHECKED_S
+    """Tells whether a recording is searched without being asked for, where the network is."""
+    return recording.duration_s >= CHECKED_S and MODEL_PATH.is_file()
 
 
 def voices_of(recording: Recording, encoder: SpeakerEncoder) -> list[float]:
