@@ -11,57 +11,20 @@ stopped goes on where it was when started again.
 
 import argparse
 import sys
-from pathlib import Path
+from dataclasses import replace
 
-from utils.arguments import make_parser, non_negative_float, positive_int, print_arguments
-from utils.corpus.layouts import LAYOUTS
-from utils.corpus.listing import Settings, Summary, create_lists, parse_dataset
+from utils.arguments import make_parser, print_arguments
+from utils.corpus.listing import Summary, create_lists
+from utils.corpus.options import add_options, parse_dataset, to_settings
 from utils.errors import run_script
 from utils.messages import translate
-from utils.processors import num_processors
-
-
-def speaker_level(text: str) -> int:
-    """Reads a path level: 1, 2, ... from the top or -1, -2, ... from the file."""
-    if not text.removeprefix("-").isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected 1, 2, ... or -1, -2, ...")
-    return int(text)
-
-
-def speaker_share(text: str) -> int | float:
-    """Reads a number of speakers (20) or a share of them (0.1)."""
-    if text.isdecimal():
-        return int(text)
-    share = non_negative_float(text)
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected 20 or 0.1 and the like")
-    return share
+from utils.model.encoder import load_shipped_model
 
 
 def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """Declares and reads the options."""
     parser = make_parser(__doc__)
-    add = parser.add_argument
-    add("--dataset", type=parse_dataset, action="append", metavar="LAYOUT:FOLDER",
-        help="a data set, can be given several times (default zhvoice:dataset/zhvoice); "
-        f"layouts: {', '.join(LAYOUTS)}")  # fmt: skip
-    add("--speaker_level", type=speaker_level,
-        help="which folder names the speaker: 1, 2, ... below FOLDER, or -1 (holds the file), "
-        "-2, ... (default: the layout's own; -1 for folders)")  # fmt: skip
-    add("--list_dir", type=Path, default=Path("dataset"), help="where the lists go")
-    add("--wav_dir", type=Path,
-        help="convert everything to 16 kHz mono 16-bit wav in this folder")  # fmt: skip
-    add("--delete_source", action="store_true",
-        help="remove each source file after its wav was read back and verified")  # fmt: skip
-    add("--min_duration_s", type=non_negative_float, default=1.3, help="reject shorter clips")
-    add("--min_utterances", type=positive_int, default=1,
-        help="reject speakers with fewer usable clips")  # fmt: skip
-    add("--test_every", type=positive_int, default=200,
-        help="every so many clips, one is kept for the test list")  # fmt: skip
-    add("--test_speakers", type=speaker_share, default=0,
-        help="keep whole speakers for the test instead: a number or a share (0.1)")  # fmt: skip
-    add("--seed", type=int, default=0, help="chooses the test speakers")
-    add("--num_workers", type=positive_int, default=num_processors(), help="processes")
+    add_options(parser)
     args = parser.parse_args(argv)
     args.dataset = args.dataset or [parse_dataset("zhvoice:dataset/zhvoice")]
     return parser, args
@@ -91,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     parser, args = parse_args(argv)
     options = vars(args) | {"dataset": " ".join(map(str, args.dataset))}
     print_arguments(argparse.Namespace(**options), ["dataset", "list_dir"], parser)
-    settings = Settings(**{name: value for name, value in vars(args).items() if name != "dataset"})
+    settings = replace(to_settings(args), load_model=load_shipped_model)
     summary = create_lists(args.dataset, settings)
     print_summary(summary, args.list_dir.as_posix())
     if summary.num_test == summary.num_test_speakers:
@@ -99,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
             "warning: no speaker has two clips in the test list: lower --test_every or use "
             "--test_speakers 0.1 to have pairs for eval.py"
         )
+        print(translate(warning), file=sys.stderr)
+    if summary.num_classes == 1:
+        warning = "warning: one speaker only: train.py needs two or more to tell apart"
         print(translate(warning), file=sys.stderr)
     return 0
 

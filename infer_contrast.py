@@ -13,7 +13,7 @@ import json
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score, segment
 from utils.arrays import FloatArray
 from utils.audio.recording import Recording
-from utils.corpus.lists import read_pair_list
+from utils.corpus.trials import read_pair_list
 from utils.diarization.voices import note_voices
 from utils.errors import run_script
 from utils.messages import translate

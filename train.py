@@ -4,6 +4,7 @@
     python train.py --gpu 0,1 --batch_size 128
     python train.py --resume models/resnet34-51.keras  # goes on where a training stopped
 
+Labels of the lists are names or numbers; they are numbered without gaps and kept in the model.
 An epoch ends with a checkpoint models/resnet34-EPOCH.keras, the accuracy on the test list and the
 equal error rate (EER) of its speakers. Ctrl-C at any moment: go on with --resume.
 """
@@ -12,7 +13,7 @@ import argparse
 import sys
 
 from utils.arguments import make_parser, print_arguments
-from utils.corpus.lists import read_data_list
+from utils.corpus.lists import read_training_lists, speakers_of
 from utils.errors import run_script
 from utils.messages import translate
 from utils.training import options as training_options
@@ -31,8 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit status."""
     parser, args = parse_args(argv)
     print_arguments(args, training_options.BASELINE_OPTIONS, parser)
-    train = read_data_list(args.train_list_path)
-    test = read_data_list(args.test_list_path) if args.test_list_path else []
+    train, test = read_training_lists(args.train_list_path, args.test_list_path)
     settings = training_options.to_settings(args)
 
     from utils.training.devices import select_devices
@@ -40,8 +40,9 @@ def main(argv: list[str] | None = None) -> int:
 
     strategy = select_devices(args.gpu, args.precision)
     training = TrainingRun(
-        train, test, settings, args.num_classes, args.resume, args.init, strategy
-    )
+        train, test, settings, args.num_classes, args.resume, args.init, strategy,
+        speakers_of(train, args.train_list_path),
+    )  # fmt: skip
     try:
         if args.resume:
             print(translate(f"==> resuming from {describe_checkpoint(args.resume)}"))

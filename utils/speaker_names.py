@@ -1,11 +1,14 @@
 """Speakers' names: the one form of each, and which names are the same."""
 
 import re
+import sys
 import unicodedata
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.errors import DatabaseError
+from utils.messages import translate
 
 MAX_NAME_BYTES = 120
 """Bytes of a name in UTF-8 (40 Chinese characters): fits every file system with room for the
@@ -18,6 +21,9 @@ FORBIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories refused in names: controls, direction and zero-width marks, surrogates, and
 code points without a meaning. Two names that look the same must be the same."""
 
+REPLACEMENT_CHARACTER = "\ufffd"
+"""What decoders put in the place of bytes that are not UTF-8: the name is lost."""
+
 INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -28,6 +34,36 @@ RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789¹²³"
 }
 """Device names of Windows, with any suffix: opening "nul.wav" there opens no file."""
+
+
+def plain_name(text: str) -> str:
+    """Returns a name in the form in which names are compared, whatever it is made of.
+
+    Unicode normal form C, outer blanks removed, every space a plain one: "Tom" and "Tom " are one
+    person, and so are both encodings of "José". It is its own `plain_name`.
+    """
+    if text.isascii():
+        return text.strip(" ")
+    spaced = "".join(" " if unicodedata.category(c) == "Zs" else c for c in text)
+    return unicodedata.normalize("NFC", spaced.strip(" "))
+
+
+def report_spellings(where: str, spellings: Mapping[str, Collection[str]]) -> None:
+    """Says on stderr, in one line, which names are written in several ways.
+
+    Args:
+        where: The list or folder with the names.
+        spellings: Name -> how it is written.
+    """
+    several = {name: written for name, written in spellings.items() if len(written) > 1}
+    if several:
+        name, written = next(iter(several.items()))
+        shown = ", ".join(ascii(text) for text in sorted(written))
+        note = (
+            f"note: {where}: {len(several)} speakers are written in several ways and are one "
+            f"person each; the first, {name}: {shown}"
+        )
+        print(translate(note), file=sys.stderr)
 
 
 def clean_name(text: str) -> str:
@@ -44,13 +80,14 @@ def clean_name(text: str) -> str:
         DatabaseError: If the name is empty, over-long, hidden, reserved, ends like an audio file,
             or holds a separator, control, invisible or undefined character.
     """
-    spaced = "".join(" " if unicodedata.category(c) == "Zs" else c for c in text)
-    name = unicodedata.normalize("NFC", spaced.strip(" "))
+    name = plain_name(text)
     if not name:
         raise DatabaseError("the name is empty, expected at least one character")
     for character in name:
         category = unicodedata.category(character)
         is_invisible = category in FORBIDDEN_CATEGORIES or INVISIBLE.match(character)
+        if character == REPLACEMENT_CHARACTER:
+            raise DatabaseError("the name holds U+FFFD, the mark of lost bytes; send it as UTF-8")
         if is_invisible or character in FORBIDDEN_CHARACTERS:
             shown = f"U+{ord(character):04X}" if is_invisible else character
             raise DatabaseError(

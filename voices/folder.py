@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.arrays import FloatArray
+from utils.audio.fidelity import encode_faithfully
 from utils.audio.suffixes import AUDIO_SUFFIXES
-from utils.audio.waveform import write_wav
 from utils.errors import AudioError, DatabaseError, FileBlockedError
-from utils.speaker_names import clean_name, fold_name
+from utils.files import write_bytes_atomically
+from utils.speaker_names import clean_name, fold_name, report_spellings
 from utils.verification.embedding import Encoder, mean_embedding
 from utils.verification.embedding_store import EmbeddingStore
 
@@ -56,6 +57,7 @@ class FolderVoiceStore:
         self._cache = EmbeddingStore(self.folder / CACHE_NAME, model_id, is_cache=True)
         self._embeddings: dict[str, FloatArray] = {}
         self._unnamed: list[tuple[Path, str]] = []
+        self._spellings: dict[str, set[str]] = {}
         self._unusable: list[tuple[Path, str]] = []
 
     @property
@@ -67,7 +69,8 @@ class FolderVoiceStore:
         """Reads all recordings, as far as possible from the cache, and returns the speakers.
 
         Recordings that cannot be used are collected in `rejected`; a speaker without any usable
-        one is left out.
+        one is left out. Names written in several ways ("Tom", "Tom ") are one speaker, and are
+        reported on stderr.
 
         Returns:
             Names in alphabetical order.
@@ -78,6 +81,7 @@ class FolderVoiceStore:
         encoder = self._require_encoder()
         self.remove_leftovers()
         speakers = self.all_recordings()
+        report_spellings(str(self.folder), self._spellings)
         paths = [path for recordings in speakers.values() for path in recordings]
         self._cache.load()
         found = {path: self._cache.get(path) for path in paths}
@@ -106,7 +110,7 @@ class FolderVoiceStore:
         Raises:
             DatabaseError: If the folder cannot be read.
         """
-        self._unnamed = []
+        self._unnamed, self._spellings = [], {}
         speakers: Recordings = {}
         for entry in _visible(self.folder):
             if _is_recording(entry):
@@ -118,7 +122,9 @@ class FolderVoiceStore:
             if not recordings:
                 continue
             try:
-                speakers.setdefault(clean_name(stem), []).extend(recordings)
+                name = clean_name(stem)
+                speakers.setdefault(name, []).extend(recordings)
+                self._spellings.setdefault(name, set()).add(stem)
             except DatabaseError as error:
                 self._unnamed.append((Path(entry.path), str(error)))
         # Files stand before folders: the first recording is NAME.wav.
@@ -154,7 +160,8 @@ class FolderVoiceStore:
             The new files: `NAME.wav` for a new speaker's first recording, else in `NAME/`.
 
         Raises:
-            AudioError: If a recording has too little speech; nothing is written then.
+            AudioError: If a recording has too little speech, or cannot be stored so that it gives
+                the same embedding; nothing is written then.
             DatabaseError: If the name is unusable or the folder cannot be written.
         """
         speakers = self.all_recordings()
@@ -264,9 +271,13 @@ class FolderVoiceStore:
         if is_first:
             paths[0] = self.folder / f"{name}.wav"
         self._cache.load()
-        for path, waveform, embedding in zip(paths, waveforms, embeddings, strict=True):
+        contents = [
+            encode_faithfully(waveform, embedding, encoder.embed_waveform)
+            for waveform, embedding in zip(waveforms, embeddings, strict=True)
+        ]
+        for path, content, embedding in zip(paths, contents, embeddings, strict=True):
             try:
-                write_wav(path, waveform)
+                write_bytes_atomically(path, content)
             except OSError as error:
                 raise DatabaseError(f"{path}: cannot be written ({error.strerror})") from error
             self._cache.drop([path])

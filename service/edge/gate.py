@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.answers.problems import CLASSIC_PREFIX, Problem, problem_response, retry_later
+from service.edge.encodings import check_encodings
 from service.edge.limits import FAILED_TOKENS_A_MINUTE, RateLimiter
 from service.edge.pages import CLASSIC_PAGES
 from service.edge.security import Tokens
@@ -74,12 +75,14 @@ class Gate:
                 if headers.get("content-type", "").lower().startswith("multipart/"):
                     self.check_room()
                 chunks = deque() if is_finished else await self._read_body(headers, receive_noted)
+                held = sum(map(len, chunks))
+                if scope["path"].startswith(PROTECTED_PREFIXES):
+                    check_encodings(scope, headers, chunks)
             except Problem as problem:
                 if not is_finished and "expect" not in headers:
                     await _drain(receive)
                 await problem_response(problem, scope["path"])(scope, receive, send)
                 return
-            held = sum(map(len, chunks))
             await self.app(scope, _replay(chunks, receive), send)
         finally:
             self._num_held -= held

@@ -13,12 +13,12 @@ from fastapi import UploadFile
 from service.encoding.pool import EncodingPool
 from service.settings import Settings
 from utils.arrays import FloatArray
+from utils.audio.fidelity import encode_faithfully
 from utils.audio.quality import Quality, measure_quality
 from utils.audio.recording import Recording
 from utils.errors import AudioError
 from utils.verification.channel_voices import differing_channels
 from utils.verification.embedding import Encoder
-from voices.sql.audio import encode_flac
 from voices.sql.records import NewRecording
 
 DECODE_TIMEOUT_S = 30.0
@@ -112,7 +112,10 @@ class VoiceReader:
             timeout_s=DECODE_TIMEOUT_S,
         )
         embedding = self._encoder.embed_waveform(recording) if embed else None
-        audio = encode_flac(recording.waveform) if with_audio else None
+        audio = None
+        if with_audio and embedding is not None:
+            embed_again = self._encoder.embed_waveform
+            audio = encode_faithfully(recording.waveform, embedding, embed_again, "FLAC")
         quality = measure_quality(recording)
         if differing_channels(self._encoder, recording, self._encoder.threshold):
             quality = replace(quality, warnings=(*quality.warnings, "two_voices"))

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
 import create_data
 from tests.support.script_runs import run_here
 from tests.support.synthetic_voices import synthetic_speech, write_speech_folder
-from utils.corpus.lists import read_data_list
+from utils.corpus.lists import read_training_lists
 from utils.errors import DataListError
 
 
@@ -96,7 +97,8 @@ def test_strangers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "speakers: 5 (2 of them only in the test list)" in output.out
     assert "num_classes: 3" in output.out
     assert "warning" not in output.err
-    assert {item.label for item in read_data_list(lists / "test_list.txt")} == {3, 4}
+    read = lists / "train_list.txt", lists / "test_list.txt"
+    assert {item.label for item in read_training_lists(*read)[1]} == {3, 4}
     assert create_data.main([*options, "--test_every", "100"]) == 0
     assert "warning: no speaker has two clips in the test list" in capsys.readouterr().err
 
@@ -148,9 +150,54 @@ def test_killed_half_way_it_goes_on_and_redoes_nothing(tmp_path: Path, root: Pat
     assert not list(zhvoice.rglob(".*")), "temporary files are left"
 
     lists = (tmp_path / "dataset" / "train_list.txt").read_bytes()
-    times = {path: path.stat().st_mtime_ns for path in zhvoice.rglob("*.wav")}
+    wavs = set(zhvoice.rglob("*.wav"))
     subprocess.run([*command, "--delete_source"], cwd=tmp_path, capture_output=True, check=True)
-    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert set(zhvoice.rglob("*.wav")) == wavs
     assert [path.name for path in zhvoice.rglob("*.mp3")] == ["0_1.mp3"]  # was never converted
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert (tmp_path / "dataset" / "train_list.txt").read_bytes() == lists
+
+
+def test_one_speaker_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_speech_folder(tmp_path / "data", 1, 3)
+    options = ["--dataset", f"folders:{tmp_path / 'data'}", "--list_dir", str(tmp_path / "lists")]
+    assert create_data.main(options) == 0
+    assert "warning: one speaker only: train.py needs two or more" in capsys.readouterr().err
+
+
+def test_channel_and_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speech = [synthetic_speech(number, duration_s=2.0) for number in (0, 1)]
+    pause = np.zeros((16000, 2), np.float32)
+    for number in (0, 1):
+        path = tmp_path / "data" / str(number) / "call.wav"
+        path.parent.mkdir(parents=True)
+        voices = np.stack(speech[:: 1 - 2 * number], axis=1)
+        soundfile.write(path, np.concatenate([pause, voices, pause]), 16000)
+    options = ["--dataset", f"folders:{tmp_path / 'data'}", "--list_dir", str(tmp_path / "lists")]
+    options += ["--channel", "right", "--trim_silence"]
+    with pytest.raises(DataListError, match="channel right, trim_silence: changes what is conv"):
+        create_data.main(options)
+    wavs = tmp_path / "wavs"
+    assert create_data.main([*options, "--wav_dir", str(wavs)]) == 0
+    assert "channel: right\n" in capsys.readouterr().out
+    for number in (0, 1):
+        written, _ = soundfile.read(wavs / "data" / str(number) / "call.wav")
+        assert 1.9 < len(written) / 16000 < 2.3
+        start = int(np.argmax(np.correlate(written, speech[1 - number][8000:16000], "valid")))
+        part = written[start : start + 8000]
+        assert np.corrcoef(part, speech[1 - number][8000:16000])[0, 1] > 0.99
+
+
+def test_a_source_goes_when_its_wav_sounds_the_same(tmp_path: Path, root: Path) -> None:
+    make_zhvoice(tmp_path / "dataset" / "zhvoice", 2, 2, duration_s=2.0)
+    voices = [synthetic_speech(number, duration_s=2.0) for number in (5, 6)]
+    call = tmp_path / "dataset" / "zhvoice" / "zhset" / "1" / "1_0.mp3"
+    soundfile.write(call, np.stack(voices, axis=1), 16000)
+    command = [sys.executable, str(root / "create_data.py"), "--delete_source"]
+    command += ["--num_workers", "1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "  conversion not verified: 1" in result.stdout
+    kept = sorted(path.name for path in (tmp_path / "dataset").rglob("*.mp3"))
+    assert kept == ["0_1.mp3", "1_0.mp3"]  # too short, and a call of two people
+    reasons = (tmp_path / "dataset" / "rejected.tsv").read_text(encoding="utf-8")
+    assert "1_0.mp3\tconversion not verified: " in reasons

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, RoundingEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
+from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
 from utils.errors import AudioError, DatabaseError
 from utils.speaker_names import MAX_NAME_BYTES, clean_name
@@ -324,7 +326,7 @@ def test_no_name_escapes_the_folder(name: str) -> None:
 
 WRITER = """
 import sys
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, RoundingEncoder
 from tests.support.synthetic_voices import synthetic_speech
 from voices.folder import FolderVoiceStore
 
@@ -417,3 +419,36 @@ def test_the_second_load_of_many_speakers_embeds_nothing(tmp_path: Path) -> None
 )
 def test_passwords_are_not_shown(target: str, shown: str) -> None:
     assert public_name(target) == shown
+
+
+@pytest.mark.parametrize(("one", "other"), [("Tom", "Tom "), ("Jos\u00e9", "Jose\u0301")])
+def test_a_name_in_two_spellings_is_one_person_and_told_once(
+    tmp_path: Path, one: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_wav(tmp_path / one / "1.wav", synthetic_speech(0))
+    write_wav(tmp_path / f"{other}.wav", synthetic_speech(0, 1))
+    store = FolderVoiceStore(tmp_path, FakeEncoder())
+    assert store.load() == [unicodedata.normalize("NFC", one)]
+    assert len(store.recordings(other)) == 2
+    error = capsys.readouterr().err
+    assert error.count("are one person each") == 1
+
+
+def test_what_is_stored_gives_the_embedding_that_was_heard(tmp_path: Path) -> None:
+    (path,) = FolderVoiceStore(tmp_path, RoundingEncoder()).add("Ada", synthetic_speech(0))
+    assert soundfile.info(path).subtype == "PCM_24"
+
+
+def test_nothing_is_replaced_by_what_cannot_be_stored(tmp_path: Path) -> None:
+    class Fickle(FakeEncoder):
+        """Never gives the same embedding twice."""
+
+        def embed_waveform(self, recording: object, source: str = "") -> FloatArray:
+            self.num_embedded += 1
+            return np.eye(2, dtype=np.float32)[int(self.num_embedded > 1)]
+
+    (path,) = FolderVoiceStore(tmp_path, FakeEncoder()).add("Ada", synthetic_speech(0))
+    before = path.read_bytes()
+    with pytest.raises(AudioError, match="not what was heard"):
+        FolderVoiceStore(tmp_path, Fickle()).replace("Ada", synthetic_speech(0, 1))
+    assert path.read_bytes() == before

@@ -1,7 +1,7 @@
 """Recordings to measure or calibrate on, with what is known of them: corpus, sex, language.
 
 They come from a data list (`path<TAB>label`), a table with a header such as
-`path speaker language gender`, or a folder with a folder per person.
+`path speaker language gender`, a folder with a folder per person, or a folder of Kaldi.
 """
 
 import csv
@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.corpus.layouts import read_folders
+from utils.corpus.kaldi import is_kaldi_folder
+from utils.corpus.layouts import read_folders, read_kaldi
 from utils.corpus.lists import read_data_list
+from utils.corpus.paths import local_path
 from utils.errors import DataListError
+from utils.speaker_names import plain_name, report_spellings
 
 SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 """Spellings of the column gender; anything else counts as not declared."""
@@ -43,8 +46,9 @@ def read_clips(source: str | Path) -> list[LabelledClip]:
 
     Args:
         source: A data list; a tab-separated table whose header names path and speaker, whose paths
-            start from its own folder; or a folder that holds a folder per person. A speaker
-            `a/b` is speaker b of the corpus a, unless there is a column corpus.
+            start from its own folder; a folder that holds a folder per person; or one with wav.scp
+            and utt2spk. A speaker `a/b` is speaker b of the corpus a, unless there is a column
+            corpus.
 
     Returns:
         The recordings in their order, at least one.
@@ -54,9 +58,9 @@ def read_clips(source: str | Path) -> list[LabelledClip]:
     """
     path = Path(source)
     if path.is_dir():
-        found = list(read_folders(path))
+        found = list(read_kaldi(path) if is_kaldi_folder(path) else read_folders(path))
         _check_speakers(source, [clip.speaker or "" for clip in found])
-        labels = _numbered([clip.speaker or "" for clip in found])
+        labels = _numbered(source, [clip.speaker or "" for clip in found])
         return [
             LabelledClip((path / clip.path).as_posix(), label, _corpus_of(clip.speaker or ""))
             for clip, label in zip(found, labels, strict=True)
@@ -71,14 +75,14 @@ def read_clips(source: str | Path) -> list[LabelledClip]:
     _check_speakers(source, [row["speaker"] if row["path"] else "" for row in rows])
     return [
         LabelledClip(
-            path=(path.parent / row["path"]).as_posix(),
+            path=(path.parent / local_path(row["path"], path.parent)).as_posix(),
             label=label,
             corpus=row.get("corpus") or _corpus_of(row["speaker"]),
             sex=SEXES.get(row.get("gender") or row.get("sex") or "", ""),
             language=row.get("language") or "",
             seconds=_seconds(source, row.get("seconds")),
         )
-        for row, label in zip(rows, _numbered(speakers), strict=True)
+        for row, label in zip(rows, _numbered(source, speakers), strict=True)
     ]
 
 
@@ -114,7 +118,11 @@ def _corpus_of(speaker: str) -> str:
     return speaker.rpartition("/")[0]
 
 
-def _numbered(names: Sequence[str]) -> list[int]:
-    """Numbers names in the order in which they first occur."""
+def _numbered(source: str | Path, speakers: Sequence[str]) -> list[int]:
+    """Numbers speakers in the order in which they first occur."""
     numbers: dict[str, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]
+    spellings: dict[str, dict[str, None]] = {}
+    for speaker in speakers:
+        spellings.setdefault(plain_name(speaker), {})[speaker] = None
+    report_spellings(str(source), spellings)
+    return [numbers.setdefault(plain_name(speaker), len(numbers)) for speaker in speakers]

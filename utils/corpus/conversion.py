@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
+import hashlib
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +22,9 @@ import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import duration_seconds, load_audio
+from utils.audio.fidelity import SUBTYPES, Embed, audible_in_16_bits, encode, loss_of_file
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
+from utils.corpus.treatment import UNTREATED, Treatment
 from utils.errors import AudioError, VoiceprintError
 from utils.workers import map_in_processes
 
@@ -36,8 +38,8 @@ MIN_DECLARED_SHARE = 0.5
 """A clip shorter than this share of the duration declared by its data set is truncated. Lenient,
 because some data sets declare the duration before cutting silence."""
 
-MAX_ROUNDING = 1e-5
-"""Power of what rounding to 16 bits changes, relative to the sound: -50 dB."""
+NOT_VERIFIED = "conversion not verified"
+"""Begins the reason of a clip whose source would be lost; without --delete_source it is fine."""
 
 ABSENT = "-"
 """State of a file that does not exist."""
@@ -76,6 +78,8 @@ class Finding:
         defect: Why it is unusable, or None. The caller rejects short clips by `duration_s`.
         listed_state: Size and time of `listed` when checked.
         source_state: Size and time of the source when checked.
+        treatment: What was done to the sound, "" for nothing.
+        sound: Checksum of the samples in 16 bits, "" if it is not known.
     """
 
     listed: str
@@ -83,6 +87,8 @@ class Finding:
     defect: str | None
     listed_state: str
     source_state: str
+    treatment: str = ""
+    sound: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +97,22 @@ class Rules:
 
     Attributes:
         min_duration_s: Shorter clips are not converted, in seconds.
-        delete_source: Remove the source once its wav has been read back and matches.
+        delete_source: Remove the source once its wav has been read back, matches, and gives the
+            same embedding.
+        treatment: What is done to the sound of clips that are converted.
+        load_model: Returns the speaker model that compares source and wav before the source is
+            removed; a function that can be imported, since worker processes call it.
     """
 
     min_duration_s: float
     delete_source: bool = False
+    treatment: Treatment = UNTREATED
+    load_model: Callable[[], Embed] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that nothing is removed uncompared."""
+        if self.delete_source and self.load_model is None:
+            raise ValueError("expected a speaker model that compares what is removed")
 
 
 def examine(task: Task, known: Finding | None, rules: Rules) -> Finding:
@@ -115,12 +132,15 @@ def examine(task: Task, known: Finding | None, rules: Rules) -> Finding:
     if known is not None and _still_holds(task, known, rules):
         return known
     try:
-        duration_s, defect = (
+        found = (
             _convert(task, Path(task.wav), rules) if task.wav else _check(Path(task.source), task)
         )
     except AudioError as error:
-        duration_s, defect = 0.0, _short_reason(task, error)
-    return Finding(task.listed, duration_s, defect, _state(task.listed), _state(task.source))
+        found = _Judgement(0.0, _short_reason(task, error))
+    return Finding(
+        task.listed, found.duration_s, found.defect, _state(task.listed), _state(task.source),
+        str(rules.treatment) if task.wav else "", found.sound,
+    )  # fmt: skip
 
 
 def examine_all(
@@ -165,14 +185,15 @@ def read_journal(path: Path) -> dict[str, Finding]:
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for line in lines:
             fields = line.rstrip("\n").split("\t")
-            if len(fields) != 6 or fields[5] != LINE_END:
+            if len(fields) not in (6, 8) or fields[-1] != LINE_END:
                 continue
             try:
                 duration_s = float(fields[3])
             except ValueError:
                 continue
+            # Lines of six fields are of an earlier version.
             known[fields[0]] = Finding(
-                fields[0], duration_s, fields[4] or None, fields[1], fields[2]
+                fields[0], duration_s, fields[4] or None, fields[1], fields[2], *fields[5:-1]
             )
     return known
 
@@ -195,11 +216,14 @@ def _crash_finding(job: tuple[Task, Finding | None]) -> Finding:
 def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
     """Whether an earlier finding is still valid for the files."""
     source_state = _state(task.source)
+    if known.treatment != (str(rules.treatment) if task.wav else ""):
+        return False
     if task.wav is None:
         return source_state != ABSENT and source_state == known.source_state
     same_source = source_state != ABSENT and source_state == known.source_state
     if known.defect is not None:
-        return same_source
+        is_kept = known.defect.startswith(NOT_VERIFIED) and not rules.delete_source
+        return same_source and not is_kept
     if known.listed_state == ABSENT:  # was too short to be converted
         return same_source and known.duration_s < rules.min_duration_s
     same_wav = _state(task.wav) == known.listed_state
@@ -208,51 +232,83 @@ def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
     return same_wav and (same_source or source_state == ABSENT)
 
 
-def _check(path: Path, task: Task) -> tuple[float, str | None]:
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What a decoded clip is like: the fields of `Finding` that its sound decides."""
+
+    duration_s: float
+    defect: str | None
+    sound: str = ""
+
+
+def _check(path: Path, task: Task) -> _Judgement:
     """Decodes a file that stays where it is."""
     waveform = load_audio(path)
     return _judge(waveform, task)
 
 
-def _convert(task: Task, wav: Path, rules: Rules) -> tuple[float, str | None]:
+def _convert(task: Task, wav: Path, rules: Rules) -> _Judgement:
     """Writes the wav of a task, unless a complete one exists."""
-    source = Path(task.source)
+    source, mark = Path(task.source), str(rules.treatment)
     if not source.is_file() and wav.is_file():
         return _check(wav, task)  # converted by an earlier run, its source was deleted
-    if not rules.delete_source and _is_finished(source, wav):
+    if not rules.delete_source and _is_finished(source, wav, rules.treatment):
         return _check(wav, task)
-    waveform = load_audio(source)
-    duration_s, defect = _judge(waveform, task)
-    if defect is not None or duration_s < rules.min_duration_s:
-        return duration_s, defect
+    waveform = rules.treatment.load(source)
+    judgement = _judge(waveform, task, is_whole=not rules.treatment.trim_silence)
+    if judgement.defect is not None or judgement.duration_s < rules.min_duration_s:
+        return judgement
     if wav.is_file() and wav.samefile(source):
         raise AudioError(f"{source}: source and wav are one file, choose another --wav_dir")
-    waveform = _audible_in_16_bits(waveform)
-    if not _holds(wav, waveform):
-        _write_wav(wav, waveform, is_durable=rules.delete_source)
-        if not _holds(wav, waveform):
-            raise VoiceprintError(f"{wav}: differs from what was written, check the disk")
-    if rules.delete_source:
+    waveform = audible_in_16_bits(waveform)
+    held = [subtype for subtype in SUBTYPES if _holds(wav, waveform, mark, subtype)]
+    if not held:
+        _store(wav, waveform, mark, SUBTYPES[0], rules.delete_source)
+    if rules.delete_source and rules.load_model is not None:
+        embed = _model(rules.load_model)
+        loss = loss_of_file(source, load_audio(wav), embed)
+        if loss is not None and SUBTYPES[-1] not in held:
+            _store(wav, waveform, mark, SUBTYPES[-1], is_durable=True)
+            loss = loss_of_file(source, load_audio(wav), embed)
+        if loss is not None:
+            wav.unlink()
+            return replace(judgement, defect=f"{NOT_VERIFIED}: {' '.join(loss.split())}")
         source.unlink()
-    return duration_s, None
+    return replace(judgement, sound=_sound(load_audio(wav)))
 
 
-def _is_finished(source: Path, wav: Path) -> bool:
+def _store(wav: Path, waveform: FloatArray, mark: str, subtype: str, is_durable: bool) -> None:
+    """Writes a wav and reads it back."""
+    _write_file(wav, encode(waveform, subtype, comment=mark), is_durable)
+    if not _holds(wav, waveform, mark, subtype):
+        raise VoiceprintError(f"{wav}: differs from what was written, check the disk")
+
+
+@functools.lru_cache(maxsize=1)
+def _model(load: Callable[[], Embed]) -> Embed:
+    """Returns the speaker model of this process."""
+    return load()
+
+
+def _is_finished(source: Path, wav: Path, treatment: Treatment) -> bool:
     """Whether `wav` is a complete conversion of `source` by an earlier run."""
     try:
-        if wav.stat().st_mtime_ns < source.stat().st_mtime_ns or not _has_target_format(wav):
+        is_older = wav.stat().st_mtime_ns < source.stat().st_mtime_ns
+        if is_older or not any(_has_format(wav, str(treatment), subtype) for subtype in SUBTYPES):
             return False
+        if treatment.trim_silence:  # how long it has to be isn't known: what is there is whole
+            return True
         difference_s = abs(duration_seconds(wav) - duration_seconds(source))
         return difference_s <= DURATION_TOLERANCE_S
     except (OSError, AudioError):
         return False
 
 
-def _holds(wav: Path, waveform: FloatArray) -> bool:
+def _holds(wav: Path, waveform: FloatArray, mark: str, subtype: str) -> bool:
     """Whether a wav holds a waveform, up to 16-bit rounding."""
     import soundfile
 
-    if not _has_target_format(wav):
+    if not _has_format(wav, mark, subtype):
         return False
     try:
         # As any other program would read it.
@@ -262,51 +318,31 @@ def _holds(wav: Path, waveform: FloatArray) -> bool:
     return len(written) == len(waveform) and bool(np.abs(written - waveform).max() < 2 / 2**15)
 
 
-def _audible_in_16_bits(waveform: FloatArray) -> FloatArray:
-    """Makes a waveform louder, by powers of two, that rounding to 16 bits would change audibly.
-
-    Quiet recordings of 24 bits or floating-point numbers lose their voice otherwise; one that has
-    16 bits itself is rounded to what it is, and stays as it is.
-    """
-    peak = float(np.abs(waveform).max(initial=0.0))
-    error = waveform - np.round(waveform * 2**15) / 2**15
-    if not 0 < peak < 0.5 or np.mean(error**2) <= MAX_ROUNDING * np.var(waveform):
-        return waveform
-    return np.asarray(waveform * np.float32(2.0 ** int(-np.log2(peak))), dtype=np.float32)
-
-
-def _has_target_format(wav: Path) -> bool:
+def _has_format(wav: Path, mark: str, subtype: str) -> bool:
+    """Whether a file is a wav as they are written here, with this mark of a treatment."""
     import soundfile
 
     try:
         with soundfile.SoundFile(wav) as file:
-            return (file.samplerate, file.channels, file.format, file.subtype) == (
-                SAMPLE_RATE,
-                1,
-                "WAV",
-                "PCM_16",
-            )
+            kind = (file.samplerate, file.channels, file.format, file.subtype)
+            return kind == (SAMPLE_RATE, 1, "WAV", subtype) and file.comment == mark
     except (soundfile.LibsndfileError, OSError, RuntimeError):
         return False
 
 
-def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
-    """Writes a wav under a temporary name and renames it.
+def _write_file(path: Path, content: bytes, is_durable: bool) -> None:
+    """Writes a file under a temporary name and renames it.
 
-    Unlike `utils.audio.waveform.write_wav` it syncs to disk only if `is_durable`: a wav damaged by
-    a power cut is made again, and a million syncs would take hours.
+    Unlike `utils.files.write_bytes_atomically` it syncs to disk only if `is_durable`: a wav damaged
+    by a power cut is made again, and a million syncs would take hours.
     """
-    import soundfile
-
-    memory = io.BytesIO()
-    soundfile.write(memory, waveform, SAMPLE_RATE, subtype="PCM_16", format="WAV")
     # The same name in each run, so the next run overwrites the leftovers of a killed one.
     checksum = zlib.crc32(path.name.encode(errors="surrogateescape"))
     temporary = path.with_name(f".{path.stem[:40]}.{checksum:08x}.tmp.wav")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(memory.getbuffer())
+            file.write(content)
             if is_durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -318,14 +354,21 @@ def _write_wav(path: Path, waveform: FloatArray, is_durable: bool) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _judge(waveform: FloatArray, task: Task) -> tuple[float, str | None]:
-    """Returns the duration in seconds and the defect of a waveform, ignoring its length."""
+def _judge(waveform: FloatArray, task: Task, is_whole: bool = True) -> _Judgement:
+    """Returns duration, defect and checksum of a waveform, ignoring its length."""
     duration_s = len(waveform) / SAMPLE_RATE
     defect = describe_defect(waveform, 0.0)
     declared_s = task.declared_s
-    if defect is None and declared_s and duration_s < MIN_DECLARED_SHARE * declared_s:
+    is_cut = declared_s and is_whole and duration_s < MIN_DECLARED_SHARE * declared_s
+    if defect is None and is_cut:
         defect = f"truncated: {duration_s:.2f} s of {declared_s:.2f} s declared by the data set"
-    return duration_s, defect
+    return _Judgement(duration_s, defect, _sound(waveform) if defect is None else "")
+
+
+def _sound(waveform: FloatArray) -> str:
+    """Returns a checksum of a waveform in 16 bits: the same for copies without loss."""
+    samples = np.round(waveform * 2**15).astype("<i4")
+    return hashlib.blake2b(samples.tobytes(), digest_size=12).hexdigest()
 
 
 def _short_reason(task: Task, error: AudioError) -> str:
@@ -365,6 +408,8 @@ def _journal_line(finding: Finding) -> str:
         finding.source_state,
         repr(finding.duration_s) if math.isfinite(finding.duration_s) else "0.0",
         finding.defect or "",
+        finding.treatment,
+        finding.sound,
         LINE_END,
     )
     return "\t".join(fields) + "\n"

@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from utils.audio.suffixes import AUDIO_SUFFIXES
+from utils.corpus.kaldi import read_recordings
+from utils.corpus.paths import local_path
 from utils.errors import DataListError
 
 ZHVOICE_URL = "https://github.com/KuangDD/zhvoice"
@@ -27,7 +29,7 @@ class SourceClip:
     """One recording of a data set.
 
     Attributes:
-        path: Relative to the data set's folder, with forward slashes.
+        path: Relative to the data set's folder, or absolute, with forward slashes.
         speaker: Name of the speaker, unique in the data set; None if unknown.
         declared_s: Duration in seconds declared by the data set, or None.
     """
@@ -45,10 +47,12 @@ class Layout:
         read: Takes the data set's folder and the speaker level (None: the layout's own) and
             yields its clips, always in the same order.
         makes_wav: Whether clips become a wav beside the source, unless another place is given.
+        reaches_out: Whether recordings may lie outside of the folder.
     """
 
     read: Callable[[Path, int | None], Iterator[SourceClip]]
     makes_wav: bool = False
+    reaches_out: bool = False
 
 
 def read_zhvoice(folder: Path, speaker_level: int | None = None) -> Iterator[SourceClip]:
@@ -127,7 +131,7 @@ def read_cnceleb(folder: Path, speaker_level: int | None = None) -> Iterator[Sou
 def read_table(table: Path, speaker_level: int | None = None) -> Iterator[SourceClip]:
     """Reads a tsv or csv file with the columns path and speaker, and seconds if known.
 
-    Paths are relative to the file's folder.
+    Paths are relative to the file's folder, or absolute and inside of it.
 
     Raises:
         DataListError: If the file is missing or not UTF-8, or a line lacks a column.
@@ -153,9 +157,19 @@ def read_table(table: Path, speaker_level: int | None = None) -> Iterator[Source
                         f"{table.as_posix()}, line {rows.line_num}: received {seconds!r} seconds, "
                         "expected a number"
                     ) from error
-                yield SourceClip(path.replace("\\", "/"), speaker, declared_s)
+                yield SourceClip(local_path(path, table.parent), speaker, declared_s)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataListError(f"{table.as_posix()}: not a UTF-8 table ({error})") from error
+
+
+def read_kaldi(folder: Path, speaker_level: int | None = None) -> Iterator[SourceClip]:
+    """Reads wav.scp and utt2spk of Kaldi; recordings may lie anywhere.
+
+    Raises:
+        DataListError: As `utils.corpus.kaldi.read_recordings`.
+    """
+    for _, path, speaker in read_recordings(folder):
+        yield SourceClip(path, speaker)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -166,6 +180,7 @@ LAYOUTS: dict[str, Layout] = {
     "cnceleb": Layout(read_cnceleb),
     "aishell": Layout(read_speaker_files),
     "table": Layout(read_table),
+    "kaldi": Layout(read_kaldi, reaches_out=True),
 }
 """Layout names of `create_data.py --dataset LAYOUT:FOLDER`."""
 

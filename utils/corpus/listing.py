@@ -5,19 +5,21 @@ The lists are deterministic: the same files and options give the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from utils.audio.fidelity import Embed
 from utils.corpus.conversion import Rules, Task, examine_all
 from utils.corpus.layouts import LAYOUTS, SourceClip
-from utils.corpus.lists import Utterance, path_defect, write_data_list
+from utils.corpus.lists import SPEAKERS_NAME, Utterance, path_defect, write_data_list
+from utils.corpus.treatment import UNTREATED, Treatment
 from utils.errors import DataListError
 from utils.files import write_text_atomically
+from utils.speaker_names import plain_name, report_spellings
 
 MIN_TRIAL_UTTERANCES = 2
 """A test speaker needs two utterances to form a target trial."""
@@ -53,6 +55,8 @@ class Settings:
         seed: Chooses the test speakers.
         delete_source: Remove a source once its wav is verified.
         num_workers: Number of processes.
+        treatment: What is done to the sound of clips that are converted.
+        load_model: As in `utils.corpus.conversion.Rules`.
     """
 
     list_dir: Path = Path("dataset")
@@ -65,6 +69,8 @@ class Settings:
     seed: int = 0
     delete_source: bool = False
     num_workers: int = 1
+    treatment: Treatment = UNTREATED
+    load_model: Callable[[], Embed] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +122,6 @@ class _Rejections:
         write_text_atomically(path, "".join(lines))
 
 
-def parse_dataset(text: str) -> DatasetSpec:
-    """Reads `LAYOUT:FOLDER`, as an argparse type."""
-    layout, colon, folder = text.partition(":")
-    if not (colon and folder) or layout not in LAYOUTS:
-        raise argparse.ArgumentTypeError(
-            f"received {text!r}, expected LAYOUT:FOLDER with a layout of {', '.join(LAYOUTS)}"
-        )
-    return DatasetSpec(layout, Path(folder))
-
-
 def create_lists(specs: Sequence[DatasetSpec], settings: Settings) -> Summary:
     """Makes train_list.txt, test_list.txt, speakers.tsv and rejected.tsv from data sets.
 
@@ -145,9 +141,7 @@ def create_lists(specs: Sequence[DatasetSpec], settings: Settings) -> Summary:
             impossible. The old lists then stay as they were.
         VoiceprintError: If a file cannot be written.
     """
-    makes_wav = settings.wav_dir or any(LAYOUTS[spec.layout].makes_wav for spec in specs)
-    if settings.delete_source and not makes_wav:
-        raise DataListError("--delete_source needs --wav_dir: nothing is converted without it")
+    _check_conversion(specs, settings)
     rejections = _Rejections()
     clips = collect_clips(specs, settings, rejections)
     kept, hours_of = _examine(clips, settings, rejections)
@@ -169,7 +163,7 @@ def create_lists(specs: Sequence[DatasetSpec], settings: Settings) -> Summary:
     test = [_utterance(clip, labels) for clip, test in zip(kept, is_test, strict=True) if test]
     write_data_list(settings.list_dir / "train_list.txt", train)
     write_data_list(settings.list_dir / "test_list.txt", test)
-    _write_speakers(settings.list_dir / "speakers.tsv", labels, train, test)
+    _write_speakers(settings.list_dir / SPEAKERS_NAME, labels, train, test)
     train_labels = {utterance.label for utterance in train}
     test_labels = {utterance.label for utterance in test}
     return Summary(
@@ -195,7 +189,8 @@ def collect_clips(
     from tqdm import tqdm
 
     clips: list[Clip] = []
-    listed: set[str] = set()
+    listed: dict[str, Clip] = {}
+    spellings: dict[str, dict[str, None]] = {}
     wav_folders: Counter[str] = Counter()
     for number, spec in enumerate(specs):
         layout = LAYOUTS[spec.layout]
@@ -211,16 +206,23 @@ def collect_clips(
             wav_root = root
         found = layout.read(spec.folder, settings.speaker_level)
         for clip in tqdm(found, desc=f"reading {spec}", unit="clip", delay=1):
-            defect = _clip_defect(clip, settings.min_duration_s)
+            defect = _clip_defect(clip, settings.min_duration_s, layout.reaches_out)
             if defect is not None:
                 rejections.add((root / clip.path).as_posix(), defect)
                 continue
             task = _make_task(clip, root, wav_root)
-            if task.listed in listed:
-                rejections.add(task.source, f"listed twice: {task.listed} is another clip's too")
+            name = "/".join(map(plain_name, (clip.speaker or "").split("/")))
+            spellings.setdefault(name, {})[clip.speaker or ""] = None
+            new = Clip(task, sys.intern(f"{number}:{name}"))
+            if str(settings.treatment) and task.wav is None:
+                rejections.add(task.source, "wav in its own place: it is changed only in --wav_dir")
                 continue
-            listed.add(task.listed)
-            clips.append(Clip(task, sys.intern(f"{number}:{clip.speaker}")))
+            first = listed.setdefault(task.listed, new)
+            if first is not new:
+                rejections.add(task.source, _twice(first, new, f"{task.listed} is another clip's"))
+                continue
+            clips.append(new)
+    report_spellings("the data sets", spellings)
     return clips
 
 
@@ -296,10 +298,13 @@ def _examine(
     clips: Sequence[Clip], settings: Settings, rejections: _Rejections
 ) -> tuple[list[Clip], dict[str, float]]:
     """Returns the usable clips, and the hours of each by its listed path."""
-    rules = Rules(settings.min_duration_s, settings.delete_source)
+    rules = Rules(
+        settings.min_duration_s, settings.delete_source, settings.treatment, settings.load_model
+    )
     journal = settings.list_dir / "checked.tsv"
     findings = examine_all([clip.task for clip in clips], rules, journal, settings.num_workers)
     kept, hours_of = [], {}
+    first_of: dict[str, Clip] = {}
     for clip, finding in zip(clips, findings, strict=True):
         defect = finding.defect
         if defect is None and finding.duration_s < settings.min_duration_s:
@@ -307,9 +312,22 @@ def _examine(
         if defect is not None:
             rejections.add(clip.task.source, defect)
             continue
+        first = first_of.setdefault(finding.sound or clip.task.source, clip)
+        if first.speaker != clip.speaker:
+            # One of both names is wrong, and nobody knows which.
+            rejections.add(
+                clip.task.source, _twice(first, clip, f"the same sound as {first.task.source}")
+            )
+            continue
         kept.append(clip)
         hours_of[clip.task.listed] = finding.duration_s / 3600
     return kept, hours_of
+
+
+def _twice(first: Clip, clip: Clip, what: str) -> str:
+    """Returns why a clip is left out that is there already, as another speaker's or not."""
+    one, other = (item.speaker.partition(":")[2] for item in (first, clip))
+    return f"listed twice: {what}" if one == other else f"two speakers: {what} of {one}"
 
 
 def _drop_rare_speakers(
@@ -328,14 +346,16 @@ def _make_task(clip: SourceClip, root: Path, wav_root: Path | None) -> Task:
     source = (root / clip.path).as_posix()
     wav = None
     if wav_root is not None and not (wav_root == root and source.lower().endswith(".wav")):
-        wav = (wav_root / PurePosixPath(clip.path).with_suffix(".wav")).as_posix()
+        path = PurePosixPath(clip.path).with_suffix(".wav")
+        wav = (wav_root / (path.relative_to("/") if path.is_absolute() else path)).as_posix()
     return Task(source, wav, clip.declared_s)
 
 
-def _clip_defect(clip: SourceClip, min_duration_s: float) -> str | None:
+def _clip_defect(clip: SourceClip, min_duration_s: float, reaches_out: bool) -> str | None:
     """Returns why a clip is unusable, as far as its path and declaration show, or None."""
     path = PurePosixPath(clip.path)
-    if not path.name or ".." in path.parts or path.is_absolute():
+    is_outside = ".." in path.parts or (path.is_absolute() and not reaches_out)
+    if not path.name or is_outside:
         return "path outside of the data set's folder"
     if "\\" in clip.path:
         return "backslash in the path, which lists turn into a slash"
@@ -348,6 +368,23 @@ def _clip_defect(clip: SourceClip, min_duration_s: float) -> str | None:
 
 def _too_short(duration_s: float, min_duration_s: float) -> str:
     return f"too short: {duration_s:.2f} s, expected at least {min_duration_s:.2f} s"
+
+
+def _check_conversion(specs: Sequence[DatasetSpec], settings: Settings) -> None:
+    """Raises DataListError if sound is to be changed that isn't converted, or lost."""
+    makes_wav = [settings.wav_dir or LAYOUTS[spec.layout].makes_wav for spec in specs]
+    if settings.delete_source and not any(makes_wav):
+        raise DataListError("--delete_source needs --wav_dir: nothing is converted without it")
+    treatment = settings.treatment
+    if str(treatment) and not all(makes_wav):
+        raise DataListError(
+            f"{treatment}: changes what is converted, expected --wav_dir DIR for the changed files"
+        )
+    if settings.delete_source and (treatment.denoise or treatment.channel != "mix"):
+        raise DataListError(
+            f"--delete_source with {treatment}: the changed files are not what was heard; leave "
+            "one of both out"
+        )
 
 
 def _check_outside(wav_dir: Path, root: Path) -> None:

@@ -1,46 +1,63 @@
-"""Data lists (`path<TAB>label`) and trial lists (`1 a.wav b.wav`).
+"""Data lists: `path<TAB>label`, one line a recording.
 
-Both are plain UTF-8 text, so lists of other tools work too and lists can be joined by hand.
+They are plain UTF-8 text, so lists of other tools work too and lists can be joined by hand.
 docs/data_format.md describes them for users.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from utils.corpus.paths import local_path
 from utils.errors import DataListError
 from utils.files import write_text_atomically
+from utils.messages import translate
+from utils.speaker_names import plain_name, report_spellings
 
 BYTE_ORDER_MARK = "\ufeff"
 MAX_QUOTED_CHARS = 80  # of a bad line, to keep the error on one readable line
 
 
+MAX_NUMBER_DIGITS = 18
+"""Longer numbers are names: they fit no integer of a file, and Python reads them slowly."""
+
+MAX_CLASSES = 10_000_000
+"""More make a classification layer of gigabytes: a telephone number, not a number of speakers."""
+
+HEADERS = {("path", "label"), ("path", "speaker")}
+"""First lines that name the columns; they are skipped."""
+
+SPEAKERS_NAME = "speakers.tsv"
+"""Beside the lists of create_data.py: who stands behind each label."""
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One line of a data list: an audio file and the label of its speaker."""
+    """One line of a data list: an audio file and its speaker.
+
+    Attributes:
+        path: The audio file.
+        label: Number of the speaker, from 0.
+        speaker: The speaker's label as the list has it, a name or a number; "" if it isn't known.
+    """
 
     path: str
     label: int
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One line of a trial list: do the two files hold the same speaker?"""
-
-    is_target: bool
-    path1: str
-    path2: str
+    speaker: str = field(default="", compare=False)
 
 
 def read_data_list(path: str | Path) -> list[Utterance]:
-    """Reads a data list.
+    """Reads a data list; its speakers are numbered as `number_labels` says.
 
-    Empty lines are ignored; a byte order mark and Windows line endings are accepted.
+    Empty lines are ignored; a byte order mark, Windows line endings and paths of Windows are
+    accepted. Labels are names or numbers; they are compared in Unicode normal form C without outer
+    blanks, and numbers by their value.
 
     Args:
-        path: The list, one `path<TAB>label` per line. Labels are integers from 0.
+        path: The list, one `path<TAB>label` per line.
 
     Returns:
         The utterances in the order of the file, at least one.
@@ -49,18 +66,135 @@ def read_data_list(path: str | Path) -> list[Utterance]:
         DataListError: If the file is missing, not UTF-8 or empty, or a line has another format; it
             names the file, the line, and the received and expected content.
     """
-    utterances = []
-    for number, line in _read_lines(path, "create it with create_data.py"):
+    return _numbered([_read_lines_of(path)])[0]
+
+
+def read_training_lists(
+    train_path: str | Path, test_path: str | Path | None
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Reads a training list and a test list, whose speakers get the same numbers.
+
+    The speakers of the training list come first, without a gap; those of the test list alone
+    follow. A file that is listed under two speakers is reported on stderr.
+
+    Args:
+        train_path: The training list.
+        test_path: The test list, or None.
+
+    Returns:
+        Both lists; the second is empty without a test list.
+
+    Raises:
+        DataListError: As `read_data_list`.
+    """
+    paths = [train_path, test_path] if test_path else [train_path]
+    train, *more = _numbered([_read_lines_of(path) for path in paths])
+    test = more[0] if more else []
+    _report_shared_files(train, test)
+    return train, test
+
+
+def number_labels(lists: Iterable[Iterable[str]]) -> dict[str, int]:
+    """Numbers the speakers of several lists from 0 without a gap.
+
+    Those of a list come before those of the next one; within a list numbers come first, by their
+    value, then names, by their characters. A list with the labels 0 to N - 1 keeps them.
+
+    Args:
+        lists: The labels of each list.
+    """
+    numbers: dict[str, int] = {}
+    for names in lists:
+        for name in sorted(set(names) - numbers.keys(), key=_order):
+            numbers[name] = len(numbers)
+    return numbers
+
+
+def speakers_of(utterances: Sequence[Utterance], list_path: str | Path | None = None) -> list[str]:
+    """Returns the names of the speakers by their labels, 0 to the largest one.
+
+    Args:
+        utterances: A list. A label without an utterance is called by its number.
+        list_path: Its file. If it has plain numbers, and speakers.tsv of create_data.py beside it
+            counts as many clips for each, the names of that file are taken.
+    """
+    names = [str(label) for label in range(num_classes(utterances))]
+    counts = [0] * len(names)
+    for utterance in utterances:
+        names[utterance.label] = utterance.speaker or names[utterance.label]
+        counts[utterance.label] += 1
+    if list_path is not None and names == [str(label) for label in range(len(names))]:
+        return _names_beside(Path(list_path).parent / SPEAKERS_NAME, counts) or names
+    return names
+
+
+def _names_beside(path: Path, counts: Sequence[int]) -> list[str] | None:
+    """Returns the names in speakers.tsv, None if it is missing or of other lists."""
+    try:
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+        known = [(row[2], int(row[3])) for row in rows if int(row[3]) > 0]
+        labels = [int(row[0]) for row in rows if int(row[3]) > 0]
+    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+        return None
+    if labels != list(range(len(counts))) or [count for _, count in known] != list(counts):
+        return None
+    return [name for name, _ in known]
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """Returns what names are sorted by: numbers by value before names."""
+    is_number = _is_number(name)
+    return (not is_number, int(name) if is_number else 0, name)
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit() and len(label) <= MAX_NUMBER_DIGITS
+
+
+def _read_lines_of(path: str | Path) -> list[tuple[str, str]]:
+    """Reads `(path, speaker)` of a data list."""
+    clips = []
+    spellings: dict[str, dict[str, None]] = {}
+    for number, line in read_lines(path, "create it with create_data.py"):
         fields = line.split("\t")
+        if number == 1 and tuple(field.strip().lower() for field in fields) in HEADERS:
+            continue
         if len(fields) != 2 or not fields[0].strip():
-            raise _line_error(path, number, line, "path<TAB>label")
-        label = fields[1].strip()
-        if not (label.isascii() and label.isdigit()):
-            raise _line_error(path, number, line, "an integer label from 0 after the tab")
-        utterances.append(Utterance(fields[0], int(label)))
-    if not utterances:
+            raise line_error(path, number, line, "path<TAB>label")
+        label = fields[1]
+        name = plain_name(label)
+        if not name:
+            raise line_error(path, number, line, "the speaker's label after the tab")
+        name = sys.intern(str(int(name)) if _is_number(name) else name)
+        spellings.setdefault(name, {})[label] = None
+        clips.append((local_path(fields[0]), name))
+    if not clips:
         raise DataListError(f"{path}: no utterance in the list, expected lines path<TAB>label")
-    return utterances
+    report_spellings(str(path), spellings)
+    return clips
+
+
+def _numbered(lists: Sequence[Sequence[tuple[str, str]]]) -> list[list[Utterance]]:
+    """Returns the utterances of lists with one numbering of all speakers."""
+    numbers = number_labels([name for _, name in clips] for clips in lists)
+    return [[Utterance(path, numbers[name], name) for path, name in clips] for clips in lists]
+
+
+def _report_shared_files(train: Sequence[Utterance], test: Sequence[Utterance]) -> None:
+    """Says on stderr how many files are listed under two speakers, and names the first."""
+    first: dict[str, Utterance] = {}
+    shared: dict[str, tuple[str, str]] = {}
+    for utterance in (*train, *test):
+        other = first.setdefault(utterance.path, utterance)
+        if other.label != utterance.label:
+            shared.setdefault(utterance.path, (other.speaker, utterance.speaker))
+    if shared:
+        path, (one, other_one) = next(iter(shared.items()))
+        note = (
+            f"warning: {len(shared)} files are listed under two speakers; "
+            f"the first, {path}, under {one} and {other_one}"
+        )
+        print(translate(note), file=sys.stderr)
 
 
 def write_data_list(path: str | Path, utterances: Iterable[Utterance]) -> None:
@@ -113,6 +247,19 @@ def num_classes(utterances: Sequence[Utterance]) -> int:
     return max(utterance.label for utterance in utterances) + 1
 
 
+def check_speakers(speakers: Sequence[str]) -> None:
+    """Checks that there is somebody to tell apart.
+
+    Raises:
+        DataListError: If there is only one speaker.
+    """
+    if len(speakers) < 2:
+        raise DataListError(
+            f"the training list has one speaker, {speakers[0]}, expected two or more: the network "
+            "learns to tell speakers apart"
+        )
+
+
 def check_labels(utterances: Sequence[Utterance], num_classes: int) -> None:
     """Checks that every label is smaller than the number of classes.
 
@@ -122,8 +269,14 @@ def check_labels(utterances: Sequence[Utterance], num_classes: int) -> None:
 
     Raises:
         DataListError: If a label is too large; it names the first such utterance, its number in
-            the list, and the number of classes that the list needs.
+            the list, and the number of classes that the list needs. Also if there are more
+            classes than a network can have.
     """
+    if num_classes > MAX_CLASSES:
+        raise DataListError(
+            f"num_classes is {num_classes}, expected at most {MAX_CLASSES}; leave it out to have "
+            "it read from the list"
+        )
     for number, utterance in enumerate(utterances, start=1):
         if not 0 <= utterance.label < num_classes:
             needed = max(item.label for item in utterances) + 1
@@ -134,71 +287,19 @@ def check_labels(utterances: Sequence[Utterance], num_classes: int) -> None:
             )
 
 
-def read_trial_list(path: str | Path) -> list[Trial]:
-    """Reads a trial list in the VoxCeleb format.
-
-    Args:
-        path: The list, one trial per line: `1` (same speaker) or `0`, then two paths, separated
-            by tabs, or by spaces if no path contains one.
-
-    Returns:
-        The trials in the order of the file, at least one.
-
-    Raises:
-        DataListError: If the file is missing, not UTF-8 or empty, or a line has another format; it
-            names the file, the line, and the received and expected content.
-    """
-    trials = []
-    for number, line in _read_lines(path, "expected lines like `1 a.wav b.wav`"):
-        fields = _split_fields(line)
-        if len(fields) != 3 or fields[0] not in ("0", "1") or not (fields[1] and fields[2]):
-            raise _line_error(path, number, line, "1 (same speaker) or 0, and two paths")
-        trials.append(Trial(fields[0] == "1", fields[1], fields[2]))
-    if not trials:
-        raise DataListError(f"{path}: no trial in the list, expected lines like `1 a.wav b.wav`")
-    return trials
-
-
-def read_pair_list(path: str | Path, root: str | Path | None = None) -> list[tuple[str, str]]:
-    """Reads pairs of recordings to compare: a trial list, or one without its first column.
-
-    Args:
-        path: The list, one pair per line: two paths, after `1` or `0` if it is a trial list.
-        root: Folder that the paths are relative to.
-
-    Returns:
-        The pairs in the order of the file, at least one.
-
-    Raises:
-        DataListError: As `read_trial_list`.
-    """
-    pairs = []
-    for number, line in _read_lines(path, "expected lines like `a.wav b.wav`"):
-        fields = _split_fields(line)
-        if len(fields) == 3 and fields[0] in ("0", "1"):
-            fields = fields[1:]
-        if len(fields) != 2 or not (fields[0] and fields[1]):
-            raise _line_error(path, number, line, "two paths, or 1 or 0 and two paths")
-        first, second = fields if root is None else ((Path(root) / f).as_posix() for f in fields)
-        pairs.append((first, second))
-    if not pairs:
-        raise DataListError(f"{path}: no pair in the list, expected lines like `a.wav b.wav`")
-    return pairs
-
-
 def read_path_list(path: str | Path) -> list[str]:
     """Reads a list of recordings, a path a line.
 
     Raises:
         DataListError: If it cannot be read or names none.
     """
-    paths = [line.strip() for _, line in _read_lines(path, "expected a path a line")]
+    paths = [line.strip() for _, line in read_lines(path, "expected a path a line")]
     if not paths:
         raise DataListError(f"{path}: no recording in the list, expected a path a line")
     return paths
 
 
-def _read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
+def read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
     """Returns the numbered lines of a UTF-8 file that are not empty."""
     try:
         data = Path(path).read_bytes()
@@ -220,12 +321,8 @@ def _read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in numbered if line.strip()]
 
 
-def _split_fields(line: str) -> list[str]:
-    """Splits at tabs if there are any, so that paths may contain spaces."""
-    return [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
-
-
-def _line_error(path: str | Path, number: int, line: str, expected: str) -> DataListError:
+def line_error(path: str | Path, number: int, line: str, expected: str) -> DataListError:
+    """Returns the error for a line that has another format."""
     return DataListError(f"{path}, line {number}: received {_quote(line)}, expected {expected}")
 
 

@@ -14,7 +14,7 @@ from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.recording import BLOCK_S, Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.errors import AudioError, ModelError
-from utils.model.header import ModelHeader, read_header
+from utils.model.header import DEFAULT_MODELS, ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
 from utils.processors import num_processors
 from utils.verification.calibration import Calibration
@@ -231,6 +231,28 @@ class SpeakerEncoder:
                 "restore it"
             )
         return np.asarray(total / max(length, 1e-9), dtype=np.float32)
+
+
+def load_shipped_model() -> Callable[[FloatArray], FloatArray]:
+    """Loads the shipped model on one thread, from the toolkit's folder wherever it is called.
+
+    Returns:
+        Its function from a waveform, of a voice or any other sound, to the embedding.
+
+    Raises:
+        ModelError: If the file is missing.
+    """
+    path = Path(__file__).resolve().parents[2] / f"{DEFAULT_MODELS[0]}.onnx"
+    encoder = SpeakerEncoder(path, 1)
+
+    def embed(waveform: FloatArray) -> FloatArray:
+        try:
+            return encoder.embed_waveform(waveform)
+        except AudioError:  # Single words and whispers are data too; they are compared whole.
+            total = sum(len(part) * encoder._embed_window(part) for part in _windows([waveform]))
+            return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
+
+    return embed
 
 
 def _windows(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:

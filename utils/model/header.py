@@ -9,6 +9,7 @@ import json
 import sys
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,10 @@ from utils.verification.calibration import Calibration
 
 DEFAULT_MODELS = ("models/campplus", "models/resnet34")
 """The shipped models, without the suffix; the first one that is there is the default."""
+
+LABELS_KEY = "labels"
+"""Metadata: the names of the training speakers by class, where they are more than numbers. Files
+for use alone (`export.py`) leave them out."""
 
 CALIBRATION_KEYS = ("threshold", "strict_threshold", "calibration")
 """Metadata that `Calibration.to_dict` writes; a model without calibration has none of them."""
@@ -48,6 +53,23 @@ class ModelHeader:
     def embedding_size(self) -> int:
         """Length of an embedding."""
         return int(self.metadata["embedding_size"])
+
+    @property
+    def speakers(self) -> list[str]:
+        """Names of the training speakers by class; of a list with plain numbers, these."""
+        names = self.metadata.get(LABELS_KEY)
+        if isinstance(names, list):
+            return [str(name) for name in names]
+        return [str(number) for number in range(int(self.metadata.get("num_classes", 0)))]
+
+    def name_class(self, output: int) -> str:
+        """Returns the name of the speaker whom the network's classification means.
+
+        Args:
+            output: Place of its largest value; with changed speeds as classes of their own, several
+                places mean one speaker.
+        """
+        return name_of(output // int(self.metadata.get("num_speed_classes", 1)), self.speakers)
 
     @cached_property
     def model_id(self) -> str:
@@ -89,6 +111,11 @@ class ModelHeader:
             raise ModelError(
                 f"{self.path}: {error}; calibrate the model with tools/finish_model.py"
             ) from error
+
+
+def name_of(label: int, speakers: Sequence[str]) -> str:
+    """Returns the name of a class; one that no speaker of the list had goes by its number."""
+    return speakers[label] if label < len(speakers) else str(label)
 
 
 def choose_threshold(

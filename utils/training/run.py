@@ -14,13 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.corpus.lists import Utterance, check_labels, num_classes
+from utils.corpus.lists import (
+    Utterance,
+    check_labels,
+    check_speakers,
+    num_classes,
+    speakers_of,
+)
 from utils.crops.batches import batch_arrays
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
 from utils.messages import translate
 from utils.model.archive import load_network, read_training_state, write_model
-from utils.model.header import CALIBRATION_KEYS, read_header
+from utils.model.header import CALIBRATION_KEYS, LABELS_KEY, ModelHeader, read_header
 from utils.reader import TrainingReader
 from utils.training.settings import TrainingSettings
 from utils.training.validation import Validation
@@ -66,19 +72,24 @@ class TrainingRun:
         resume: str = "",
         init: str = "",
         strategy: Any = None,
+        speakers: Sequence[str] | None = None,
     ) -> None:
         """Builds the model and starts the reader.
 
         `resume` is a checkpoint to resume from, `init` a model file with the initial weights.
+        `speakers` are the names of the training list's speakers by their labels, else its own.
 
         Raises:
-            DataListError: If a label is out of range or the list is unusable.
+            DataListError: If a label is out of range, the list is unusable, or has one speaker.
             ModelError: If `resume` or `init` is not a matching model.
         """
         self.settings = settings
         self.strategy = strategy
         self.num_speakers = num_speakers or num_classes(train)
         check_labels(train, self.num_speakers)
+        self.speakers = list(speakers or speakers_of(train))
+        if settings.losses.classification > 0:
+            check_speakers(self.speakers)
         self.steps = settings.steps_per_epoch or max(1, len(train) // settings.reader.batch_size)
         self.progress = Progress()
         self.history: list[dict[str, float]] = []
@@ -98,7 +109,7 @@ class TrainingRun:
                     self._load_weights(load_network(resume), resume, matching_only=False)
                     self._load_state(state, resume)
             speeds = self.reader.maker.num_speed_classes
-            self.validation = Validation(test, self.num_speakers, speeds)
+            self.validation = Validation(test, len(self.speakers), speeds, self.speakers)
             self.writer = _summary_writer(Path(settings.model_dir) / "logs")
         except BaseException:
             self.close()
@@ -192,9 +203,22 @@ class TrainingRun:
             variable.assign(value)
         for name, value in json.loads(str(state["progress"])).items():
             setattr(self.progress, name, value)
-        metadata = read_header(path).metadata
+        header = read_header(path)
+        self._check_speakers(header)
+        metadata = header.metadata
         self._calibration = {key: metadata[key] for key in CALIBRATION_KEYS if key in metadata}
         self.last_checkpoint = Path(path)
+
+    def _check_speakers(self, header: ModelHeader) -> None:
+        """Raises ModelError if a checkpoint's classes are other people than those of the list."""
+        if LABELS_KEY not in header.metadata:
+            return
+        for number, (theirs, ours) in enumerate(zip(header.speakers, self.speakers, strict=False)):
+            if theirs != ours:
+                raise ModelError(
+                    f"{header.path}: its class {number} is the speaker {theirs}, in the training "
+                    f"list it is {ours}; resume with the list that the training began with"
+                )
 
     def _extra_variables(self) -> list[Any]:
         """Returns the training's variables outside the network: optimiser and bridge."""
@@ -307,7 +331,10 @@ class TrainingRun:
         self.history.append(figures)
         folder = Path(self.settings.model_dir)
         with open(folder / "training_log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps({"epoch": progress.epoch, **figures}) + "\n")
+            line: dict[str, Any] = {"epoch": progress.epoch, **figures}
+            if self._has_names:
+                line["mistaken"] = result.mistaken
+            log.write(json.dumps(line, ensure_ascii=False) + "\n")
         if self.writer is not None:
             for name, number in figures.items():
                 self.writer.add_scalar(name, number, progress.epoch)
@@ -333,11 +360,17 @@ class TrainingRun:
             "num_speed_classes": self.reader.maker.num_speed_classes,
             "training": asdict(self.settings),
             "progress": asdict(self.progress),
+            **({LABELS_KEY: self.speakers} if self._has_names else {}),
             **self._calibration,
         }
         path = Path(self.settings.model_dir) / f"{name}.keras"
         write_model(path, self.float_network, metadata, state)
         self.last_checkpoint = path
+
+    @property
+    def _has_names(self) -> bool:
+        """Whether the speakers are more than the numbers of their classes."""
+        return self.speakers != [str(number) for number in range(len(self.speakers))]
 
     def _remove_old_checkpoints(self) -> None:
         """Keeps the newest checkpoints and the best one of this training."""

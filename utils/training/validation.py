@@ -1,6 +1,7 @@
 """Validation: accuracy, EER and calibration on the test list during training."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from utils.corpus.lists import Utterance
 from utils.crops.batches import INT16_SCALE, read_evaluation_crop
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.messages import translate
+from utils.model.header import name_of
 from utils.processors import num_processors
 from utils.verification.calibration import fit_calibration
 from utils.verification.metrics import ErrorCurve
@@ -21,6 +23,9 @@ from utils.verification.scoring import score_all_pairs
 
 BATCH_SIZE = 64
 """Crops per call of the network."""
+
+NUM_MISTAKEN = 5
+"""Pairs of speakers that are named after an epoch."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,25 @@ class ValidationResult:
             `eer`, a fraction; each only if the list allows it.
         calibration: Thresholds and probability scale from `Calibration.to_dict`; empty without
             target or non-target trials.
+        mistaken: `(speaker, other, number)`: the training speakers whose crops were most often
+            taken for another's, by name; five at most.
     """
 
     figures: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    mistaken: list[tuple[str, str, int]] = field(default_factory=list)
 
 
 class Validation:
     """Holds one clean crop of each clip of the test list in memory."""
 
-    def __init__(self, test: Sequence[Utterance], num_speakers: int, num_speeds: int = 1) -> None:
+    def __init__(
+        self,
+        test: Sequence[Utterance],
+        num_speakers: int,
+        num_speeds: int = 1,
+        speakers: Sequence[str] = (),
+    ) -> None:
         """Reads the crops; unusable clips are reported on stderr and left out.
 
         Args:
@@ -49,11 +63,13 @@ class Validation:
                 they count for the EER, not for the accuracy.
             num_speakers: Number of training speakers.
             num_speeds: Classes per training speaker in the network's output.
+            speakers: Names of the training speakers by their labels; others go by their number.
 
         Raises:
             DataListError: If no clip of a list can be read.
         """
         self.num_speakers, self.num_speeds = num_speakers, num_speeds
+        self.speakers = speakers
         self.crops, self.labels = _read_crops(test)
 
     def measure(self, predict: Callable[[dict[str, Any]], dict[str, Any]]) -> ValidationResult:
@@ -78,10 +94,15 @@ class Validation:
             embeddings.append(np.asarray(outputs["embedding"])[: len(part)])
             named.append(np.asarray(outputs["classification"]).argmax(axis=1)[: len(part)])
         figures: dict[str, float] = {}
+        mistaken: list[tuple[str, str, int]] = []
         is_known = self.labels < self.num_speakers
         if is_known.any():
-            right = np.concatenate(named)[is_known] // self.num_speeds == self.labels[is_known]
-            figures["test_accuracy"] = float(right.mean())
+            guesses, truth = (
+                np.concatenate(named)[is_known] // self.num_speeds,
+                self.labels[is_known],
+            )
+            figures["test_accuracy"] = float((guesses == truth).mean())
+            mistaken = self._mistaken(truth, guesses)
         matrix = np.concatenate(embeddings).astype(np.float32)
         if not np.isfinite(matrix).all():
             raise VoiceprintError(
@@ -90,9 +111,23 @@ class Validation:
             )
         histogram = score_all_pairs(matrix, self.labels)
         if not (histogram.num_target_trials and histogram.num_nontarget_trials):
-            return ValidationResult(figures)
+            return ValidationResult(figures, mistaken=mistaken)
         figures["eer"] = ErrorCurve.from_histogram(histogram).equal_error_rate()[0]
-        return ValidationResult(figures, fit_calibration(histogram).to_dict())
+        return ValidationResult(figures, fit_calibration(histogram).to_dict(), mistaken)
+
+    def _mistaken(
+        self, truth: npt.NDArray[np.int64], guesses: npt.NDArray[np.int64]
+    ) -> list[tuple[str, str, int]]:
+        """Returns the most frequent mistakes by the speakers' names."""
+        counts = Counter(
+            (int(true), int(guess))
+            for true, guess in zip(truth, guesses, strict=True)
+            if true != guess
+        )
+        return [
+            (name_of(true, self.speakers), name_of(guess, self.speakers), count)
+            for (true, guess), count in counts.most_common(NUM_MISTAKEN)
+        ]
 
 
 def _read_crops(

@@ -21,7 +21,8 @@ from utils.arrays import FloatArray
 from utils.audio.decode import read_blocks
 from utils.audio.recording import BLOCK_S, Recording
 from utils.corpus.clip_lists import LabelledClip, read_clips
-from utils.corpus.lists import Trial, Utterance, read_trial_list
+from utils.corpus.lists import Utterance
+from utils.corpus.trials import Trial, place_trials, read_trial_list
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
 from utils.messages import translate
@@ -96,12 +97,7 @@ class EvaluationSet:
         if trials_path is None:
             listed = read_clips(list_path)
             return cls(list(distinct_labels(listed)), listed, None)
-        trials = read_trial_list(trials_path)
-        if trials_root is not None:
-            trials = [
-                Trial(t.is_target, _below(trials_root, t.path1), _below(trials_root, t.path2))
-                for t in trials
-            ]
+        trials = place_trials(read_trial_list(trials_path), trials_root)
         return cls(list(dict.fromkeys(p for t in trials for p in (t.path1, t.path2))), [], trials)
 
     def num_rounds(self, clips: Clips) -> int:
@@ -445,8 +441,3 @@ def write_report(
 def _or_unknown(count: int | None) -> str:
     """Writes a count; a list of trials doesn't say how many speakers there are."""
     return "unknown" if count is None else f"{count:,}"
-
-
-def _below(root: str | Path, path: str) -> str:
-    """Joins a folder and a path with forward slashes."""
-    return (Path(root) / path).as_posix()

@@ -4,16 +4,19 @@ import io
 
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
+from utils.audio.fidelity import encode
 from utils.audio.waveform import SAMPLE_RATE, within_full_scale
 
 
 def encode_flac(waveform: FloatArray) -> bytes:
-    """Returns a waveform as 16-bit FLAC: half the size of wav, with the same samples.
+    """Returns a waveform as 16-bit FLAC, to be heard: half the size of wav, with the same samples.
+
+    What is kept of a voice goes through `utils.audio.fidelity.encode_faithfully` instead.
 
     Args:
         waveform: Shape `(num_samples,)`, 16 kHz; divided by its peak if beyond full scale.
     """
-    return _encode(within_full_scale(waveform), "FLAC")
+    return encode(within_full_scale(waveform), "PCM_16", "FLAC")
 
 
 def decode(content: bytes, file_name: str = "") -> FloatArray:
@@ -31,7 +34,7 @@ def decode(content: bytes, file_name: str = "") -> FloatArray:
 
 def to_playable(content: bytes, file_name: str = "") -> bytes:
     """Returns a stored recording as FLAC or WAV of 16 kHz mono, unchanged if it is that already."""
-    return content if _is_plain(content) else _encode(decode(content, file_name), "WAV")
+    return content if _is_plain(content) else encode(decode(content, file_name), "PCM_16")
 
 
 def suffix_of(content: bytes) -> str:
@@ -49,12 +52,3 @@ def _is_plain(content: bytes) -> bool:
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
         return False
     return kind[0] in ("FLAC", "WAV") and kind[1:] == ("PCM_16", SAMPLE_RATE, 1)
-
-
-def _encode(waveform: FloatArray, format_name: str) -> bytes:
-    """Returns a waveform as the bytes of a file of 16 bits a sample."""
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform, SAMPLE_RATE, subtype="PCM_16", format=format_name)
-    return buffer.getvalue()

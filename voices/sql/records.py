@@ -19,8 +19,8 @@ class NewRecording:
     Attributes:
         embedding: Unit length, shape `(embedding_size,)`.
         speech_s: Seconds of speech in it.
-        audio: FLAC or 16-bit WAV of 16 kHz mono; files that are moved in, as they are. Kept only
-            if the database keeps audio.
+        audio: FLAC or WAV of 16 kHz mono, 16 or 24 bits; files that are moved in, as they are.
+            Kept only if the database keeps audio.
         duration_s: Its length in seconds.
         created_at: When it was made, with a time zone; now if None.
         file_name: Its name in the speaker's folder, or only the suffix for NAME.wav itself.

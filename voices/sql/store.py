@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import Connection, func, select, update
 
 from utils.arrays import FloatArray
+from utils.audio.fidelity import encode_faithfully
 from utils.errors import (
     AudioError,
     DamagedVoiceError,
@@ -26,7 +27,7 @@ from utils.errors import (
 )
 from utils.speaker_names import clean_name, fold_name, is_storable
 from utils.verification.embedding import Encoder
-from voices.sql.audio import decode, encode_flac, to_playable
+from voices.sql.audio import decode, to_playable
 from voices.sql.audit import AuditLog
 from voices.sql.cipher import KeyRing
 from voices.sql.engine import SqlConnections
@@ -512,14 +513,12 @@ class SqlVoiceStore:
         """Embeds waveforms and enrols them."""
         if self._encoder is None:
             raise ValueError("this SqlVoiceStore was opened without an encoder")
-        new = [
-            NewRecording.of(
-                waveform,
-                self._encoder.embed_waveform(waveform, source=name),
-                encode_flac(waveform) if self.keep_audio else None,
-            )
-            for waveform in waveforms
-        ]
+        embed, new = self._encoder.embed_waveform, []
+        for waveform in waveforms:
+            embedding, content = embed(waveform, source=name), None
+            if self.keep_audio:
+                content = encode_faithfully(waveform, embedding, embed, "FLAC")
+            new.append(NewRecording.of(waveform, embedding, content))
         # Whoever is deleted meanwhile does not come back by a replacement.
         must_exist = if_exists == "replace"
         speaker = self.enrol(name, new, if_exists=if_exists, must_exist=must_exist)

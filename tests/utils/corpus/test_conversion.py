@@ -1,18 +1,31 @@
 """Checking and converting clips: every kind of bad audio, and nothing done twice."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from tests.support.fake_encoder import FakeEncoder, RoundingEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
-from utils.corpus import conversion
+from utils.arrays import FloatArray
+from utils.audio.fidelity import Embed
+from utils.corpus import conversion, treatment
 from utils.corpus.conversion import Finding, Rules, Task, examine, examine_all, read_journal
-from utils.errors import VoiceprintError
+from utils.corpus.treatment import Treatment
+from utils.errors import AudioError, VoiceprintError
 
 RULES = Rules(min_duration_s=1.3)
+
+
+def load_fake_model() -> Embed:
+    """The speaker model of these tests."""
+    return FakeEncoder().embed_waveform
+
+
+DELETING = Rules(1.3, delete_source=True, load_model=load_fake_model)
 
 
 def write_mp3(path: Path, speaker: int = 0, duration_s: float = 2.0, rate: int = 16000) -> Path:
@@ -64,7 +77,7 @@ def test_bad_audio_of_every_kind_is_told(tmp_path: Path) -> None:
 def test_bad_audio_is_not_converted_and_its_source_kept(tmp_path: Path) -> None:
     for path in bad_files(tmp_path / "in").values():
         wav = tmp_path / "out" / f"{path.name}.wav"
-        finding = examine(task_for(path, wav), None, Rules(1.3, delete_source=True))
+        finding = examine(task_for(path, wav), None, DELETING)
         assert finding.defect is not None
         assert not wav.exists()
         assert path.exists() or path.name == "missing.wav"
@@ -138,7 +151,7 @@ def test_source_is_deleted_only_on_request(tmp_path: Path) -> None:
     kept = examine(task_for(source, wav), None, RULES)
     assert source.exists()
     before = wav.stat().st_mtime_ns
-    deleted = examine(task_for(source, wav), kept, Rules(1.3, delete_source=True))
+    deleted = examine(task_for(source, wav), kept, DELETING)
     assert not source.exists()
     assert wav.stat().st_mtime_ns == before  # was verified against the source, not written again
     assert examine(task_for(source, wav), deleted, RULES) is deleted
@@ -149,7 +162,7 @@ def test_source_stays_if_the_wav_differs(tmp_path: Path, monkeypatch: pytest.Mon
     source, wav = write_mp3(tmp_path / "a.mp3"), tmp_path / "a.wav"
     monkeypatch.setattr(conversion, "_holds", lambda *_: False)
     with pytest.raises(VoiceprintError, match="differs from what was written, check the disk"):
-        examine(task_for(source, wav), None, Rules(1.3, delete_source=True))
+        examine(task_for(source, wav), None, DELETING)
     assert source.exists()
 
 
@@ -157,7 +170,7 @@ def test_one_file_under_two_names_is_never_overwritten(tmp_path: Path) -> None:
     source = write_wav(tmp_path / "a.wav", synthetic_speech(0))
     before = source.read_bytes()
     task = Task(source.as_posix(), f"{tmp_path.as_posix()}/./a.wav")
-    finding = examine(task, None, Rules(1.3, delete_source=True))
+    finding = examine(task, None, DELETING)
     assert "are one file" in str(finding.defect)
     assert source.read_bytes() == before
 
@@ -175,11 +188,12 @@ def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     decoded: list[Path] = []
     load = conversion.load_audio
 
-    def counting(path: Path) -> conversion.FloatArray:
+    def counting(path: Path, **options: str) -> FloatArray:
         decoded.append(path)
-        return load(path)
+        return load(path, **options)
 
     monkeypatch.setattr(conversion, "load_audio", counting)
+    monkeypatch.setattr(treatment, "load_audio", counting)
     return decoded
 
 
@@ -195,7 +209,7 @@ def test_journal_saves_all_decoding_but_of_what_changed(
     (tmp_path / "3.mp3").write_bytes(b"damaged")
     journal = tmp_path / "lists" / "checked.tsv"
     first = list(examine_all(tasks, RULES, journal, 1))
-    assert len(decoded) == 4
+    assert {path.stem for path in decoded} == {"0", "1", "2", "3"}
     assert first[3].defect is not None
     decoded.clear()
     assert list(examine_all(tasks, RULES, journal, 1)) == first
@@ -244,3 +258,149 @@ def test_crash_of_a_decoder_is_a_defect(tmp_path: Path) -> None:
     finding = conversion._crash_finding((task_for(source), None))
     assert isinstance(finding, Finding)
     assert finding.defect == "damaged audio: the decoder crashed"
+
+
+# --- Nothing is lost ------------------------------------------------------------------------------
+
+
+def convert(source: Path, rules: Rules = DELETING) -> tuple[Finding, Path]:
+    wav = source.parent / "wavs" / f"{source.stem}.wav"
+    return examine(task_for(source, wav), None, rules), wav
+
+
+def write_stereo(path: Path, left: FloatArray, right: FloatArray) -> Path:
+    soundfile.write(path, np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+    return path
+
+
+def test_deleting_needs_a_model() -> None:
+    with pytest.raises(ValueError, match="expected a speaker model"):
+        Rules(1.3, delete_source=True)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 0.001, 1.0, 5.0, 32768.0])
+def test_samples_of_any_scale_are_stored_as_they_are_heard(tmp_path: Path, scale: float) -> None:
+    source = tmp_path / "a.wav"
+    speech = synthetic_speech(0, duration_s=2.0)
+    soundfile.write(source, scale * speech / np.abs(speech).max(), 16000, subtype="FLOAT")
+    finding, wav = convert(source, replace(DELETING, delete_source=False))
+    if scale == 1e-5:
+        assert str(finding.defect).startswith("silent")
+        return
+    written, _ = soundfile.read(wav)
+    assert np.abs(written).max() > 0.49 * min(scale * 500, 1)
+    assert np.corrcoef(written, speech)[0, 1] > 0.9999
+
+
+def test_a_person_on_each_channel_is_kept_and_named(tmp_path: Path) -> None:
+    voices = [synthetic_speech(number, duration_s=2.0) for number in (0, 1)]
+    source = write_stereo(tmp_path / "call.wav", *voices)
+    finding, wav = convert(source)
+    assert str(finding.defect).startswith("conversion not verified: ")
+    assert source.exists()
+    assert not wav.exists()
+    task = task_for(source, wav)
+    assert examine(task, finding, DELETING) is finding
+    assert examine(task, finding, RULES).defect is None
+    assert wav.exists()
+
+
+@pytest.mark.parametrize("other", ["same", "inverted", "silent"])
+def test_channels_that_say_the_same_are_one(tmp_path: Path, other: str) -> None:
+    voice = synthetic_speech(0, duration_s=2.0)
+    second = {"same": voice, "inverted": -voice, "silent": 0 * voice}[other]
+    source = write_stereo(tmp_path / "a.wav", voice, second)
+    finding, wav = convert(source)
+    assert finding.defect is None
+    assert not source.exists()
+    assert wav.exists()
+
+
+def test_24_bits_where_16_are_too_few(tmp_path: Path) -> None:
+    source = write_mp3(tmp_path / "a.mp3")
+    rules = replace(DELETING, load_model=lambda: RoundingEncoder().embed_waveform)
+    finding, wav = convert(source, rules)
+    assert finding.defect is None
+    assert not source.exists()
+    assert soundfile.info(wav).subtype == "PCM_24"
+    assert examine(task_for(source, wav), finding, RULES) is finding
+
+
+@pytest.mark.parametrize("failure", ["other embedding", "no embedding"])
+def test_what_cannot_be_verified_is_kept_and_named(tmp_path: Path, failure: str) -> None:
+    def embed(waveform: FloatArray) -> FloatArray:
+        if failure == "no embedding":
+            raise AudioError("recording: no speech: steady noise")
+        calls.append(waveform)
+        return np.array([1, 0] if len(calls) % 2 else [0.99, 0.14], np.float32)
+
+    calls: list[FloatArray] = []
+    conversion._model.cache_clear()
+    source = write_mp3(tmp_path / "a.mp3")
+    finding, wav = convert(source, replace(DELETING, load_model=lambda: embed))
+    reason = "cosine 0.9900" if failure == "other embedding" else "no embedding to compare"
+    assert str(finding.defect).startswith(f"conversion not verified: {reason}")
+    assert source.exists()
+    assert not wav.exists()
+
+
+# --- Treatments -----------------------------------------------------------------------------------
+
+
+def treated(**options: object) -> Rules:
+    return Rules(0.5, treatment=Treatment(**options))  # type: ignore[arg-type]
+
+
+def test_a_channel_alone(tmp_path: Path) -> None:
+    voices = [synthetic_speech(number, duration_s=2.0) for number in (0, 1)]
+    source = write_stereo(tmp_path / "call.wav", *voices)
+    _, wav = convert(source, treated(channel="right"))
+    written, _ = soundfile.read(wav)
+    assert np.corrcoef(written, voices[1])[0, 1] > 0.999
+    assert str(convert(source, treated(channel="3"))[0].defect).startswith("channel 3 was asked")
+
+
+def test_silence_is_cut_out(tmp_path: Path) -> None:
+    speech = synthetic_speech(0, duration_s=2.0)
+    pause = np.zeros(32000, np.float32)
+    source = write_wav(tmp_path / "a.wav", np.concatenate([pause, speech, pause]))
+    finding, _ = convert(source, treated(trim_silence=True))
+    assert finding.duration_s < 2.4
+    assert finding.treatment == "trim_silence"
+
+
+def test_noise_is_turned_down(tmp_path: Path) -> None:
+    pytest.importorskip("noisereduce")
+    noise = 0.01 * np.random.default_rng(0).standard_normal(64000).astype(np.float32)
+    speech = np.pad(synthetic_speech(0, duration_s=2.0), 16000)
+    source = write_wav(tmp_path / "a.wav", speech + noise)
+    _, wav = convert(source, treated(denoise=True))
+    written, _ = soundfile.read(wav)
+    assert np.std(written[:12000]) < 0.3 * np.std(noise)
+    assert np.corrcoef(written, speech)[0, 1] > 0.95
+
+
+def test_another_treatment_converts_again_the_same_does_not(tmp_path: Path) -> None:
+    source = write_mp3(tmp_path / "a.mp3")
+    plain, wav = convert(source, treated())
+    first = wav.read_bytes()
+    trimmed, _ = convert(source, treated(trim_silence=True))
+    assert soundfile.SoundFile(wav).comment == "trim_silence"
+    time = wav.stat().st_mtime_ns
+    task = task_for(source, wav)
+    assert examine(task, trimmed, treated(trim_silence=True)) is trimmed
+    assert examine(task, None, treated(trim_silence=True)) == trimmed
+    assert wav.stat().st_mtime_ns == time
+    again = examine(task, plain, treated())
+    assert again.treatment == ""
+    assert wav.read_bytes() == first
+
+
+def test_journals_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    journal = tmp_path / "checked.tsv"
+    source = write_mp3(tmp_path / "a.mp3")
+    (finding,) = examine_all([task_for(source)], RULES, journal, 1)
+    fields = journal.read_text().rstrip("\n").split("\t")
+    journal.write_text("\t".join([*fields[:5], fields[-1]]) + "\n")
+    assert read_journal(journal) == {finding.listed: replace(finding, sound="")}
+    assert finding.sound

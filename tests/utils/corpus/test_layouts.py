@@ -63,7 +63,7 @@ def test_tree_of_each_layout(tmp_path: Path, layout: str) -> None:
 
 
 def test_every_layout_has_a_test() -> None:
-    assert set(LAYOUTS) == {*TREES, "zhvoice", "table"}
+    assert set(LAYOUTS) == {*TREES, "zhvoice", "table", "kaldi"}
 
 
 @pytest.mark.parametrize("layout", [*TREES, "table"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +20,10 @@ from utils.corpus.listing import (
     choose_test_speakers,
     create_lists,
     number_speakers,
-    parse_dataset,
 )
-from utils.corpus.lists import Utterance, num_classes, read_data_list
+from utils.corpus.lists import Utterance, num_classes, read_data_list, read_training_lists
+from utils.corpus.options import parse_dataset
+from utils.corpus.treatment import Treatment
 from utils.errors import DataListError
 
 
@@ -30,11 +32,9 @@ def run(tmp_path: Path, *datasets: str, **settings: object) -> tuple[Summary, di
     lists = tmp_path / "lists"
     specs = [parse_dataset(text) for text in datasets]
     summary = create_lists(specs, Settings(list_dir=lists, **settings))  # type: ignore[arg-type]
-    read = {}
-    for name in ("train", "test"):
-        path = lists / f"{name}_list.txt"
-        read[name] = read_data_list(path) if path.stat().st_size else []
-    return summary, read
+    paths = lists / "train_list.txt", lists / "test_list.txt"
+    train, test = read_training_lists(paths[0], paths[1] if paths[1].stat().st_size else None)
+    return summary, {"train": train, "test": test}
 
 
 def rejected(tmp_path: Path) -> dict[str, str]:
@@ -48,7 +48,7 @@ def test_parse_dataset() -> None:
     assert str(parse_dataset("folders:./data/")) == "folders:data"
 
 
-@pytest.mark.parametrize("text", ["data", "folders:", ":data", "kaldi:data"])
+@pytest.mark.parametrize("text", ["data", "folders:", ":data", "htk:data"])
 def test_parse_dataset_names_the_layouts(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="layout of zhvoice, folders, librispeech"):
         parse_dataset(text)
@@ -85,7 +85,7 @@ def test_lists_are_the_same_each_time(tmp_path: Path, speech_folder: Path) -> No
 
 def test_mixed_data_sets_continue_the_labels(tmp_path: Path) -> None:
     write_speech_folder(tmp_path / "one", 2, 2)
-    write_speech_folder(tmp_path / "two", 3, 2)  # the same folder names, other people
+    write_speech_folder(tmp_path / "two", 3, 2, first_speaker=5)  # other people
     one, two = (tmp_path / name for name in ("one", "two"))
     summary, lists = run(tmp_path, f"folders:{one.as_posix()}", f"folders:{two.as_posix()}")
     labels = {item.path: item.label for item in lists["train"] + lists["test"]}
@@ -203,14 +203,14 @@ def test_nothing_usable_keeps_the_old_lists(tmp_path: Path, speech_folder: Path)
 
 
 def test_wav_dir_mirrors_each_data_set(tmp_path: Path) -> None:
-    for parent in ("x", "y"):
-        write_speech_folder(tmp_path / parent / "data", 2, 2)
+    for parent, first_speaker in (("x", 0), ("y", 2)):
+        write_speech_folder(tmp_path / parent / "data", 2, 2, first_speaker=first_speaker)
     wavs = tmp_path / "wavs"
     names = [f"folders:{(tmp_path / parent / 'data').as_posix()}" for parent in "xy"]
     _, lists = run(tmp_path, *names, wav_dir=wavs)
     paths = sorted(item.path for item in lists["train"] + lists["test"])
     assert paths[0] == f"{wavs.as_posix()}/data/speaker_00/utterance_00.wav"
-    assert paths[-1] == f"{wavs.as_posix()}/data_2/speaker_01/utterance_01.wav"
+    assert paths[-1] == f"{wavs.as_posix()}/data_2/speaker_03/utterance_01.wav"
     assert all(Path(path).is_file() for path in paths)
 
 
@@ -246,3 +246,106 @@ def test_paths_cannot_leave_the_data_set(tmp_path: Path, index: str) -> None:
     assert summary.reasons == {"path outside of the data set's folder": 1}
     assert lists["train"] == [Utterance(f"{folder.as_posix()}/b.wav", 0)]
     assert lists["test"] == []
+
+
+def dataset(path: Path, layout: str = "folders") -> str:
+    return f"{layout}:{path.as_posix()}"
+
+
+def test_the_same_sound_under_two_speakers_is_reported(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_speech_folder(data, 2, 2)
+    copy = data / "speaker_01" / "utterance_09.flac"
+    soundfile.write(copy, soundfile.read(data / "speaker_00" / "utterance_01.wav")[0], 16000)
+    for wav_dir in (None, tmp_path / "wavs"):
+        for _ in range(2):  # the second run takes it from the journal
+            summary, _ = run(tmp_path, dataset(data), wav_dir=wav_dir)
+            assert summary.reasons == {"two speakers": 1}
+            reason = rejected(tmp_path)["utterance_09.flac"]
+            first = (data / "speaker_00" / "utterance_01.wav").as_posix()
+            assert reason == f"two speakers: the same sound as {first} of speaker_00"
+
+
+def test_the_same_path_under_two_speakers_is_reported(tmp_path: Path) -> None:
+    write_speech_folder(tmp_path / "data", 2, 2)
+    table = tmp_path / "data" / "table.tsv"
+    files = [f"speaker_0{n // 2}/utterance_0{n % 2}.wav" for n in range(4)]
+    rows = [f"{path}\t{path[:10]}" for path in files] + [f"{files[0]}\tspeaker_01"]
+    table.write_text("\n".join(["path\tspeaker", *rows]) + "\n", encoding="utf-8")
+    summary, _ = run(tmp_path, dataset(table, "table"))
+    assert summary.reasons == {"two speakers": 1}
+    assert summary.num_train + summary.num_test == 4
+
+
+def test_names_in_two_spellings_are_one_person(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for number, name in enumerate(["Tom", "Tom ", "Jos\u00e9", "Jose\u0301"]):
+        write_wav(data / name / f"{number}.wav", synthetic_speech(number // 2, number))
+    summary, _ = run(tmp_path, dataset(data))
+    assert summary.num_classes == 2
+    speakers = (tmp_path / "lists" / "speakers.tsv").read_text(encoding="utf-8").splitlines()
+    assert {line.split("\t")[2] for line in speakers[1:]} == {"Tom", "José"}
+    assert "2 speakers are written in several ways" in capsys.readouterr().err
+
+
+def test_folders_of_kaldi_may_name_files_anywhere(tmp_path: Path) -> None:
+    write_speech_folder(tmp_path / "speech", 2, 2)
+    folder = tmp_path / "train"
+    folder.mkdir()
+    paths = sorted((tmp_path / "speech").rglob("*.wav"))
+    folder.joinpath("wav.scp").write_text("".join(f"u{n} {p}\n" for n, p in enumerate(paths)))
+    folder.joinpath("utt2spk").write_text("".join(f"u{n} s{n // 2}\n" for n in range(4)))
+    _, lists = run(tmp_path, dataset(folder, "kaldi"))
+    assert {item.path for item in lists["train"] + lists["test"]} == {p.as_posix() for p in paths}
+    wavs = tmp_path / "wavs"
+    _, lists = run(tmp_path, dataset(folder, "kaldi"), wav_dir=wavs)
+    expected = {f"{wavs.as_posix()}/train{p.as_posix()}" for p in paths}
+    assert {item.path for item in lists["train"] + lists["test"]} == expected
+
+
+def test_absolute_paths_inside_the_folder_of_a_table(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_speech_folder(data, 2, 1)
+    paths = [f"{data}/speaker_00/utterance_00.wav", "D:\\old\\data\\speaker_01\\utterance_00.wav"]
+    rows = [f"{path}\t{number}" for number, path in enumerate([*paths, "/etc/hosts"])]
+    (data / "t.tsv").write_text("\n".join(["path\tspeaker", *rows]) + "\n", encoding="utf-8")
+    summary, lists = run(tmp_path, dataset(data / "t.tsv", "table"))
+    assert len(lists["train"] + lists["test"]) == 2
+    assert summary.reasons == {"path outside of the data set's folder": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"treatment": Treatment(denoise=True)}, "denoise: changes what is converted, expected"),
+        ({"treatment": Treatment(channel="left")}, "channel left: changes what is converted"),
+        (
+            {"treatment": Treatment(channel="2"), "wav_dir": Path("w"), "delete_source": True},
+            "--delete_source with channel 2: the changed files are not what was heard",
+        ),
+        (
+            {"treatment": Treatment(denoise=True), "wav_dir": Path("w"), "delete_source": True},
+            "--delete_source with denoise",
+        ),
+    ],
+)
+def test_treatments_that_cannot_be(
+    tmp_path: Path, speech_folder: Path, settings: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(DataListError, match=reason):
+        run(tmp_path, dataset(speech_folder), **settings)
+
+
+def test_zhvoice_wavs_in_place_are_not_changed(tmp_path: Path) -> None:
+    write_speech_folder(tmp_path / "zhvoice", 2, 2)
+    lines = [
+        json.dumps({"index": f"speaker_0{n // 2}/utterance_0{n % 2}.wav", "speaker": str(n // 2)})
+        for n in range(4)
+    ]
+    (tmp_path / "zhvoice" / "text").mkdir()
+    (tmp_path / "zhvoice" / "text" / "infodata.json").write_text("\n".join(lines))
+    with pytest.raises(DataListError, match="none of the 4 clips can be used"):
+        run(tmp_path, dataset(tmp_path / "zhvoice", "zhvoice"), treatment=Treatment(denoise=True))
+    assert all(reason.startswith("wav in its own place") for reason in rejected(tmp_path).values())

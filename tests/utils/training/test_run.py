@@ -268,12 +268,11 @@ def test_init_begins_with_the_weights_of_a_model(
         started.append(training.learner.network)
 
     monkeypatch.setattr(training_module.TrainingRun, "run", keep)
-    Path("more.txt").write_text(Path("train.txt").read_text().replace("\t2\n", "\t4\n"))
-    train.main(options("--init", str(path), "--train_list_path", "more.txt"))
+    train.main(options("--init", str(path), "--num_classes", "5"))
     ours = {weight.path: np.asarray(weight) for weight in started[0].weights}
     for weight in build_tiny_network().weights:
         if weight.path.startswith("classification"):
-            assert ours[weight.path].shape == (16, 5)  # another list, another classifier
+            assert ours[weight.path].shape == (16, 5)  # more classes, another classifier
         else:
             np.testing.assert_array_equal(ours[weight.path], np.asarray(weight))
     with pytest.raises(ModelError, match="give --widths, --num_blocks and --embedding_size"):
@@ -288,6 +287,40 @@ def test_too_few_classes_name_the_first_bad_line() -> None:
         DataListError, match=r"utterance 9 of the list, .* has label 2, expected 0 to 1"
     ):
         train.main(options("--num_classes", "2"))
+
+
+def rename(**names: str) -> None:
+    """Gives the speakers of both lists other labels."""
+    for path in (Path("train.txt"), Path("test.txt")):
+        text = path.read_text()
+        for label, name in names.items():
+            text = text.replace(f"\t{label[1:]}\n", f"\t{name}\n")
+        path.write_text(text, encoding="utf-8")
+
+
+def test_names_and_numbers_with_gaps_are_the_names_of_the_classes() -> None:
+    rename(_0="夜雨飘零", _1="10270", _2="10001", _3="13800138000")
+    train.main(options(epochs=1))
+    header = read_header("m/resnet34-1.keras")
+    assert header.metadata["num_classes"] == 3
+    assert header.speakers == ["10001", "10270", "夜雨飘零"]
+    assert header.name_class(2) == "夜雨飘零"
+    (line,) = log()
+    assert line["test_accuracy"] == 1.0 or line["mistaken"][0][0] in header.speakers
+    rename(_10001="Ann")
+    with pytest.raises(ModelError, match=r"its class 0 is the speaker 10001, .* it is 10270"):
+        train.main(options("--resume", "m/resnet34-1.keras"))
+
+
+def test_one_speaker_alone_is_an_error() -> None:
+    rename(_0="Ann", _1="Ann", _2="Ann ")
+    with pytest.raises(DataListError, match="has one speaker, Ann, expected two or more"):
+        train.main(options())
+
+
+def test_a_telephone_number_of_classes_is_an_error() -> None:
+    with pytest.raises(DataListError, match="num_classes is 13800138000, expected at most"):
+        train.main(options("--num_classes", "13800138000"))
 
 
 @pytest.mark.usefixtures("eager")

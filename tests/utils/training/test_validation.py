@@ -56,6 +56,16 @@ def test_wrong_answers(test_list: list[Utterance]) -> None:
     assert result.figures == {"test_accuracy": 0.0, "eer": pytest.approx(0.5)}
 
 
+def test_mistakes_are_named(test_list: list[Utterance]) -> None:
+    labels = [utterance.label for utterance in test_list]
+    guesses = [2, 2, 2, 0, *labels[4:]]
+    embeddings = np.eye(3, dtype=np.float32)[labels]
+    names = ["Ann", "Bob"]  # The third class has no name.
+    result = Validation(test_list, 3, speakers=names).measure(Oracle(embeddings, guesses))
+    assert result.mistaken == [("Ann", "2", 3)]
+    assert result.figures["test_accuracy"] == 0.75
+
+
 def test_classes_of_changed_speeds_are_the_same_speaker(test_list: list[Utterance]) -> None:
     labels = [utterance.label for utterance in test_list]
     oracle = Oracle(np.eye(3, dtype=np.float32)[labels], [2 * label + 1 for label in labels], 6)
