@@ -64,6 +64,8 @@ def make_conversation(
     seed: int,
     num_speakers: int,
     duration_s: float = 180.0,
+    *,
+    overlaps: bool = True,
 ) -> Conversation:
     """Makes a conversation, the same for the same arguments.
 
@@ -75,6 +77,7 @@ def make_conversation(
         seed: Source of all random choices.
         num_speakers: How many speak.
         duration_s: Its length in seconds.
+        overlaps: Whether a fifth of the turns begins before the one before it has ended.
     """
     rng = np.random.default_rng(seed)
     utterances: dict[str, list[str]] = {}
@@ -107,7 +110,8 @@ def make_conversation(
             speech = telephone(
                 speech.astype(np.float32), np.random.default_rng(rooms[speaker]), context
             )
-        is_overlapping = not is_same and last_length and rng.random() < OVERLAP_SHARE
+        may_overlap = overlaps and not is_same and last_length > 0
+        is_overlapping = may_overlap and rng.random() < OVERLAP_SHARE
         if is_overlapping:
             most = min(2.0 * SAMPLE_RATE, last_length / 2, len(speech) / 2)
             start = position - round(rng.uniform(0.2, 1.0) * most)
