@@ -9,8 +9,6 @@ The similarity is the cosine of the two embeddings, in [-1, 1]. From the thresho
 
 import argparse
 import json
-import sys
-import time
 
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
@@ -19,9 +17,9 @@ from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
-from utils.model.header import ModelHeader, read_header
-from utils.verification.calibration import describe_probability
-from utils.verification.verdict import cosine_score, verdict
+from utils.model.header import ModelHeader, choose_threshold, read_header
+from utils.verification.contrast import contrast_pairs, contrast_recordings
+from utils.verification.embedding import Encoder
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -46,15 +44,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def infer(encoder: SpeakerEncoder, recording: Recording) -> FloatArray:
+def infer(encoder: Encoder, recording: Recording) -> FloatArray:
     """Returns the embedding of a recording, unit length, shape `(embedding_size,)`."""
     return encoder.embed_waveform(recording)
 
 
 def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
     """Compares the pairs of a list and writes their scores."""
-    from utils.verification.contrast import contrast_pairs
-
     print_arguments(args, ["trials", "model_path", "threshold", "scores"])
     pairs = read_pair_list(args.trials, args.trials_root)
     encoder = SpeakerEncoder(header, args.num_threads)
@@ -70,11 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     header = read_header(args.model_path)
     args.model_path = header.path
-    if args.threshold is None:
-        args.threshold = header.calibration.threshold
-        if header.calibration.rates:
-            note = f"threshold {args.threshold}: {header.calibration.rates}"
-            print(translate(note), file=sys.stderr)
+    args.threshold = choose_threshold(header, args.threshold)
     if args.trials:
         return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
@@ -86,33 +78,12 @@ def main(argv: list[str] | None = None) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    infer(encoder, recordings[0])  # The first run prepares the network.
-    start = time.perf_counter()
-    embedding1, embedding2 = (infer(encoder, recording) for recording in recordings)
-    mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
-    similarity = cosine_score(embedding1, embedding2)
-    is_same = verdict(similarity, args.threshold)
-    speech_s = recordings[0].speech_s, recordings[1].speech_s
-    probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None
+    contrast = contrast_recordings(encoder, recordings, args.threshold, infer)
     if args.json:
-        report = {name: getattr(args, name) for name in shown} | {
-            "score": similarity,
-            "is_same_speaker": is_same,
-            "probability": probability,
-            "mean_time_ms": mean_time_ms,
-            "speech_s": [round(seconds, 2) for seconds in speech_s],
-            "level_dbfs": [round(recording.level_dbfs, 2) for recording in recordings],
-        }
+        report = {name: getattr(args, name) for name in shown} | vars(contrast)
         print(json.dumps(report, ensure_ascii=False))
-        return 0
-    names = f"{paths[0]} 和 {paths[1]}"
-    answer = f"{names} 不是同一个人，相似度仅为：{similarity:f}"
-    if is_same:
-        answer = f"{names} 为同一个人，相似度为：{similarity:f}"
-    print(translate(f"{answer}，平均预测时间：{mean_time_ms}ms"))
-    if probability is not None:
-        text = describe_probability(probability)
-        print(translate(f"按模型的校准，两段录音为同一个人的概率：{text}"))
+    else:
+        print(*contrast.describe(*paths), sep="\n")
     return 0
 
 

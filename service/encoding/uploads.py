@@ -4,8 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from utils.arrays import FloatArray
 from utils.audio.quality import Quality, measure_quality
 from utils.audio.recording import Recording
 from utils.errors import AudioError
+from utils.verification.channel_voices import differing_channels
 from utils.verification.embedding import Encoder
 from voices.sql.audio import encode_flac
 from voices.sql.records import NewRecording
@@ -60,13 +60,6 @@ class VoiceReader:
     """Turns uploads into voices, all of a request at a time, in the pool."""
 
     def __init__(self, encoder: Encoder, pool: EncodingPool, settings: Settings) -> None:
-        """Prepares the reader.
-
-        Args:
-            encoder: The speaker model.
-            pool: Does the work.
-            settings: Longest recording, and whether audio is kept.
-        """
         self._encoder = encoder
         self._pool = pool
         self._settings = settings
@@ -97,21 +90,6 @@ class VoiceReader:
                 raise result
         return results
 
-    async def begin(
-        self, field: str, upload: UploadFile, on_voice: Callable[[Voice], None]
-    ) -> "Future[None]":
-        """Starts reading an upload; calls `on_voice` in the thread that embedded it.
-
-        Returns:
-            A future that is done after `on_voice`, or holds the AudioError of a bad recording.
-
-        Raises:
-            Problem: 503 if too many recordings are waiting.
-        """
-        job = await self._job(field, upload, embed=True, store_audio=False)
-        (future,) = self._pool.submit([lambda: on_voice(job())])
-        return future
-
     async def _job(
         self, field: str, upload: UploadFile, embed: bool, store_audio: bool
     ) -> Callable[[], Voice]:
@@ -129,12 +107,16 @@ class VoiceReader:
         recording = Recording.load(
             _from_base64(data, source) if encoding == "base64" else data,
             name=source,
+            max_bytes=self._settings.max_upload_bytes,
             max_duration_s=self._settings.max_duration_s,
             timeout_s=DECODE_TIMEOUT_S,
         )
         embedding = self._encoder.embed_waveform(recording) if embed else None
         audio = encode_flac(recording.waveform) if with_audio else None
-        return Voice(measure_quality(recording), embedding, audio)
+        quality = measure_quality(recording)
+        if differing_channels(self._encoder, recording, self._encoder.threshold):
+            quality = replace(quality, warnings=(*quality.warnings, "two_voices"))
+        return Voice(quality, embedding, audio)
 
 
 def _from_base64(data: bytes, source: str) -> bytes:

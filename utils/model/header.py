@@ -6,6 +6,7 @@ file is hashed when its identity is first asked for.
 
 import hashlib
 import json
+import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import ModelError
+from utils.messages import translate
 from utils.model.onnx import METADATA_NAME, read_onnx_metadata
 from utils.networks.features import FEATURES, front_end_name
 from utils.verification.calibration import Calibration
@@ -87,6 +89,29 @@ class ModelHeader:
             raise ModelError(
                 f"{self.path}: {error}; calibrate the model with tools/finish_model.py"
             ) from error
+
+
+def choose_threshold(
+    header: ModelHeader, wanted: float | None, *, is_strict: bool = False
+) -> float:
+    """Returns the threshold to use; for that of the model a line on stderr says what it promises.
+
+    Args:
+        header: Of the model.
+        wanted: What a user gave, or None.
+        is_strict: Whether the model's strict threshold is meant.
+
+    Raises:
+        ModelError: If none was given, and the model holds none.
+    """
+    if wanted is not None:
+        return wanted
+    stored = header.calibration
+    threshold = stored.strict_threshold if is_strict else stored.threshold
+    rates = stored.strict_rates if is_strict else stored.rates
+    if rates:
+        print(translate(f"threshold {threshold}: {rates}"), file=sys.stderr)
+    return threshold
 
 
 def read_header(path: str | Path | None = None) -> ModelHeader:

@@ -1,9 +1,9 @@
 """What defines a training run; the options of train.py fill it."""
 
-import os
 from dataclasses import dataclass, field
 
 from utils.crops.batches import ReaderSettings
+from utils.processors import num_processors
 from utils.settings import option
 
 DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2}
@@ -17,17 +17,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which losses are added up, and their weights.
-
-    Attributes:
-        name: A key of `utils.training.losses.CLASSIFICATION_LOSSES`.
-        margin: Margin of a margin loss.
-        scale: Scale of a margin loss.
-        classification: Weight of the classification loss.
-        distance: Weight of the distance to the teacher.
-        contrast: Weight of the choice among the batch's teacher vectors.
-        temperature: Temperature of that choice.
-    """
+    """Which losses are added up, and their weights."""
 
     name: str = option("aam_softmax", name="loss", choices=sorted(DEFAULT_MARGINS))
     margin: float = option(
@@ -82,7 +72,7 @@ class TrainingSettings:
         1,
         "non_negative_int",
         "processes that read and augment; 0: none of their own",
-        preset=max(1, min(16, (os.cpu_count() or 2) - 1)),
+        preset=max(1, min(16, num_processors() - 1)),
     )
     losses: LossSettings = field(default_factory=LossSettings)
     reader: ReaderSettings = field(default_factory=ReaderSettings)
@@ -94,7 +84,7 @@ class RunOptions:
 
     gpu: str = option(
         "",
-        "gpu",
+        "gpus",
         "GPUs to use; default all; cpu for none; cpu:2 for two logical devices",
         metavar="0,1",
     )

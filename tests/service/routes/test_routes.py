@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from service.answers.schemas import IdentifyDocument, InfoDocument
+from service.answers.schemas import InfoDocument
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.service_client import (
     TOKEN,
@@ -328,11 +328,3 @@ def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> N
         client.put("/v1/speakers/Ann/recordings", files=files(speech(1)))
         answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
         assert answer.json()["is_same_speaker"] is True
-
-
-def test_the_answer_to_identify_is_what_the_document_says(client: TestClient) -> None:
-    for number in range(3):
-        found = client.post("/v1/identify", files=files(speech(1, 7))).json()
-        assert found == IdentifyDocument.model_validate(found).model_dump()
-        assert len(found["matches"]) == number
-        enrol(client, f"speaker {number}", number + 1)
