@@ -15,7 +15,7 @@ from utils.model.encoder import SpeakerEncoder
 from utils.training.adaptation import PooledCrops, adapt_last_layer, centred
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def eagerly() -> Iterator[None]:
     """Nothing is compiled, which would take longer than these few small computations."""
     tf.config.run_functions_eagerly(True)
@@ -50,7 +50,7 @@ def test_disturbed_statistics_lose_their_weight() -> None:
     crops = make_crops(network, 3.0)
     others = {w.path: np.asarray(w).copy() for w in network.weights if "projection" not in w.path}
     before = cosine(network, crops)
-    adapt_last_layer(network, crops, num_steps=200, penalty=1e-3, share=1.0)
+    adapt_last_layer(network, crops, num_steps=100, penalty=1e-3, share=1.0)
     assert cosine(network, crops) > before + 0.1
     for weight in network.weights:
         if weight.path in others:
@@ -89,7 +89,6 @@ def test_another_teacher_is_refused() -> None:
         adapt_last_layer(network, crops)
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = write_speech_folder(tmp_path / "speech", num_speakers=3, num_utterances=2)
     data_list = tmp_path / "list.txt"
