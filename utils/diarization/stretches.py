@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.arrays import BoolArray, FloatArray
 from utils.audio.detector import FRAME_SAMPLES as DETECTOR_SAMPLES
-from utils.audio.detector import speech_probabilities
+from utils.audio.detector import SpeechStream
 from utils.audio.rumble import without_rumble
 from utils.audio.waveform import SAMPLE_RATE
 from utils.diarization.segmentation import FRAME_SAMPLES, FRAME_START, local_speakers
@@ -111,7 +111,7 @@ def hear_speech(samples: FloatArray, active: BoolArray) -> BoolArray:
     Returns:
         The same shape.
     """
-    probabilities = speech_probabilities(samples)
+    probabilities = SpeechStream().hear(samples)
     frames = np.arange(len(active)) * FRAME_SAMPLES + FRAME_START
     heard = probabilities[np.minimum(frames // DETECTOR_SAMPLES, len(probabilities) - 1)]
     anybody = active.any(axis=1)

@@ -151,7 +151,8 @@ class SpeakerEncoder:
         rest = (Recording(block, str(path)) for block in read_blocks(path, BLOCK_S))
         start = list(islice(rest, 2))
         if len(start) < 2:
-            return self.embed_waveform(*start or [Recording(np.empty(0, np.float32), str(path))])
+            whole = start[0] if start else Recording(np.empty(0, np.float32), str(path))
+            return self.embed_waveform(whole)
 
         def blocks() -> Iterator[Recording]:
             for block in chain(start, rest):

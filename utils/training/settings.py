@@ -17,17 +17,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which losses are added up, and their weights.
-
-    Attributes:
-        name: A key of `utils.training.losses.CLASSIFICATION_LOSSES`.
-        margin: Margin of a margin loss.
-        scale: Scale of a margin loss.
-        classification: Weight of the classification loss.
-        distance: Weight of the distance to the teacher.
-        contrast: Weight of the choice among the batch's teacher vectors.
-        temperature: Temperature of that choice.
-    """
+    """Which losses are added up, and their weights."""
 
     name: str = option("aam_softmax", name="loss", choices=sorted(DEFAULT_MARGINS))
     margin: float = option(
@@ -94,7 +84,7 @@ class RunOptions:
 
     gpu: str = option(
         "",
-        "gpu",
+        "gpus",
         "GPUs to use; default all; cpu for none; cpu:2 for two logical devices",
         metavar="0,1",
     )

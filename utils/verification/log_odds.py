@@ -72,16 +72,12 @@ def count_pairs(
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     total = LogOddsHistogram(_no_counts(), _no_counts())
     for start in range(0, len(unit), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(unit)))
-        columns = np.arange(start, len(unit))
-        wanted = rows[:, None] < columns
-        durations = None
-        if speech_s is not None:
-            pair = np.broadcast_arrays(speech_s[rows][:, None], speech_s[columns])
-            durations = np.stack([side[wanted] for side in pair], axis=-1)
-        scores = (unit[rows] @ unit[columns].T)[wanted]
-        is_target = (speakers[rows][:, None] == speakers[columns])[wanted]
-        part = count_trials(scores, is_target, calibration, durations)
+        scores = unit[start : start + BLOCK_ROWS] @ unit[start:].T
+        rows, columns = np.nonzero(np.triu(np.ones(scores.shape, bool), 1))
+        first, second = start + rows, start + columns
+        durations = None if speech_s is None else np.stack([speech_s[first], speech_s[second]], 1)
+        is_target = speakers[first] == speakers[second]
+        part = count_trials(scores[rows, columns], is_target, calibration, durations)
         total = LogOddsHistogram(
             total.target_counts + part.target_counts,
             total.nontarget_counts + part.nontarget_counts,

@@ -97,9 +97,6 @@ def score_all_pairs(
         include_self: Whether each clip is paired with itself too (a target trial of score 1).
         progress: Called with the number of clips finished since the last call.
 
-    Returns:
-        The counts of the cosine scores.
-
     Raises:
         ValueError: If the shapes don't fit, a value is not finite, or a row is zero.
     """
@@ -175,9 +172,6 @@ def histogram_of(scores: npt.ArrayLike, labels: npt.ArrayLike) -> ScoreHistogram
     Args:
         scores: Cosine scores in [-1, 1]. Shape `(num_trials,)`.
         labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
-
-    Returns:
-        The counts of the scores.
 
     Raises:
         ValueError: If the shapes differ, a score is outside [-1, 1] or NaN, or a label is neither

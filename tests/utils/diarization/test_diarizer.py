@@ -41,7 +41,7 @@ def tones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tones are speech."""
     monkeypatch.setattr(stretches, "local_speakers", loud)
     monkeypatch.setattr(
-        stretches, "speech_probabilities", lambda samples: np.ones(len(samples) // 512 + 1)
+        stretches.SpeechStream, "hear", lambda self, samples: np.ones(len(samples) // 512 + 1)
     )
     monkeypatch.setattr(diarizer.SpeechListener, "hear", lambda self, samples: None)
     monkeypatch.setattr(diarizer.SpeechListener, "hears_speech", property(lambda self: True))

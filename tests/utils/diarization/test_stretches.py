@@ -41,7 +41,7 @@ def hear(monkeypatch: pytest.MonkeyPatch) -> Hear:
     ) -> Window:
         monkeypatch.setattr(stretches, "local_speakers", lambda samples: active)
         monkeypatch.setattr(
-            stretches, "speech_probabilities", lambda samples: np.ones(len(samples) // 512 + 1)
+            stretches.SpeechStream, "hear", lambda self, samples: np.ones(len(samples) // 512 + 1)
         )
         monkeypatch.setattr(stretches, "without_rumble", lambda samples: samples)
         samples = np.zeros(WINDOW_SAMPLES, np.float32)
@@ -69,7 +69,7 @@ def test_only_the_middle_is_embedded(hear: Hear) -> None:
 def test_the_detector_takes_barks_out(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities = np.zeros(WINDOW_SAMPLES // 512 + 1)
     probabilities[round(5.5 / 0.032)] = 0.9
-    monkeypatch.setattr(stretches, "speech_probabilities", lambda samples: probabilities)
+    monkeypatch.setattr(stretches.SpeechStream, "hear", lambda self, samples: probabilities)
     active = activity((0, 1, 2), (0, 5, 6), (1, 5.8, 7))
     heard = hear_speech(np.zeros(WINDOW_SAMPLES, np.float32), active)
     np.testing.assert_array_equal(heard, activity((0, 5, 6), (1, 5.8, 7)))
