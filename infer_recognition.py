@@ -13,6 +13,7 @@ from functools import partial
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.recording import Recording
+from utils.diarization.voices import note_voices
 from utils.errors import run_script
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import choose_threshold, read_header
@@ -38,6 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--microphone", metavar="NAME|INDEX", help="what to record with (default: the system's)")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     add("--real_time", action="store_true", help="for --live FILE: as fast as it was spoken")
+    add("--strict_single_speaker", action="store_true", help="refuse recordings of several voices")
     add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--register", nargs="+", metavar=("NAME", "FILE"), help="enrol a speaker from files")
@@ -90,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     note_channels(encoder, recordings, args.threshold)
+    note_voices(encoder, recordings, args.strict_single_speaker)
     database = open_database(args.database, encoder, keep_audio=args.keep_audio)
     if args.register:
         return menu.enrol(database, register, name, waveforms, args.if_exists)

@@ -30,7 +30,7 @@ ROOMS = [
     "utils/corpus utils/resnet",
     "utils/crops utils/verification utils/networks",
     "utils/reader utils/model",
-    "utils/training utils/export",
+    "utils/training utils/export utils/diarization",
     "voices/sql",
     "voices",
     "service/settings service/logs service/metrics",

@@ -136,6 +136,17 @@ def channel(text: str) -> str:
     return text
 
 
+def segment(text: str) -> tuple[float, float]:
+    """Reads a part of a recording, `FROM-TO` in seconds, as an argparse type."""
+    start, _, end = text.partition("-")
+    start_s, end_s = _number(start), _number(end)
+    if not 0 <= start_s < end_s:
+        raise argparse.ArgumentTypeError(
+            f"received {text!r}, expected seconds from and to, as 12.5-18.0"
+        )
+    return start_s, end_s
+
+
 def fraction(text: str) -> float:
     """Reads a number in [0, 1], as an argparse type."""
     value = _number(text)

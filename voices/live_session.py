@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BufferedReader
+from typing import cast
 
 import numpy as np
 
@@ -171,7 +173,8 @@ def _read_file(path: str) -> Iterator[FloatArray]:
 def _read_pipe() -> Iterator[FloatArray]:
     """Yields 16-bit samples of standard input as they come."""
     rest = b""
-    while data := sys.stdin.buffer.read1(2 * round(BLOCK_S * SAMPLE_RATE)):
+    pipe = cast(BufferedReader, sys.stdin.buffer)
+    while data := pipe.read1(2 * round(BLOCK_S * SAMPLE_RATE)):
         data = rest + data
         rest = data[len(data) & ~1 :]
         samples = np.frombuffer(data[: len(data) & ~1], dtype="<i2")

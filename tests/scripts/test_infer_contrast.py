@@ -227,3 +227,22 @@ def test_sample_recordings_are_what_their_readme_says(root: Path) -> None:
         with wave.open(str(path)) as file:
             assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
             assert 3 <= file.getnframes() / 16000 <= 6
+
+
+def test_parts_of_recordings_are_compared(
+    paths: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two speakers one after the other: the parts are compared, not the whole."""
+    both = np.concatenate([synthetic_speech(0, 5, 3.0), synthetic_speech(2, 5, 3.0)])
+    write_wav(Path("both.wav"), both)
+    scores = []
+    for segment in ("0-3", "3.0-5.9"):
+        options = [f"--audio_path1={paths[0]}", "--audio_path2=both.wav", "--json"]
+        assert infer_contrast.main([*options, f"--segment2={segment}"]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["score"])
+    assert scores[0] > 0.8 > scores[1]
+    with pytest.raises(AudioError, match=r"both\.wav: lasts 6\.00 s, expected the part 5-7 s"):
+        infer_contrast.main([*options, "--segment2=5-7"])
+    with pytest.raises(SystemExit):
+        infer_contrast.main(["--trials=x", "--segment1=1-2"])
+    assert "--channel and --segment are for two recordings" in capsys.readouterr().err

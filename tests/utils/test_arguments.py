@@ -17,13 +17,19 @@ READERS = [
     ("positive_float", {"1e-3": 1e-3, "2": 2.0}, ["0", "-1", "inf", "x"], "a number above 0"),
     ("non_negative_float", {"0": 0.0, "2.5": 2.5}, ["-0.1", "inf", "x"], "a number from 0 up"),
     ("score", {"-1": -1.0, "0.7": 0.7, "1": 1.0}, ["1.01", "-1.01", "x"], "a score from -1 to 1"),
+    (
+        "segment",
+        {"12.5-18.0": (12.5, 18.0), "0-1": (0, 1)},
+        ["", "5", "5-", "-5", "8-2", "1-1", "a-b", "1-inf"],
+        "seconds from and to, as 12.5-18.0",
+    ),
     ("fraction", {"0": 0.0, "0.5": 0.5, "1": 1.0}, ["1.01", "-0.1", "x"], "a number from 0 to 1"),
 ]
 
 
 @pytest.mark.parametrize(("name", "good", "bad", "expected"), READERS, ids=lambda row: str(row)[:9])
 def test_reader_takes_and_refuses(
-    name: str, good: dict[str, float], bad: list[str], expected: str
+    name: str, good: dict[str, object], bad: list[str], expected: str
 ) -> None:
     read = getattr(arguments, name)
     for text, value in good.items():

@@ -3,10 +3,11 @@
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from utils.workers import map_in_processes
+from utils.workers import map_ahead, map_in_processes
 
 
 def square(number: int) -> int:
@@ -73,3 +74,18 @@ def test_jobs_are_read_only_a_little_ahead() -> None:
     assert next(results) == 0
     assert len(taken) < 1000
     results.close()  # type: ignore[attr-defined]
+
+
+def test_map_ahead_keeps_the_order_and_reads_lazily() -> None:
+    taken: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    with ThreadPoolExecutor(3) as pool:
+        results = map_ahead(pool, lambda number: number * 2, jobs(), 4)
+        assert next(results) == 0
+        assert len(taken) == 5
+        assert list(results) == [2 * number for number in range(1, 20)]

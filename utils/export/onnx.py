@@ -83,7 +83,7 @@ def write_onnx(
 
     network = load_network(model_path)
     header = read_header(model_path)
-    graph = _Graph(half_precision)
+    graph = Graph(half_precision)
     graph.add_network(network, str(model_path))
     model = graph.to_model(header.embedding_size)
     entry = model.metadata_props.add()
@@ -114,7 +114,7 @@ def _affine(norm: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]
     return scale, np.asarray(norm.beta, np.float64) - np.asarray(norm.moving_mean) * scale
 
 
-class _Graph:
+class Graph:
     """Collects the nodes and constants of a graph; values are named in order."""
 
     def __init__(self, half_precision: bool) -> None:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import json
+import logging
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.logs import LOGGER
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.script_runs import run_here
 from tests.support.service_client import check_problem, files, pack, speech
@@ -391,8 +393,10 @@ def test_a_full_queue_answers_at_once(tmp_path: Path) -> None:
 @pytest.fixture
 def start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., SimpleNamespace]:
+) -> Iterator[Callable[..., SimpleNamespace]]:
     """Starts a service in this process, which must not go well; returns how it ended."""
+    loggers = [logging.getLogger(name) for name in (LOGGER, "uvicorn.error", "uvicorn.access")]
+    kept = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(encoder, "SpeakerEncoder", lambda *options, **named: FakeEncoder())
 
@@ -406,7 +410,10 @@ def start(
         out, err = capfd.readouterr()
         return SimpleNamespace(returncode=status, stdout=out, stderr=err)
 
-    return start
+    yield start
+    for logger, (handlers, level, propagate) in zip(loggers, kept, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 Start = Callable[..., SimpleNamespace]

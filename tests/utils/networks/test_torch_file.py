@@ -36,3 +36,13 @@ def test_runs_no_code_of_a_torch_file(extra: bytes) -> None:
 def test_refuses_other_files(data: bytes) -> None:
     with pytest.raises(ModelError, match="expected a dict of tensors"):
         read_torch_file(data, "file")
+
+
+def test_a_state_dict_inside_a_larger_file() -> None:
+    with pytest.raises(ModelError, match="no file of PyTorch weights"):
+        read_torch_file(write_torch_file({"a": np.zeros(2)}), "file", key="state_dict")
+    # The pickle of {"state_dict": {}, "version": 1}, which by itself is more than tensors.
+    inner = write_torch_file({}, b"X\x0a\x00\x00\x00state_dict}X\x07\x00\x00\x00versionK\x01")
+    assert read_torch_file(inner, "file", key="state_dict") == {}
+    with pytest.raises(ModelError, match="holds more than tensors"):
+        read_torch_file(inner, "file")
