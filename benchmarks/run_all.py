@@ -59,6 +59,7 @@ PARTS = [
     Part("identification_full", "identification.py", ("--speakers=1000000",), full=True),
     Part("voices", "voices.py"),
     Part("diarization", "diarization.py"),
+    Part("live", "live.py"),
     Part("training_step", "training_step.py"),
     Part("input_pipeline", "input_pipeline.py"),
     Part("create_data", "create_data.py"),
