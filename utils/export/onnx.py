@@ -31,6 +31,7 @@ from utils.networks.features import LEAST_SAMPLES
 from utils.networks.filterbank import (
     FRAME_LENGTH,
     FRAME_SHIFT,
+    HIGHEST_HZ,
     LOG_FLOOR,
     NUM_FFT_BINS,
     frame_basis,
@@ -46,18 +47,23 @@ LEFT_OUT = ("training", "progress", "network", "labels")
 """Training metadata that inference doesn't need."""
 
 
-def fourier_basis() -> FloatArray:
+def fourier_basis(window: FloatArray | None = None) -> FloatArray:
     """Returns the convolution kernels that compute a Fourier transform.
 
+    Args:
+        window: Analysis window, shape `(length,)`, by default that of the spectrogram, 400 long.
+
     Returns:
-        Shape `(514, 1, 400)`: cosines of the 257 bins, then sines, times the analysis window,
-        without the 112 samples where the window is zero.
+        Shape `(514, 1, length)`: cosines of the 257 bins, then sines, times the analysis window,
+        without the samples where the window is zero.
     """
-    start = (N_FFT - WIN_LENGTH) // 2
-    samples = np.arange(start, start + WIN_LENGTH)
+    length = WIN_LENGTH if window is None else len(window)
+    start = (N_FFT - length) // 2
+    samples = np.arange(start, start + length)
     # Exact integers before the scaling: a phase of 2 pi * 256 * 455 would lose digits.
     phase = 2 * np.pi * (np.outer(np.arange(NUM_BINS), samples) % N_FFT) / N_FFT
-    basis = np.concatenate([np.cos(phase), -np.sin(phase)]) * padded_window()[samples]
+    window = padded_window()[samples] if window is None else window
+    basis = np.concatenate([np.cos(phase), -np.sin(phase)]) * window
     return basis[:, None, :].astype(np.float32)
 
 
@@ -83,7 +89,7 @@ def write_onnx(
 
     network = load_network(model_path)
     header = read_header(model_path)
-    graph = _Graph(half_precision)
+    graph = Graph(half_precision)
     graph.add_network(network, str(model_path))
     model = graph.to_model(header.embedding_size)
     entry = model.metadata_props.add()
@@ -114,7 +120,7 @@ def _affine(norm: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]
     return scale, np.asarray(norm.beta, np.float64) - np.asarray(norm.moving_mean) * scale
 
 
-class _Graph:
+class Graph:
     """Collects the nodes and constants of a graph; values are named in order."""
 
     def __init__(self, half_precision: bool) -> None:
@@ -206,9 +212,9 @@ class _Graph:
         length = self.node("Gather", self.node("Shape", waveform), self.ints(1), axis=0)
         crop, one = self.ints(least), self.ints(1)
         whole = self.node("Sub", self.node("Add", crop, length), one)
-        repeats = self.node("Max", self.node("Div", whole, length), one)
+        repeats = self.node("Div", whole, length)
         tiled = self.node("Tile", waveform, self.node("Concat", one, repeats, axis=0))
-        end = self.node("Max", length, crop)
+        end = self.node("ReduceMax", self.node("Concat", length, crop, axis=0))
         return self.node("Slice", tiled, self.ints(0), end, self.ints(1))
 
     def spectrogram(self, waveform: str) -> str:
@@ -229,17 +235,26 @@ class _Graph:
         deviation = self.node("Add", self.node("Sqrt", variance), self.constant(EPSILON))
         return self.node("Div", centred, deviation)
 
-    def filterbank(self, waveform: str) -> str:
-        """Adds `utils.networks.filterbank.filterbank`: `(1, 1, 80, num_frames)` from `(1, n)`."""
+    def filterbank(
+        self, waveform: str, window: str = "povey", highest_hz: float = HIGHEST_HZ, scale: int = 1
+    ) -> str:
+        """Adds `utils.networks.filterbank.filterbank`: `(1, 1, 80, num_frames)` from `(1, n)`.
+
+        Args:
+            waveform: Samples in [-1, 1].
+            window: A key of `utils.networks.filterbank.WINDOWS`.
+            highest_hz: Upper edge of the last triangle.
+            scale: Multiplies the samples.
+        """
         framed = self.node("Unsqueeze", waveform, self.ints(1))
         transform = self.node(
-            "Conv", framed, self.constant(frame_basis().T[:, None, :]),
+            "Conv", framed, self.constant(scale * frame_basis(window).T[:, None, :]),
             kernel_shape=[FRAME_LENGTH], strides=[FRAME_SHIFT],
         )  # fmt: skip
         square = self.node("Mul", transform, transform)
         parts = self.node("Reshape", square, self.ints(1, 2, NUM_FFT_BINS, -1))
         power = self.node("ReduceSum", parts, self.ints(1), keepdims=0)
-        energies = self.node("MatMul", self.constant(mel_filters().T), power)
+        energies = self.node("MatMul", self.constant(mel_filters(highest_hz).T), power)
         levels = self.node("Log", self.node("Max", energies, self.constant(LOG_FLOOR)))
         centred = self.node("Sub", levels, self.node("ReduceMean", levels, axes=[2]))
         return self.node("Unsqueeze", centred, self.ints(1))
