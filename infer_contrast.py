@@ -21,6 +21,7 @@ from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import ModelHeader, read_header
 from utils.verification.calibration import describe_probability
+from utils.verification.cohort import SCORE_NORMS, Cohort
 from utils.verification.verdict import cosine_score, verdict
 
 
@@ -34,6 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--channel", type=channel, default="mix", help="left, right, mix, or a number from 1")
     add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of the same person (default: the model's)")
+    add("--score_norm", choices=SCORE_NORMS, default="none", help="asnorm: by the model's cohort")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--trials", metavar="FILE", help="pairs to compare: two paths a line, or a trial list")
     add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")
@@ -51,7 +53,7 @@ def infer(encoder: SpeakerEncoder, recording: Recording) -> FloatArray:
     return encoder.embed_waveform(recording)
 
 
-def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
+def contrast_list(args: argparse.Namespace, header: ModelHeader, cohort: Cohort | None) -> int:
     """Compares the pairs of a list and writes their scores."""
     from utils.verification.contrast import contrast_pairs
 
@@ -59,7 +61,7 @@ def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
     pairs = read_pair_list(args.trials, args.trials_root)
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings)
+    left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings, cohort)
     line = f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)"
     print(translate(line))
     return 0
@@ -70,14 +72,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     header = read_header(args.model_path)
     args.model_path = header.path
+    cohort = None
+    if args.score_norm != "none":
+        header = header.with_score_norm(args.score_norm)
+        cohort = header.cohort
     if args.threshold is None:
         args.threshold = header.calibration.threshold
         if header.calibration.rates:
             note = f"threshold {args.threshold}: {header.calibration.rates}"
             print(translate(note), file=sys.stderr)
     if args.trials:
-        return contrast_list(args, header)
+        return contrast_list(args, header, cohort)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
+    shown += ["score_norm"] if cohort else []
     if not args.json:
         print_arguments(args, shown)
     paths = [args.audio1_path, args.audio2_path]
@@ -90,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     start = time.perf_counter()
     embedding1, embedding2 = (infer(encoder, recording) for recording in recordings)
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
-    similarity = cosine_score(embedding1, embedding2)
+    score_pair = cohort.score if cohort else cosine_score
+    similarity = score_pair(embedding1, embedding2)
     is_same = verdict(similarity, args.threshold)
     speech_s = recordings[0].speech_s, recordings[1].speech_s
     probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(public: PublicModel, path: Path, clips: list[LabelledClip]) -> str:
     """Compares with the two steps on recordings of the list or of audio/; says how close it is."""
-    paths = [clip.path for clip in clips] or sorted(Path("audio").glob("*.wav"))
+    paths = [clip.path for clip in clips] or sorted(map(str, Path("audio").glob("*.wav")))
     waveforms = list(_waveforms(paths[:NUM_CHECKED]))
     if not waveforms:
         return "not compared with the two steps: no recordings in audio/"
@@ -92,7 +92,7 @@ def check(public: PublicModel, path: Path, clips: list[LabelledClip]) -> str:
     return f"equal to the two steps on {len(waveforms)} recordings (lowest cosine {lowest:.6f})"
 
 
-def _waveforms(paths: list[str] | list[Path]) -> Iterator[FloatArray]:
+def _waveforms(paths: list[str]) -> Iterator[FloatArray]:
     """Yields up to 10 s of each recording that can be read."""
     for path in paths:
         try:

@@ -24,8 +24,8 @@ from utils.audio.spectrogram import (
 )
 from utils.errors import ModelError
 from utils.files import atomic_path
-from utils.model.archive import load_network
-from utils.model.header import ModelHeader, read_header
+from utils.model.archive import load_network, update_metadata
+from utils.model.header import ASNORM, ModelHeader, read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 from utils.networks.features import LEAST_SAMPLES
 from utils.networks.filterbank import (
@@ -98,6 +98,8 @@ def write_onnx(
     onnx.checker.check_model(model)
     with atomic_path(output_path) as temporary:
         temporary.write_bytes(model.SerializeToString())
+        if ASNORM in header.metadata:
+            update_metadata(temporary, {}, header.with_score_norm(ASNORM).cohort)
 
 
 def exported_metadata(header: ModelHeader) -> dict[str, Any]:
@@ -301,6 +303,18 @@ class Graph:
             return self.node("Add", means, self.node("ReduceMean", inputs[0], axes=[3]))
         if kind == "SegmentMask":
             return self.segment_mask(inputs[0], inputs[1], int(layer.output.shape[3]))
+        if kind == "Multiply":
+            return self.node("Mul", *inputs)
+        if kind == "GlobalAveragePooling2D":
+            return self.node("ReduceMean", inputs[0], axes=[2, 3])
+        if kind == "ChannelGroup":
+            width = int(layer.output.shape[3])
+            start = layer.index * width
+            return self.node(
+                "Slice", inputs[0], self.ints(start), self.ints(start + width), self.ints(1)
+            )
+        if kind == "ContextStatistics":
+            return self.context_statistics(layer, inputs[0])
         if kind == "Statistics":
             return self.statistics(layer, inputs[0])
         raise ModelError(
@@ -389,6 +403,28 @@ class Graph:
         square = self.node(
             "ReduceSum", self.node("Mul", weighted, frames), self.ints(1), keepdims=0
         )
+        return self.moments(mean, square)
+
+    def context_statistics(self, layer: Any, x: str) -> str:
+        """Adds the pooling over time: `(1, 2 * channels)` from `(1, channels, 1, num_frames)`."""
+        squeezed = self.node("Squeeze", x, self.ints(2))
+        frames = self.node("Transpose", squeezed, perm=[0, 2, 1])
+        square = self.node("Mul", frames, frames)
+        whole = self.moments(
+            *(self.node("ReduceMean", item, axes=[1], keepdims=0) for item in (frames, square))
+        )
+        context = self.node("Unsqueeze", self.dense(layer.context, whole), self.ints(1))
+        hidden = self.node("Tanh", self.node("Add", self.dense(layer.hidden, frames), context))
+        weights = self.node("Softmax", self.dense(layer.weight, hidden), axis=1)
+        return self.moments(
+            *(
+                self.node("ReduceSum", self.node("Mul", weights, item), self.ints(1), keepdims=0)
+                for item in (frames, square)
+            )
+        )
+
+    def moments(self, mean: str, square: str) -> str:
+        """Adds mean and deviation, `(1, 2 * size)`, from the means of values and squares."""
         variance = self.node("Sub", square, self.node("Mul", mean, mean))
         deviation = self.node("Sqrt", self.node("Max", variance, self.constant(1e-4)))
         return self.node("Concat", mean, deviation, axis=1)

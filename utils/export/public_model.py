@@ -135,9 +135,9 @@ class NemoFeatures:
 
     def _filters(self) -> FloatArray:
         """Returns the triangles, shape `(num_bins, 257)`."""
-        import librosa
+        from librosa.filters import mel
 
-        filters: FloatArray = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=512, n_mels=self.num_bins)
+        filters: FloatArray = mel(sr=SAMPLE_RATE, n_fft=512, n_mels=self.num_bins)
         return filters
 
     def add_to(self, graph: Graph, waveform: str) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.files import atomic_path
+from utils.verification.cohort import Cohort
 from utils.verification.embedding import Encoder
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import Clips, embed_clips, name_defects
@@ -22,6 +23,7 @@ def contrast_pairs(
     threshold: float,
     output_path: str | Path,
     embeddings_path: str | None = None,
+    cohort: Cohort | None = None,
 ) -> int:
     """Scores pairs of recordings and writes them to a table, one line a pair, in their order.
 
@@ -32,6 +34,7 @@ def contrast_pairs(
         output_path: Where the table shall be: tab-separated, its first line names the columns. A
             pair with an unusable recording has the reason in place of a score.
         embeddings_path: An npz file to keep embeddings in and to reuse them from.
+        cohort: For AS-norm of the scores.
 
     Returns:
         How many pairs could not be scored.
@@ -51,13 +54,15 @@ def contrast_pairs(
     with atomic_path(output_path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\t".join(COLUMNS) + "\n")
         for pair in tqdm(pairs, unit="pair"):
-            values = _judge(encoder, clips, pair, threshold)
+            values = _judge(encoder, clips, pair, threshold, cohort)
             num_left_out += bool(values["error"])
             file.write("\t".join(str(values[column]) for column in COLUMNS) + "\n")
     return num_left_out
 
 
-def _judge(encoder: Encoder, clips: Clips, pair: Pair, threshold: float) -> dict[str, Any]:
+def _judge(
+    encoder: Encoder, clips: Clips, pair: Pair, threshold: float, cohort: Cohort | None
+) -> dict[str, Any]:
     """Returns the line of a pair by column."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS, "")
     values |= {"audio1_path": pair[0], "audio2_path": pair[1]}
@@ -67,7 +72,7 @@ def _judge(encoder: Encoder, clips: Clips, pair: Pair, threshold: float) -> dict
         values["error"] = " ".join(clips.defects[unusable[0]].split())
         return values
     first, second = (clips.embeddings[clips.rows[path]] for path in pair)
-    score = cosine_score(first, second)
+    score = cosine_score(first, second) if cohort is None else cohort.score(first, second)
     values |= {"score": f"{score:.6f}", "is_same_speaker": int(verdict(score, threshold))}
     if encoder.is_calibrated:
         values["probability"] = f"{encoder.probability(score):.6f}"

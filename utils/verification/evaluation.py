@@ -31,6 +31,7 @@ from utils.verification.calibration import (
     ThresholdRates,
     fit_calibration,
 )
+from utils.verification.cohort import CohortStatistics
 from utils.verification.embedding import ClipEncoder, Encoder
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.log_odds import LogOddsHistogram, count_pairs, count_trials
@@ -61,11 +62,13 @@ class Clips:
         rows: Row of each usable clip's path in `embeddings`.
         embeddings: Shape `(num_usable_clips, embedding_size)`.
         defects: What is wrong with each unusable clip, by path.
+        statistics: Of each embedding, for AS-norm of the scores.
     """
 
     rows: dict[str, int]
     embeddings: FloatArray
     defects: dict[str, str]
+    statistics: CohortStatistics | None = None
 
 
 def embed_clips(
@@ -179,7 +182,7 @@ def score_pairs(
         progress: Called with the number of clips done since the last call.
     """
     speakers = [labels[path] for path in clips.rows]
-    return score_all_pairs(clips.embeddings, speakers, include_self, progress)
+    return score_all_pairs(clips.embeddings, speakers, include_self, progress, clips.statistics)
 
 
 def score_listed_trials(
@@ -200,6 +203,7 @@ def score_listed_trials(
         clips.embeddings,
         [clips.rows[trial.path1] for trial in usable],
         [clips.rows[trial.path2] for trial in usable],
+        clips.statistics,
     )
     if progress is not None:
         progress(len(trials))
@@ -275,10 +279,10 @@ def measure_log_odds(
         speech_s = measure_speech(list(clips.rows))
     if trials is None:
         speakers = [labels[path] for path in clips.rows]
-        return count_pairs(clips.embeddings, speakers, calibration, speech_s)
+        return count_pairs(clips.embeddings, speakers, calibration, speech_s, clips.statistics)
     usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
     rows = np.array([(clips.rows[trial.path1], clips.rows[trial.path2]) for trial in usable])
-    scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1])
+    scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1], clips.statistics)
     durations = None if speech_s is None else speech_s[rows]
     return count_trials(scores, [trial.is_target for trial in usable], calibration, durations)
 
@@ -324,7 +328,10 @@ def measure_groups(
     for kind, values in members.items():
         for value, group in sorted(values.items()) if len(values) > 1 else ():
             rows = [clips.rows[clip.path] for clip in group]
-            histogram = score_all_pairs(clips.embeddings[rows], [clip.label for clip in group])
+            statistics = None if clips.statistics is None else clips.statistics[rows]
+            histogram = score_all_pairs(
+                clips.embeddings[rows], [clip.label for clip in group], statistics=statistics
+            )
             if histogram.num_target_trials and histogram.num_nontarget_trials:
                 found[f"{kind} {value}"] = _rates(histogram, encoder)
     return found

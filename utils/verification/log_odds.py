@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.verification.calibration import Calibration
+from utils.verification.cohort import CohortStatistics, normalised
 from utils.verification.metrics import actual_dcf, cllr, min_cllr
 
 BIN = 0.01
@@ -59,6 +60,7 @@ def count_pairs(
     labels: npt.ArrayLike,
     calibration: Calibration,
     speech_s: npt.NDArray[np.float64] | None = None,
+    statistics: CohortStatistics | None = None,
 ) -> LogOddsHistogram:
     """Counts the log-odds of every pair of different clips.
 
@@ -67,6 +69,7 @@ def count_pairs(
         labels: Speaker of each clip. Shape `(num_clips,)`.
         calibration: From scores to log-odds.
         speech_s: Seconds of speech in each clip, if known. Shape `(num_clips,)`.
+        statistics: Of each clip, for AS-norm of the cosines.
     """
     speakers = np.asarray(labels)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -79,7 +82,10 @@ def count_pairs(
         if speech_s is not None:
             pair = np.broadcast_arrays(speech_s[rows][:, None], speech_s[columns])
             durations = np.stack([side[wanted] for side in pair], axis=-1)
-        scores = (unit[rows] @ unit[columns].T)[wanted]
+        scores = unit[rows] @ unit[columns].T
+        if statistics is not None:
+            scores = normalised(scores, statistics[rows[:, None]], statistics[columns])
+        scores = scores[wanted]
         is_target = (speakers[rows][:, None] == speakers[columns])[wanted]
         part = count_trials(scores, is_target, calibration, durations)
         total = LogOddsHistogram(

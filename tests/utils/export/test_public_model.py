@@ -88,7 +88,8 @@ def test_metadata_say_how_samples_are_scaled(tmp_path: Path) -> None:
 
 
 def test_metadata_say_the_size_of_nemos_frames(tmp_path: Path) -> None:
-    texts = {**FORMS["nemo"]["texts"], "feat_dim": "64", "window_size_ms": "20"}
+    told: Any = FORMS["nemo"]["texts"]
+    texts = {**told, "feat_dim": "64", "window_size_ms": "20"}
     path = write_public_model(tmp_path / "public.onnx", "nemo", num_bins=64, texts=texts)
     assert read_public_model(path).features == NemoFeatures(64, 20)
     assert join(path, tmp_path / "ours.onnx") > 0.99999
@@ -101,6 +102,14 @@ def test_origin_is_kept(tmp_path: Path) -> None:
     assert metadata["description"] == ("imported public.onnx; a model; https://example.org/model")
     texts = {pair.key for pair in onnx.load(tmp_path / "ours.onnx").metadata_props}
     assert {"framework", "language", "voiceprint.json"} <= texts
+
+
+def test_empty_texts_are_no_damage(tmp_path: Path) -> None:
+    texts = {"framework": "wespeaker", "comment": "", "url": ""}
+    path = write_public_model(tmp_path / "public.onnx", "sherpa wespeaker", texts=texts)
+    write_joined(read_public_model(path), tmp_path / "ours.onnx")
+    metadata = read_header(tmp_path / "ours.onnx").metadata
+    assert metadata["description"] == "imported public.onnx"
 
 
 def test_same_file_same_identity(tmp_path: Path) -> None:
