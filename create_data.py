@@ -10,7 +10,6 @@ stopped goes on where it was when started again.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from utils.corpus.layouts import LAYOUTS
 from utils.corpus.listing import Settings, Summary, create_lists, parse_dataset
 from utils.errors import run_script
 from utils.messages import translate
+from utils.processors import num_processors
 
 
 def speaker_level(text: str) -> int:
@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
     add("--test_speakers", type=speaker_share, default=0,
         help="keep whole speakers for the test instead: a number or a share (0.1)")  # fmt: skip
     add("--seed", type=int, default=0, help="chooses the test speakers")
-    add("--num_workers", type=positive_int, default=os.cpu_count() or 1, help="processes")
+    add("--num_workers", type=positive_int, default=num_processors(), help="processes")
     args = parser.parse_args(argv)
     args.dataset = args.dataset or [parse_dataset("zhvoice:dataset/zhvoice")]
     return parser, args

@@ -66,8 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         evaluation.make_folder(args.report_dir)
     header = read_header(args.model_path)
     args.model_path = header.path
-    if args.score_norm != "none":
-        header = header.with_score_norm(args.score_norm)
+    header = header.with_score_norm(args.score_norm)
     print_arguments(args, ["trials" if args.trials else "list_path", "model_path"], parser)
 
     from utils.model.encoder import SpeakerEncoder
@@ -79,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     with tqdm(total=len(paths)) as bar:
         clips = evaluation.embed_clips(encoder, paths, store, bar.update)
     evaluation.name_defects(clips)
-    if args.score_norm != "none" and header.cohort is not None:
+    if header.cohort:
         clips = replace(clips, statistics=header.cohort.statistics(clips.embeddings))
 
     print(translate("开始两两对比音频特征..."), flush=True)

@@ -9,8 +9,6 @@ The similarity is the cosine of the two embeddings, in [-1, 1]. From the thresho
 
 import argparse
 import json
-import sys
-import time
 
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
@@ -19,10 +17,11 @@ from utils.corpus.lists import read_pair_list
 from utils.errors import run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
-from utils.model.header import ModelHeader, read_header
-from utils.verification.calibration import describe_probability
-from utils.verification.cohort import SCORE_NORMS, Cohort
-from utils.verification.verdict import cosine_score, verdict
+from utils.model.header import ModelHeader, choose_threshold, read_header
+from utils.verification.cohort import SCORE_NORMS
+from utils.verification.contrast import contrast_pairs, contrast_recordings
+from utils.verification.embedding import Encoder
+from utils.verification.verdict import ScorePair, cosine_score
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -48,20 +47,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def infer(encoder: SpeakerEncoder, recording: Recording) -> FloatArray:
+def infer(encoder: Encoder, recording: Recording) -> FloatArray:
     """Returns the embedding of a recording, unit length, shape `(embedding_size,)`."""
     return encoder.embed_waveform(recording)
 
 
-def contrast_list(args: argparse.Namespace, header: ModelHeader, cohort: Cohort | None) -> int:
+def contrast_list(args: argparse.Namespace, header: ModelHeader, score_pair: ScorePair) -> int:
     """Compares the pairs of a list and writes their scores."""
-    from utils.verification.contrast import contrast_pairs
-
     print_arguments(args, ["trials", "model_path", "threshold", "scores"])
     pairs = read_pair_list(args.trials, args.trials_root)
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings, cohort)
+    left_out = contrast_pairs(
+        encoder, pairs, args.threshold, args.scores, args.embeddings, score_pair
+    )
     line = f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)"
     print(translate(line))
     return 0
@@ -72,19 +71,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     header = read_header(args.model_path)
     args.model_path = header.path
-    cohort = None
-    if args.score_norm != "none":
-        header = header.with_score_norm(args.score_norm)
-        cohort = header.cohort
-    if args.threshold is None:
-        args.threshold = header.calibration.threshold
-        if header.calibration.rates:
-            note = f"threshold {args.threshold}: {header.calibration.rates}"
-            print(translate(note), file=sys.stderr)
+    header = header.with_score_norm(args.score_norm)
+    score_pair = header.cohort.score if header.cohort else cosine_score
+    args.threshold = choose_threshold(header, args.threshold)
     if args.trials:
-        return contrast_list(args, header, cohort)
+        return contrast_list(args, header, score_pair)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
-    shown += ["score_norm"] if cohort else []
+    shown += ["score_norm"] if header.cohort else []
     if not args.json:
         print_arguments(args, shown)
     paths = [args.audio1_path, args.audio2_path]
@@ -93,34 +86,12 @@ def main(argv: list[str] | None = None) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    infer(encoder, recordings[0])  # The first run prepares the network.
-    start = time.perf_counter()
-    embedding1, embedding2 = (infer(encoder, recording) for recording in recordings)
-    mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
-    score_pair = cohort.score if cohort else cosine_score
-    similarity = score_pair(embedding1, embedding2)
-    is_same = verdict(similarity, args.threshold)
-    speech_s = recordings[0].speech_s, recordings[1].speech_s
-    probability = encoder.probability(similarity, speech_s) if encoder.is_calibrated else None
+    contrast = contrast_recordings(encoder, recordings, args.threshold, infer, score_pair)
     if args.json:
-        report = {name: getattr(args, name) for name in shown} | {
-            "score": similarity,
-            "is_same_speaker": is_same,
-            "probability": probability,
-            "mean_time_ms": mean_time_ms,
-            "speech_s": [round(seconds, 2) for seconds in speech_s],
-            "level_dbfs": [round(recording.level_dbfs, 2) for recording in recordings],
-        }
+        report = {name: getattr(args, name) for name in shown} | vars(contrast)
         print(json.dumps(report, ensure_ascii=False))
-        return 0
-    names = f"{paths[0]} 和 {paths[1]}"
-    answer = f"{names} 不是同一个人，相似度仅为：{similarity:f}"
-    if is_same:
-        answer = f"{names} 为同一个人，相似度为：{similarity:f}"
-    print(translate(f"{answer}，平均预测时间：{mean_time_ms}ms"))
-    if probability is not None:
-        text = describe_probability(probability)
-        print(translate(f"按模型的校准，两段录音为同一个人的概率：{text}"))
+    else:
+        print(*contrast.describe(*paths), sep="\n")
     return 0
 
 

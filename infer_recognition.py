@@ -7,19 +7,19 @@ python infer_recognition.py --list              --delete 夜雨飘零 removes a 
 """
 
 import argparse
-import sys
 from functools import partial
 
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
-from utils.audio.decode import load_audio
+from utils.audio.recording import Recording
 from utils.errors import run_script
-from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
-from utils.model.header import read_header
+from utils.model.header import choose_threshold, read_header
 from utils.speaker_names import clean_name
+from utils.verification.channel_voices import note_channels
 from utils.verification.verdict import verdict
 from voices import menu
+from voices.menu import load_audio_db
 from voices.store import VoiceStore, choose_target, open_database
 
 
@@ -33,6 +33,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
     add("--channel", type=channel, default="mix", help="of files: left, right, mix, 1, 2, ...")
+    add("--microphone", metavar="NAME|INDEX", help="what to record with (default: the system's)")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
     add = parser.add_mutually_exclusive_group().add_argument
@@ -40,6 +41,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--recognize", nargs=1, metavar="FILE", help="tell who speaks in a file")
     add("--list", action="store_true", help="list the enrolled speakers")
     add("--delete", metavar="NAME", help="delete a speaker with all recordings")
+    add("--list_microphones", action="store_true", help="list the microphones")
     args = parser.parse_args(argv)
     if args.register and len(args.register) < 2:
         parser.error("--register: received a name alone, expected a name and at least one file")
@@ -50,13 +52,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def infer(encoder: SpeakerEncoder, waveform: FloatArray) -> FloatArray:
     """Returns the embedding of a recording, unit length, shape `(embedding_size,)`."""
     return encoder.embed_waveform(waveform)
-
-
-def load_audio_db(database: VoiceStore) -> None:
-    """Loads the enrolled voices and names them; what cannot be used is told on stderr."""
-    for name in database.load():
-        print(f"Loaded {name} audio.", flush=True)
-    menu.print_rejected(database)
 
 
 def register(
@@ -77,35 +72,28 @@ def recognition(
 def main(argv: list[str] | None = None) -> int:
     """Does what one option says, or runs the menu."""
     args = parse_args(argv)
-    if args.list or args.delete is not None:
-        menu.list_or_delete(open_database(args.database, create=False), args.delete)
+    if menu.list_or_delete(args):
         return 0
     header = read_header(args.model_path)
     args.model_path = header.path
-    if args.threshold is None:
-        args.threshold = header.calibration.strict_threshold
-        if header.calibration.strict_rates:
-            note = f"threshold {args.threshold}: {header.calibration.strict_rates}"
-            print(translate(note), file=sys.stderr)
+    args.threshold = choose_threshold(header, args.threshold, is_strict=True)
     print_arguments(args, ["audio_db", "model_path", "threshold"])
-    new_name = clean_name(args.register[0]) if args.register else ""
+    name = clean_name(args.register[0]) if args.register else ""
     paths = args.recognize or (args.register or [])[1:]
-    waveforms = [load_audio(path, channel=args.channel) for path in paths]
+    recordings = [Recording.load(path, channel=args.channel) for path in paths]
+    waveforms = [recording.waveform for recording in recordings]
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
+    note_channels(encoder, recordings, args.threshold)
     database = open_database(args.database, encoder, keep_audio=args.keep_audio)
     if args.register:
-        replace = menu.choose_if_exists(database, new_name, args.if_exists) == "replace"
-        print(translate(f"已注册{new_name}："), *register(database, new_name, waveforms, replace))
-        return 0
+        return menu.enrol(database, register, name, waveforms, args.if_exists)
     load_audio_db(database)
     recognise = partial(recognition, database, encoder, args.threshold)
-    if not args.recognize:
-        menu.Menu(database, register, recognise).run()
-        return 0
-    name, best = recognise(waveforms[0])
-    print(menu.describe_match(name, best))
-    return 0 if name is not None else 1
+    if args.recognize:
+        return menu.print_match(*recognise(waveforms[0]))
+    menu.Menu(database, register, recognise, args.microphone).run()
+    return 0
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from utils.arguments import (
     positive_float,
     positive_int,
     print_arguments,
+    score,
 )
 from utils.errors import EXIT_INTERRUPTED, run_script
 
@@ -39,10 +40,16 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
     add("--keep_audio", action="store_true", help="keep recordings, not only their embeddings")
     add("--token_file", type=Path, help="file of NAME:SHA256 lines; or set VOICEPRINT_TOKEN")
     add("--new_token", metavar="NAME", help="make a token, add it to --token_file, and end")
+    add("--create_token", action="store_true", help="make a token for a client of voiceprint-api, "
+        "print it and the address to paste there, and end")  # fmt: skip
     add("--max_upload_mb", type=positive_float, default=20.0, help="largest request")
     add("--max_duration_s", type=positive_float, default=60.0, help="longest recording")
     add("--max_recordings", type=positive_int, default=20, help="most recordings of a speaker")
     add("--rate_limit", type=non_negative_int, default=600, help="requests a minute and token")
+    add("--classic_rate_limit", type=non_negative_int, default=6000,
+        help="requests a minute and token on /voiceprint, where devices share one")  # fmt: skip
+    add("--classic_threshold", type=score, help="lowest score that names a speaker on "
+        "/voiceprint (default: the model's threshold)")  # fmt: skip
     add("--lockout_failures", type=non_negative_int, default=5, help="failures that lock; 0: never")
     add("--lockout_s", type=non_negative_float, default=300.0, help="seconds that a lock lasts")
     add("--queue_size", type=positive_int, default=64, help="recordings that may wait")
@@ -62,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.new_token is not None:
         return start.print_new_token(args.new_token, args.token_file)
+    if args.create_token:
+        return start.print_classic_token(args)
     start.resolve_defaults(args, os.environ)
     print_arguments(start.without_passwords(args), KNOWN, parser)
     settings = start.make_settings(args, os.environ)

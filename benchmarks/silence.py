@@ -42,7 +42,8 @@ from benchmarks.speaker_models import (
 from utils.arguments import make_parser, positive_int
 from utils.arrays import FloatArray
 from utils.audio.activity import BoolArray, remove_silence
-from utils.audio.waveform import SAMPLE_RATE, without_rumble
+from utils.audio.rumble import without_rumble
+from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DataListError, ModelError, run_script
 from utils.files import write_text_atomically
 from utils.model.encoder import MIN_SPEECH_S, WINDOW_S

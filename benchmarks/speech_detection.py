@@ -25,7 +25,7 @@ from utils.arguments import make_parser, positive_int
 from utils.arrays import FloatArray
 from utils.audio.activity import remove_silence
 from utils.audio.decode import load_audio
-from utils.audio.detector import missing_speech
+from utils.audio.recording import Recording
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import run_script
 from utils.files import write_text_atomically
@@ -52,13 +52,13 @@ def main(argv: list[str] | None = None) -> int:
     """Measures and prints the table."""
     args = parse_args(argv)
     paths = [Path(args.root) / item.path for item in read_items(args.list_path)]
-    refused = [path for path in paths if missing_speech(load_audio(path))]
+    refused = [path for path in paths if Recording.load(path).missing_speech]
     for path in refused:
         print(f"refused: {path}", file=sys.stderr)
     rows = [("speech", len(paths), len(paths) - len(refused))]
     counts: dict[str, list[bool]] = {}
     for name, sound in other_sounds(args.noise, args.seeds):
-        counts.setdefault(name, []).append(missing_speech(sound) is None)
+        counts.setdefault(name, []).append(Recording(sound).missing_speech is None)
     rows += [(name, len(accepted), sum(accepted)) for name, accepted in counts.items()]
     text = markdown(args.list_path, rows, cost(paths, args.model_path))
     print(text)
@@ -88,13 +88,17 @@ def cost(paths: Sequence[Path], model_path: str | None) -> tuple[float, float]:
 
     encoder = SpeakerEncoder(model_path, 1)
     embed = encoder._embed_window
+
+    def hear_all(waveform: FloatArray) -> str | None:
+        return Recording(waveform).missing_speech
+
     step = max(len(paths) // TIMED, 1)
     times = []
     for path in paths[::step][:TIMED]:
         waveform = np.resize(load_audio(path), 3 * SAMPLE_RATE)
         speech = remove_silence(waveform)
         row = []
-        for function, heard in ((missing_speech, waveform), (embed, speech)):
+        for function, heard in ((hear_all, waveform), (embed, speech)):
             function(heard)
             start = time.thread_time()
             function(heard)

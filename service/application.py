@@ -84,7 +84,7 @@ def make_app(
         metrics=metrics,
         lockout=Lockout(settings.lockout_failures, settings.lockout_s),
         inbox=inbox,
-        auth_required=tokens.are_required,
+        tokens=tokens,
     )
     # The gate has checked the token before; this tells the documents of it.
     bearer = [Depends(HTTPBearer(auto_error=False))] if tokens.are_required else []

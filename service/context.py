@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from service.answers.problems import Problem
 from service.answers.schemas import speaker_document
 from service.edge.limits import Lockout
+from service.edge.security import Tokens
 from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
@@ -44,7 +45,7 @@ class Service:
         metrics: The figures.
         lockout: Failed verifications.
         inbox: The folder whose recordings were enrolled at the start, or None.
-        auth_required: Whether requests need a token.
+        tokens: The valid tokens.
         identifier: Tells whose voice an upload is.
     """
 
@@ -56,7 +57,7 @@ class Service:
     metrics: Metrics
     lockout: Lockout
     inbox: Inbox | None
-    auth_required: bool
+    tokens: Tokens
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
@@ -65,6 +66,11 @@ class Service:
         self.identifier = Identifier(
             self.database, self.pool, self.reader, self.metrics, self._start
         )
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether requests need a token."""
+        return self.tokens.are_required
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Runs a database call in a separate thread.

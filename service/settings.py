@@ -34,6 +34,9 @@ class Settings:
         max_recordings: Most recordings of a speaker.
         max_candidates: Most names that an identification may be narrowed to.
         rate_limit: Requests a minute of a token, or of an address without one; 0 for no limit.
+        classic_rate_limit: The same for the classic routes, where one token serves many devices.
+        classic_threshold: Lowest score with which the classic routes answer a speaker; None for
+            the model's threshold.
         lockout_failures: Failed verifications after which a speaker is locked; 0 for never.
         lockout_s: Seconds for which failures count and a lock lasts.
         queue_size: Recordings that may wait for the encoder.
@@ -56,6 +59,8 @@ class Settings:
     max_recordings: int = 20
     max_candidates: int = 500
     rate_limit: int = 600
+    classic_rate_limit: int = 6000
+    classic_threshold: float | None = None
     lockout_failures: int = 5
     lockout_s: float = 300.0
     queue_size: int = 64

@@ -12,11 +12,22 @@ from service.edge.security import Tokens, create_token
 from service.settings import (
     DEFAULT_DATABASE,
     DEFAULT_FOLDER,
+    LOOPBACK,
     ServiceError,
     Settings,
 )
+from utils.audio.decode import load_audio
+from utils.errors import ModelError
 from utils.messages import translate
+from utils.verification.embedding import Encoder
+from utils.verification.verdict import cosine_score
 from voices.store import public_name
+
+CLASSIC_TOKEN_NAME = "voiceprint-api"
+"""Name of the token that --create_token makes, for logs and limits."""
+
+SAMPLES = Path(__file__).resolve().parents[1] / "audio"
+"""The recordings that come with the project: a_1 and a_2 are one person, b_2 is another."""
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
@@ -29,6 +40,52 @@ def print_new_token(name: str, path: Path | None) -> int:
     print(translate("It is shown this once; the service keeps its SHA-256 only."))
     print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
     return 0
+
+
+def print_classic_token(args: argparse.Namespace) -> int:
+    """Makes a token for a client of voiceprint-api, and prints it with the address to paste there.
+
+    Raises:
+        ServiceError: If there is no file to keep the token in, or it cannot be used.
+    """
+    if args.token_file is None:
+        raise ServiceError(
+            "--create_token: expected --token_file too, which keeps the token's SHA-256; for "
+            "example: python serve.py --create_token --token_file tokens.txt"
+        )
+    token, _ = create_token(CLASSIC_TOKEN_NAME, args.token_file)
+    print(translate(f"token of {CLASSIC_TOKEN_NAME}: {token}"))
+    print(f"声纹接口地址: {classic_address(args.host, args.port, token)}")
+    print(translate("It is shown this once; the service keeps its SHA-256 only."))
+    print(
+        translate(
+            f"Start the service with: python serve.py --host 0.0.0.0 --token_file {args.token_file}"
+        )
+    )
+    return 0
+
+
+def classic_address(host: str, port: int, token: str) -> str:
+    """Returns the address that a client of voiceprint-api is configured with.
+
+    Such clients refuse localhost, so an address of this machine in its network stands for it and
+    for "all addresses".
+    """
+    if host in LOOPBACK | {"0.0.0.0", "::"}:
+        host = find_own_address()
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}/voiceprint/health?key={token}"
+
+
+def find_own_address() -> str:
+    """Returns this machine's address in its network, or the loopback address if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket sends nothing; it only looks up the route.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def resolve_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -67,6 +124,8 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
         max_duration_s=args.max_duration_s,
         max_recordings=args.max_recordings,
         rate_limit=args.rate_limit,
+        classic_rate_limit=args.classic_rate_limit,
+        classic_threshold=args.classic_threshold,
         lockout_failures=args.lockout_failures,
         lockout_s=args.lockout_s,
         queue_size=args.queue_size,
@@ -108,6 +167,24 @@ def serve(args: argparse.Namespace, settings: Settings, environment: Mapping[str
         bound.close()
 
 
+def check_model(encoder: Encoder) -> None:
+    """Compares shipped recordings, so that a damaged model is found before anybody enrols.
+
+    Raises:
+        ModelError: If its embeddings are not finite, or take two people for one, or one for two.
+    """
+    first, second, other = (
+        encoder.embed_waveform(load_audio(SAMPLES / name), name)
+        for name in ("a_1.wav", "a_2.wav", "b_2.wav")
+    )
+    same, different = cosine_score(first, second), cosine_score(first, other)
+    if not same > different:
+        raise ModelError(
+            f"the model fails its self-test: two recordings of one person score {same:.2f}, of two "
+            f"people {different:.2f}; the file is damaged, restore it"
+        )
+
+
 def _serve(
     args: argparse.Namespace, settings: Settings, key: bytes | None, bound: socket.socket
 ) -> int:
@@ -122,6 +199,7 @@ def _serve(
     configure_logs(as_json=settings.json_logs)
     encoder = SpeakerEncoder(args.model_path, num_threads=1)
     _ = encoder.strict_threshold  # a model without thresholds is told now
+    check_model(encoder)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     database = SqlVoiceStore(args.database, encoder, key=key, keep_audio=settings.keep_audio)
     database.load()
@@ -144,6 +222,8 @@ def _serve(
         print(translate(f"{num_speakers} speakers enrolled."))
         print(translate(f"Web page:  {address}/"))
         print(translate(f"Interface: {address}/docs"))
+        if not settings.is_loopback:
+            print(f"声纹接口地址: {classic_address(settings.host, port, 'TOKEN')}")
         if not app.state.service.auth_required:
             print(translate("Without a token only programs of this machine can reach it."))
         print(translate("Ctrl-C stops it."), flush=True)

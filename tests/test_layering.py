@@ -22,7 +22,8 @@ MODULES = sorted(
 # a room, and so is each file that lies directly in utils/, since those serve several folders.
 ROOMS = [
     "utils/messages utils/version",
-    "utils/errors utils/files utils/workers utils/interruption utils/arrays utils/settings",
+    "utils/errors utils/files utils/workers utils/processors utils/interruption utils/arrays "
+    "utils/settings",
     "utils/arguments",
     "utils/audio",
     "utils/corpus utils/resnet utils/speaker_names",

@@ -18,7 +18,6 @@ and higher in pitch and formants, which is another voice to a speaker model.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections import deque
@@ -40,6 +39,7 @@ from utils.crops.augment import change_speed
 from utils.errors import AudioError, DataListError, VoiceprintError, run_script
 from utils.files import atomic_path
 from utils.model.encoder import SpeakerEncoder
+from utils.processors import num_processors
 
 SHORTEST_S = 0.75  # a shorter utterance says too little about the voice
 LONGEST_S = 10.0
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", default="dataset/teacher.npz", help="the .npz file to write")
     add("--speeds", type=positive_float, nargs="+", default=[1.0], help="speeds to embed at")
     add("--centre", action="store_true", help="subtract the mean of the first list, renormalise")
-    add("--num_workers", type=positive_int, default=os.cpu_count(), help="utterances at a time")
+    add("--num_workers", type=positive_int, default=num_processors(), help="utterances at a time")
     return parser.parse_args(argv)
 
 

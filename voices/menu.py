@@ -4,23 +4,26 @@ Prompts and answers are those of the project's first version, in Chinese; what c
 silent until it is needed.
 """
 
+import argparse
 import contextlib
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from utils.arrays import FloatArray
-from utils.audio.microphone import describe_recording_defect, record
+from utils.audio.level_meter import level_meter
+from utils.audio.microphone import describe_recording_defect, list_microphones, record
 from utils.errors import DatabaseError, MicrophoneError, VoiceprintError
 from utils.messages import translate
 from utils.speaker_names import clean_name
-from voices.store import VoiceStore
+from voices.store import VoiceStore, open_database
 
 RECORD_SECONDS = 3
 """Length of a recording, as the prompt says it."""
 
-Register = Callable[[VoiceStore, str, list[FloatArray], bool], object]
-"""`(database, name, waveforms, replace)`: enrols, with or without the recordings there are."""
+Register = Callable[[VoiceStore, str, list[FloatArray], bool], Sequence[object]]
+"""`(database, name, waveforms, replace)`: enrols, with or without the recordings there are, and
+returns what was stored."""
 
 Recognise = Callable[[FloatArray], tuple[str | None, float]]
 """`(waveform)` -> the speaker, or None for a stranger, and the best score."""
@@ -53,12 +56,45 @@ def print_deletion(database: VoiceStore, name: str) -> None:
         print(translate(f"已删除：{path}"))
 
 
-def list_or_delete(database: VoiceStore, name: str | None) -> None:
-    """Prints the speakers, or deletes the one who is named."""
+def print_match(name: str | None, score: float) -> int:
+    """Prints who speaks; returns the exit status: 0 for somebody enrolled, 1 for a stranger."""
+    print(describe_match(name, score))
+    return int(name is None)
+
+
+def load_audio_db(database: VoiceStore) -> None:
+    """Loads the enrolled voices and names them; what cannot be used is told on stderr."""
+    for name in database.load():
+        print(f"Loaded {name} audio.", flush=True)
+    print_rejected(database)
+
+
+def print_microphones() -> None:
+    """Prints the devices that record, the default one with a star."""
+    microphones = list_microphones()
+    for device in microphones:
+        star = " *" if device.is_default else ""
+        print(translate(f"{device.index}：{device.name}（{device.rate} Hz）{star}"))
+    print(translate(f"共有{len(microphones)}个麦克风"))
+
+
+def list_or_delete(args: argparse.Namespace) -> bool:
+    """Prints the microphones or the speakers, or deletes a speaker, if an option says so.
+
+    Returns:
+        Whether there was such an option.
+    """
+    if args.list_microphones:
+        print_microphones()
+        return True
+    if not args.list and args.delete is None:
+        return False
+    database, name = open_database(args.database, create=False), args.delete
     if name is None:
         print_speakers(database)
     else:
         print_deletion(database, name)
+    return True
 
 
 def ask_if_exists(database: VoiceStore, name: str) -> str | None:
@@ -101,11 +137,32 @@ def choose_if_exists(database: VoiceStore, name: str, if_exists: str) -> str:
     return answer
 
 
+def enrol(
+    database: VoiceStore,
+    register: Register,
+    name: str,
+    waveforms: list[FloatArray],
+    if_exists: str,
+) -> int:
+    """Enrols a speaker from files, prints what was stored, and returns the exit status."""
+    replace = choose_if_exists(database, name, if_exists) == "replace"
+    stored = register(database, name, waveforms, replace)
+    print(translate(f"已注册{name}："), *stored)
+    return 0
+
+
 class Menu:
     """The interactive loop; it ends by q or at the end of input."""
 
-    def __init__(self, database: VoiceStore, register: Register, recognise: Recognise) -> None:
-        """Takes the loaded database and the two functions that do the work."""
+    def __init__(
+        self,
+        database: VoiceStore,
+        register: Register,
+        recognise: Recognise,
+        microphone: str | None = None,
+    ) -> None:
+        """Takes the loaded database, the two functions that do the work, and the microphone."""
+        self._microphone = microphone
         self.database = database
         self._register = register
         self._recognise = recognise
@@ -159,7 +216,7 @@ class Menu:
             return
         waveform = self.record()
         if waveform is not None:
-            print(describe_match(*self._recognise(waveform)))
+            print_match(*self._recognise(waveform))
 
     def delete(self) -> None:
         """Asks for a name and, once more, for consent, and deletes the speaker."""
@@ -177,7 +234,10 @@ class Menu:
         while True:
             if _key(input(translate(f"按下回车键开机录音，录音{RECORD_SECONDS}秒中："))) == "q":
                 return None
-            waveform = record(RECORD_SECONDS, on_start=_print_start)
+            with level_meter() as show:
+                waveform = record(
+                    RECORD_SECONDS, _print_start, microphone=self._microphone, on_block=show
+                )
             print(translate("录音已结束!"))
             defect = describe_recording_defect(waveform)
             if defect is None:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match, Mount
 
 from service.logs import log_event
-from utils.audio.decode import AudioFormatError, AudioTooLongError
+from utils.audio.decode import AudioFormatError, AudioTooLargeError, AudioTooLongError
 from utils.errors import (
     AudioError,
     DamagedVoiceError,
@@ -94,6 +94,8 @@ def describe_error(error: VoiceprintError) -> Problem:
     text = " ".join(str(error).split())
     if isinstance(error, AudioTooLongError):
         return Problem("too-long", text, expected=f"at most {error.max_duration_s:g} s")
+    if isinstance(error, AudioTooLargeError):
+        return Problem("too-large", text, expected=f"at most {error.max_bytes:.0f} bytes")
     if isinstance(error, AudioFormatError):
         return Problem("wrong-type", text)
     if isinstance(error, AudioError):

@@ -44,7 +44,12 @@ class QualityDocument(BaseModel):
     clipped_fraction: float
     noise_dbfs: float
     snr_db: float
-    warnings: list[str] = Field(description='Any of "quiet", "clipped", "noisy", "short"')
+    heard: str = Field(
+        description='"speech", "silence", "steady noise", "tones or music" or "other sounds"'
+    )
+    warnings: list[str] = Field(
+        description='Any of "quiet", "clipped", "noisy", "short", "two_voices"'
+    )
 
 
 class CalibrationDocument(BaseModel):
@@ -179,6 +184,7 @@ class HealthDocument(BaseModel):
     """State of the service."""
 
     status: str
+    warning: str | None = None
 
 
 class ClassicHealth(BaseModel):

@@ -14,12 +14,13 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.answers.problems import Problem, problem_response, retry_later
+from service.answers.problems import CLASSIC_PREFIX, Problem, problem_response, retry_later
 from service.edge.limits import FAILED_TOKENS_A_MINUTE, RateLimiter
+from service.edge.pages import CLASSIC_PAGES
 from service.edge.security import Tokens
 from service.settings import LOOPBACK, Settings
 
-PUBLIC_API = {"/v1/info", "/health/live", "/health/ready"}
+PUBLIC_API = {"/v1/info", "/health/live", "/health/ready", *CLASSIC_PAGES}
 """API paths that need no token; /v1/info returns less without one."""
 
 PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")
@@ -54,6 +55,7 @@ class Gate:
         self.tokens = tokens
         self.check_room = check_room
         self.rates = RateLimiter(settings.rate_limit)
+        self.classic_rates = RateLimiter(settings.classic_rate_limit)
         self.failures = RateLimiter(FAILED_TOKENS_A_MINUTE)
         self._num_held = 0
 
@@ -131,7 +133,8 @@ class Gate:
             )
         if is_open:
             return
-        self.rates.check(f"token {actor}" if actor else f"address {address}")
+        rates = self.classic_rates if path.startswith(CLASSIC_PREFIX) else self.rates
+        rates.check(f"token {actor}" if actor else f"address {address}")
 
     def _find_actor(self, scope: Scope, headers: Headers, address: str) -> str | None:
         """Returns the name of the presented token, "local" if none is needed, else None."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.answers.problems import Problem, problem_response
+from service.edge.pages import CLASSIC_PAGES
 from service.edge.security import security_headers
 from service.logs import log_event, log_failure
 from service.metrics import Metrics
@@ -104,7 +105,7 @@ class Observation:
 
 def _headers(path: str) -> list[tuple[bytes, bytes]]:
     """Returns the headers of every answer on a path, encoded."""
-    if path.startswith(API_PREFIXES):
+    if path.startswith(API_PREFIXES) and path not in CLASSIC_PAGES:
         return API_HEADERS
     return _encoded(security_headers(path, is_page=True))
 

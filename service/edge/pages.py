@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 STATIC_FOLDER = Path(__file__).resolve().parents[1] / "static"
@@ -15,11 +15,15 @@ DOCS_PACKAGE = "fastapi_offline"
 
 DOCS_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
+CLASSIC_PAGES = ("/voiceprint/docs", "/voiceprint/redoc", "/voiceprint/openapi.json")
+"""The documentation where clients of voiceprint-api look for it."""
+
 DOCS_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Voiceprint service</title>
-<link rel="stylesheet" href="docs/swagger-ui.css"></head>
+<link rel="stylesheet" href="{root}docs/swagger-ui.css"></head>
 <body><div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script>
+<script src="{root}docs/swagger-ui-bundle.js"></script>
+<script src="{root}docs/start.js"></script>
 </body></html>
 """
 
@@ -43,7 +47,16 @@ def add_pages(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def show_docs() -> HTMLResponse:
-        return HTMLResponse(PLAIN_PAGE if folder is None else DOCS_PAGE)
+        return HTMLResponse(PLAIN_PAGE if folder is None else DOCS_PAGE.format(root=""))
+
+    @app.get("/voiceprint/docs", include_in_schema=False)
+    @app.get("/voiceprint/redoc", include_in_schema=False)
+    async def show_classic_docs() -> HTMLResponse:
+        return HTMLResponse(PLAIN_PAGE if folder is None else DOCS_PAGE.format(root="../"))
+
+    @app.get("/voiceprint/openapi.json", include_in_schema=False)
+    async def show_classic_schema() -> JSONResponse:
+        return JSONResponse(app.openapi())
 
     @app.get("/docs/start.js", include_in_schema=False)
     async def start_docs() -> Response:

@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import threading
 import time
 from pathlib import Path
 
+from service.logs import log_event
 from service.settings import ServiceError
 from utils.files import write_text_atomically
 
@@ -33,8 +35,16 @@ DOCS_POLICY = (
 )
 
 
+class EmptyTokenFileError(ServiceError):
+    """A token file is whole, but has no tokens."""
+
+
 class Tokens:
-    """The valid tokens, known only by their SHA-256."""
+    """The valid tokens, known only by their SHA-256.
+
+    Attributes:
+        defect: Why a changed token file could not be read, or None.
+    """
 
     def __init__(self, token: str | None = None, path: Path | None = None) -> None:
         """Reads the environment's token and those of a file.
@@ -52,6 +62,7 @@ class Tokens:
         self._fixed = [(ENVIRONMENT_ACTOR, hash_token(token))] if token is not None else []
         self._path = path
         self._lock = threading.Lock()
+        self.defect: str | None = None
         self._stamp = _stamp(path) if path else None
         self._listed = read_token_file(path) if path else []
         self._checked_at = time.monotonic()
@@ -72,7 +83,10 @@ class Tokens:
         return actor
 
     def _reload(self) -> None:
-        """Reads a changed file again; while it is unreadable, its tokens are invalid."""
+        """Reads a changed file again; while it is damaged or away, its last tokens stay valid.
+
+        A slip of the operator's must not lock everybody out. A file that is whole but empty does.
+        """
         if self._path is None:
             return
         with self._lock:
@@ -85,8 +99,13 @@ class Tokens:
             self._stamp = stamp
             try:
                 self._listed = read_token_file(self._path)
-            except ServiceError:
-                self._listed = []
+                self.defect = None
+            except EmptyTokenFileError as error:
+                self._listed, self.defect = [], str(error)
+            except ServiceError as error:
+                self.defect = f"{error}; the tokens read before stay valid"
+        if self.defect is not None:
+            log_event("token file", level=logging.ERROR, reason=self.defect)
 
 
 def hash_token(token: str) -> str:
@@ -118,7 +137,7 @@ def read_token_file(path: Path) -> list[tuple[str, str]]:
             )
         tokens.append((match[1].strip(), match[2]))
     if not tokens:
-        raise ServiceError(f"{path}: no tokens in it; python serve.py --new_token makes one")
+        raise EmptyTokenFileError(f"{path}: no tokens in it; python serve.py --new_token makes one")
     return tokens
 
 
@@ -158,7 +177,8 @@ def security_headers(path: str, *, is_page: bool) -> dict[str, str]:
     """
     policy = API_POLICY
     if is_page:
-        policy = DOCS_POLICY if path.startswith("/docs") else PAGE_POLICY
+        is_docs = path.startswith(("/docs", "/voiceprint/"))
+        policy = DOCS_POLICY if is_docs else PAGE_POLICY
     return {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",

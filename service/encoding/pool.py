@@ -4,7 +4,6 @@ ONNX Runtime releases Python's lock, so threads that each encode one recording o
 cores busy.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from service.answers.problems import Problem, retry_later
+from utils.processors import num_processors
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class EncodingPool:
             queue_size: Jobs that may wait.
             on_job: Called with the duration of each job in seconds.
         """
-        self.num_threads = num_threads or os.cpu_count() or 1
+        self.num_threads = num_threads or num_processors()
         self.queue_size = queue_size
         self._on_job = on_job
         self.after_job: Callable[[], None] = lambda: None

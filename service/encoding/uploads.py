@@ -5,7 +5,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from utils.arrays import FloatArray
 from utils.audio.quality import Quality, measure_quality
 from utils.audio.recording import Recording
 from utils.errors import AudioError
+from utils.verification.channel_voices import differing_channels
 from utils.verification.embedding import Encoder
 from voices.sql.audio import encode_flac
 from voices.sql.records import NewRecording
@@ -129,12 +130,16 @@ class VoiceReader:
         recording = Recording.load(
             _from_base64(data, source) if encoding == "base64" else data,
             name=source,
+            max_bytes=self._settings.max_upload_bytes,
             max_duration_s=self._settings.max_duration_s,
             timeout_s=DECODE_TIMEOUT_S,
         )
         embedding = self._encoder.embed_waveform(recording) if embed else None
         audio = encode_flac(recording.waveform) if with_audio else None
-        return Voice(measure_quality(recording), embedding, audio)
+        quality = measure_quality(recording)
+        if differing_channels(self._encoder, recording, self._encoder.threshold):
+            quality = replace(quality, warnings=(*quality.warnings, "two_voices"))
+        return Voice(quality, embedding, audio)
 
 
 def _from_base64(data: bytes, source: str) -> bytes:

@@ -13,8 +13,9 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from service.answers.problems import Problem
 from service.answers.schemas import ClassicAnswer, ClassicHealth, ClassicMatch
 from service.context import Context, checked_name
+from service.logs import log_event
 from service.routes.speakers import remove_speaker, replace_speaker
-from utils.errors import DatabaseError
+from utils.errors import AudioError, DatabaseError
 from utils.speaker_names import clean_name, fold_name
 
 router = APIRouter(prefix="/voiceprint", tags=["classic"])
@@ -55,8 +56,9 @@ async def identify(
 ) -> dict[str, Any]:
     """Identifies the speaker among the candidates; unknown candidates are ignored.
 
-    The answer is the id as the client wrote it, or "" if no candidate's score reaches the strict
-    threshold of the model.
+    The answer is the id as the client wrote it, or "" if no candidate's score reaches
+    --classic_threshold. A recording that cannot be used is answered like nobody's: the clients
+    take any status but 200 for a failure of the service.
     """
     ids = [part.strip() for part in speaker_ids.split(",") if part.strip()]
     most = service.settings.max_candidates
@@ -65,10 +67,16 @@ async def identify(
     if len(ids) > most:
         raise Problem("bad-field", f"speaker_ids: {len(ids)} ids, expected at most {most}")
     spellings = _clean_ids(ids)
-    threshold = service.encoder.strict_threshold
-    found = await service.identifier.identify(
-        request.state.actor, file, threshold, candidates=list(spellings)
-    )
+    threshold = service.settings.classic_threshold
+    if threshold is None:
+        threshold = service.encoder.threshold
+    try:
+        found = await service.identifier.identify(
+            request.state.actor, file, threshold, candidates=list(spellings)
+        )
+    except AudioError as error:
+        log_event("unusable recording", reason=str(error), actor=request.state.actor)
+        return {"speaker_id": "", "score": 0.0}
     score = found.matches[0][1] if found.matches else 0.0
     sent = {fold_name(name): text for name, text in reversed(spellings.items())}
     speaker_id = "" if found.name is None else sent[fold_name(found.name)]

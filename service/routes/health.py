@@ -15,21 +15,36 @@ router = APIRouter(tags=["operation"])
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", summary="Is the process alive?", response_model=HealthDocument)
+@router.get(
+    "/health/live",
+    summary="Is the process alive?",
+    response_model=HealthDocument,
+    response_model_exclude_none=True,
+)
 async def live() -> dict[str, str]:
     """Answers as long as the process runs."""
     return {"status": "alive"}
 
 
 @router.head("/health/ready", include_in_schema=False)
-@router.get("/health/ready", summary="Can it serve?", response_model=HealthDocument)
+@router.get(
+    "/health/ready",
+    summary="Can it serve?",
+    response_model=HealthDocument,
+    response_model_exclude_none=True,
+)
 async def ready(service: Context) -> dict[str, str]:
-    """Answers 200 if the model is loaded and the database answers, else 503."""
+    """Answers 200 if the model is loaded and the database answers, else 503.
+
+    `warning` says that the token file was changed to something that cannot be read.
+    """
     try:
         await service.call(service.database.ping)
     except DatabaseError as error:
         log_event("not ready", level=logging.WARNING, reason=str(error))
         raise retry_later("not-ready", "the database does not answer", 5) from error
+    if service.tokens.defect is not None:
+        return {"status": "ready", "warning": "the token file is damaged; see the service's log"}
     return {"status": "ready"}
 
 

@@ -6,7 +6,7 @@ import { label, say, t, translate } from './language.js';
 import { MicrophoneError, Recording } from './microphone.js';
 import { decode, playOnPress, stopPlaying, toAudioBuffer } from './player.js';
 import { showError, showWords } from './problem.js';
-import { showQuality } from './quality.js';
+import { adviceCodes, showQuality } from './quality.js';
 import { Wave, decibels, encodeWav, levelDb, peak } from './waveform.js';
 
 // The level meter, in dB relative to full scale.
@@ -277,7 +277,8 @@ export class Capture extends EventTarget {
       const quality = await this.during(api.quality(recording));
       if (recording !== this.recording) return false; // another one was made meanwhile
       this.showQuality(quality);
-      announce(quality.warnings.length ? `advice_${quality.warnings[0]}` : 'quality_is_good', { seconds: 3 });
+      const [code] = adviceCodes(quality);
+      announce(code ? `advice_${code}` : 'quality_is_good', { seconds: 3 });
       return true;
     } catch (error) {
       if (recording === this.recording) this.fail(error);

@@ -28,9 +28,15 @@ function noise(q) {
   return t('quality_snr', { snr: Math.round(q.snr_db) });
 }
 
+/** What to advise on a recording: first that nobody speaks, then the service's warnings. */
+export function adviceCodes(quality) {
+  return quality.heard === 'speech' ? quality.warnings : ['no_speech', ...quality.warnings];
+}
+
 /** Shows a quality in an element. */
 export function showQuality(element, quality) {
-  const warned = new Set(quality.warnings);
+  const codes = adviceCodes(quality);
+  const warned = new Set(codes);
   const list = make('dl', { class: 'quality' });
   for (const [code, name, value] of FIGURES) {
     const isPoor = warned.delete(code);
@@ -50,9 +56,9 @@ export function showQuality(element, quality) {
     );
   }
   element.replaceChildren(list);
-  if (quality.warnings.length) {
+  if (codes.length) {
     const advice = make('ul', { class: 'advice' });
-    for (const code of quality.warnings) advice.append(made('li', '', ...adviceFor(code)));
+    for (const code of codes) advice.append(made('li', '', ...adviceFor(code)));
     element.append(advice);
   }
   element.hidden = false;

@@ -88,6 +88,8 @@ const en = {
   advice_quiet: 'Too quiet. Speak up, come closer, or turn the microphone up.',
   advice_clipped: 'Too loud: the peaks are cut off. Move away or turn the microphone down.',
   advice_noisy: 'Noisy. Find a quieter place, close the window, switch off fans and music.',
+  advice_no_speech: 'Nobody speaks in it: silence, noise, tones or music. Record a voice.',
+  advice_two_voices: 'Its channels hold different voices, mixed here. Send one of them alone.',
   advice_other: 'The service notes: {code}.',
 
   // Scale
@@ -315,6 +317,8 @@ const zh = {
   advice_quiet: '声音太小。请大声一点、靠近一点，或者调高麦克风音量。',
   advice_clipped: '声音太大，波形顶部被削平。请离远一点，或者调低麦克风音量。',
   advice_noisy: '噪声较大。请换个安静的地方，关上窗户，停掉风扇和音乐。',
+  advice_no_speech: '没有听到说话声，只有静音、噪声、音调或音乐。请录下说话声。',
+  advice_two_voices: '各声道是不同人的声音，这里已混合。请只发送其中一个声道。',
   advice_other: '服务提示：{code}。',
 
   scale_row: '{name}：得分 {score}，阈值 {threshold}。',

@@ -12,7 +12,7 @@ from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.audio.activity import remove_silence
 from utils.audio.recording import Recording
-from utils.audio.waveform import without_rumble
+from utils.audio.rumble import without_rumble
 from utils.errors import DataListError, ModelError
 
 RATE = 16_000

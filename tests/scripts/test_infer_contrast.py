@@ -3,7 +3,9 @@ import re
 import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import infer_contrast
 from tests.support.fake_encoder import FakeEncoder, FakeHeader
@@ -85,8 +87,26 @@ def test_json_is_all_that_is_printed(paths: list[str], capsys: pytest.CaptureFix
         "model_path": "models/resnet34.keras",
         "threshold": 0.8,
         "is_same_speaker": True,
+        "differing_channels": [[], []],
     }
     assert 0.8 <= score <= 1
+
+
+def test_channels_with_different_voices_are_noted(
+    paths: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    voices = [synthetic_speech(speaker, 0, 3.0) for speaker in (0, 2, 0)]
+    soundfile.write("call.wav", np.stack(voices[:2], axis=1), 16000)
+    soundfile.write("stereo.wav", np.stack([voices[0], 0.5 * voices[2]], axis=1), 16000)
+    options = ["--audio_path1=call.wav", "--audio_path2=stereo.wav"]
+    assert infer_contrast.main([*options, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["differing_channels"] == [[1, 2], []]
+    note = "note: call.wav: channels 1, 2 hold different voices, mixed here; choose one"
+    assert shown.err.startswith(note)
+    assert shown.err.count("\n") == 1
+    assert infer_contrast.main([*options, "--channel=left"]) == 0
+    assert "note" not in capsys.readouterr().err
 
 
 def test_a_score_at_the_threshold_is_the_same_person(

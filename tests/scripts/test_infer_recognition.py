@@ -7,7 +7,8 @@ import infer_recognition
 import move_voices
 from tests.support.fake_encoder import FakeEncoder, FakeHeader
 from tests.support.synthetic_voices import synthetic_speech, write_wav
-from utils.errors import AudioError, DatabaseError
+from utils.audio.microphone import Microphone
+from utils.errors import AudioError, DatabaseError, MicrophoneError
 from utils.verification.calibration import Calibration
 from voices import menu
 from voices.sql.store import SqlVoiceStore
@@ -47,7 +48,7 @@ def test_the_seeds_session(
         print(prompt + answers[0])
         return answers.pop(0)
 
-    def record(duration_s: float, on_start: object) -> object:
+    def record(duration_s: float, on_start: object, **options: object) -> object:
         assert callable(on_start)
         on_start()
         return synthetic_speech(4, 0, duration_s)
@@ -71,6 +72,30 @@ def test_the_seeds_session(
         "请选择功能，0为注册音频到声纹库，1为执行声纹识别：q\n"
     )
     assert Path("audio_db/夜雨飘零.wav").exists()
+
+
+def test_microphones_are_listed_without_a_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infer_recognition, "read_header", None)
+    devices = [Microphone(2, "USB", 44100, 1, True), Microphone(5, "Headset", 8000, 1, False)]
+    monkeypatch.setattr(menu, "list_microphones", lambda: devices)
+    assert infer_recognition.main(["--list_microphones"]) == 0
+    assert lines(capsys) == ["2：USB（44100 Hz） *", "5：Headset（8000 Hz）", "共有2个麦克风"]
+
+
+def test_the_microphone_that_is_named_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = []
+
+    def record(*positional: object, **options: object) -> object:
+        named.append(options["microphone"])
+        raise MicrophoneError("refused")
+
+    answers = iter(["0", "", "q"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    monkeypatch.setattr(menu, "record", record)
+    assert infer_recognition.main(["--microphone", "headset"]) == 0
+    assert named == ["headset"]
 
 
 def test_recognize_a_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +192,7 @@ def test_the_same_menu_with_an_sql_database(
         print(prompt + answers[0])
         return answers.pop(0)
 
-    def record(duration_s: float, on_start: object) -> object:
+    def record(duration_s: float, on_start: object, **options: object) -> object:
         return synthetic_speech(4, 0, duration_s)
 
     monkeypatch.setattr("builtins.input", answer)

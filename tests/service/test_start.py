@@ -2,13 +2,26 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import serve
+from service.edge.security import Tokens
 from service.settings import ServiceError
-from service.start import make_settings, resolve_defaults, without_passwords
-from utils.errors import DatabaseError
+from service.start import (
+    check_model,
+    classic_address,
+    find_own_address,
+    make_settings,
+    resolve_defaults,
+    without_passwords,
+)
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.service_process import ROOT
+from utils.errors import DatabaseError, ModelError
+from utils.model.encoder import SpeakerEncoder
+from utils.model.header import DEFAULT_MODELS
 from voices.sql.cipher import read_key
 from voices.store import public_name
 
@@ -103,6 +116,21 @@ def test_new_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "line for a --token_file: b:" in capsys.readouterr().out
 
 
+def test_a_token_for_a_client_of_voiceprint_api(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tokens.txt"
+    options = ["--create_token", "--token_file", str(path), "--host", "192.0.2.7", "--port", "80"]
+    assert serve.main(options) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    token = first.removeprefix("token of voiceprint-api: ")
+    assert second == f"声纹接口地址: http://192.0.2.7:80/voiceprint/health?key={token}"
+    assert Tokens(path=path).find_actor(token) == "voiceprint-api"
+    assert "127.0.0.1" not in classic_address("::", 80, "x") or find_own_address() == "127.0.0.1"
+    with pytest.raises(ServiceError, match="expected --token_file"):
+        serve.main(["--create_token"])
+
+
 @pytest.mark.parametrize(
     "option", ["--port=x", "--max_upload_mb=0", "--rate_limit=-1", "--queue_size=0"]
 )
@@ -110,3 +138,29 @@ def test_options_out_of_range(option: str) -> None:
     with pytest.raises(SystemExit) as caught:
         serve.parse_args([option])
     assert caught.value.code == 2
+
+
+class Broken(FakeEncoder):
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def embed_waveform(self, recording: Any, source: str = "recording") -> Any:
+        embedding = super().embed_waveform(recording, source)
+        return self.sign * embedding if source == "a_2.wav" else embedding
+
+
+def test_a_model_that_takes_two_people_for_one_is_not_started() -> None:
+    check_model(Broken(1.0))
+    for sign in [-1.0, float("nan")]:
+        with pytest.raises(ModelError, match="fails its self-test"):
+            check_model(Broken(sign))
+
+
+def test_a_model_with_flipped_bits_is_not_started(tmp_path: Path) -> None:
+    data = bytearray((ROOT / f"{DEFAULT_MODELS[0]}.onnx").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = b"\xff" * 4000  # NaN among the weights
+    (tmp_path / "damaged.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        check_model(SpeakerEncoder(str(tmp_path / "damaged.onnx"), num_threads=1))

@@ -49,7 +49,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             print(left[0])
             return left.pop(0)
 
-        def record(duration_s: float, on_start: Callable[[], None]) -> FloatArray:
+        def record(
+            duration_s: float, on_start: Callable[[], None], **options: object
+        ) -> FloatArray:
+            assert options == {"microphone": None, "on_block": None}
             assert duration_s == 3
             sound = sounds.pop(0)
             if isinstance(sound, MicrophoneError):

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 
 from utils.arrays import FloatArray
+from utils.audio.channels import Mixer
 from utils.audio.integrity import Layout, find_layout
 from utils.audio.waveform import SAMPLE_RATE, within_full_scale
 from utils.errors import AudioError
@@ -38,13 +39,6 @@ MAX_CHANNELS = 32
 
 UNKNOWN_FRAMES = 1 << 62
 """Frames. FLAC streams whose writer did not know the length claim 2^63 - 1."""
-
-MIN_CHANNEL_SHARE = 1e-4
-"""-40 dB. A channel so far below the loudest is silent and not averaged with it."""
-
-MIN_MIX_SHARE = 0.25
-"""Power of the mean of N channels, relative to a mean of N that have nothing in common. Below it
-they cancel each other out, as when one is inverted."""
 
 MP3_FRAME = 1152
 """Samples of a frame: encoders differ in whether the one with the header is counted."""
@@ -82,17 +76,42 @@ class AudioTooLongError(AudioError):
         self.max_duration_s = max_duration_s
 
 
-def load_audio(
+class AudioTooLargeError(AudioError):
+    """A recording has more bytes than allowed.
+
+    Attributes:
+        max_bytes: The most that are allowed.
+    """
+
+    def __init__(self, message: str, max_bytes: float) -> None:
+        super().__init__(message)
+        self.max_bytes = max_bytes
+
+
+def load_audio(source: str | Path | bytes, **options: Any) -> FloatArray:
+    """Reads a recording, or a part of one, as a 16 kHz mono waveform.
+
+    Args:
+        source: A file, or the bytes of one.
+        **options: Those of `load_channels`.
+
+    Returns, Raises: As `load_channels`; the waveform alone.
+    """
+    return load_channels(source, **options)[0]
+
+
+def load_channels(
     source: str | Path | bytes,
     *,
     name: str | None = None,
     offset_s: float = 0.0,
     duration_s: float | None = None,
     channel: str = "mix",
+    max_bytes: float = math.inf,
     max_duration_s: float = math.inf,
     timeout_s: float = math.inf,
-) -> FloatArray:
-    """Reads a recording, or a part of one, as a 16 kHz mono waveform.
+) -> tuple[FloatArray, tuple[int, ...]]:
+    """Reads a recording, or a part of one, and tells which of its channels are unlike.
 
     Args:
         source: A file, or the bytes of one.
@@ -101,16 +120,19 @@ def load_audio(
         duration_s: How much to read at the most, in seconds; `None` reads to the end.
         channel: "left", "right", a number from "1", or "mix": the mean of the channels, without
             silent ones; the loudest alone where they cancel each other out.
+        max_bytes: Largest file that is allowed.
         max_duration_s: Longest recording that is allowed, in seconds.
         timeout_s: Longest time that decoding may take, in seconds.
 
     Returns:
         Waveform in [-1, 1], shape `(num_samples,)`, 16 kHz. Empty if `offset_s` is past the end.
         A recording that goes beyond full scale (floating-point files, lossy decoders) is divided
-        by its peak.
+        by its peak. Then the numbers, from 1, of the mixed channels that have little in common,
+        as in a call with a person on each; none if there are not two.
 
     Raises:
         AudioFormatError: If it is not audio that can be read here.
+        AudioTooLargeError: If it has more than `max_bytes`.
         AudioTooLongError: If it is longer than `max_duration_s`.
         AudioError: If it is missing, empty, truncated, damaged, lacks the channel, takes too long,
             or holds samples that are not finite.
@@ -118,12 +140,10 @@ def load_audio(
     """
     if offset_s < 0 or (duration_s is not None and duration_s < 0):
         raise ValueError(f"expected seconds from 0 up, received {offset_s} and {duration_s}")
-    with _open(source, name) as stream:
-        mixer = _Mixer(channel, stream)
-        pieces = _read(stream, mixer, offset_s, duration_s, max_duration_s, timeout_s)
-        blocks = list(pieces)
-    waveform = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-    return within_full_scale(waveform)
+    with _open(source, name, max_bytes) as stream:
+        mixer = Mixer(stream.channels, channel, stream.name)
+        blocks = list(_read(stream, mixer, offset_s, duration_s, max_duration_s, timeout_s))
+    return within_full_scale(_join(blocks)), mixer.unlike
 
 
 def read_blocks(
@@ -152,7 +172,7 @@ def read_blocks(
     peak = np.float32(1)
     pending = np.empty(0, np.float32)
     with _open(source, name) as stream:
-        for piece in _read(stream, _Mixer(channel, stream)):
+        for piece in _read(stream, Mixer(stream.channels, channel, stream.name)):
             pending = np.concatenate([pending, piece]) if len(pending) else piece
             num_whole = len(pending) // size * size
             for start in range(0, num_whole, size):
@@ -171,7 +191,7 @@ def duration_seconds(path: str | Path) -> float:
     Raises:
         AudioError: If the file is missing or not audio.
     """
-    with _open(path, None) as stream:
+    with _open(path) as stream:
         if stream.frames is not None:
             return stream.frames / stream.rate
         size = MAX_READ_SAMPLES // stream.channels
@@ -316,52 +336,9 @@ def _skip_by_reading(stream: _Stream, num_frames: int) -> None:
         num_frames = num_frames - num_read if num_read else 0
 
 
-class _Mixer:
-    """From channels to one, by what is known of them so far.
-
-    The products of the channels tell the power of each and of their mean. They are summed up over
-    the recording, so that a pause of one channel does not change what is mixed.
-    """
-
-    def __init__(self, channel: str, stream: _Stream) -> None:
-        self._chosen: int | None = None
-        if channel != "mix":
-            self._chosen = {"left": 0, "right": 1}.get(channel, -1)
-            if self._chosen < 0:
-                self._chosen = int(channel) - 1
-            if not 0 <= self._chosen < stream.channels:
-                raise AudioError(
-                    f"{stream.name}: channel {channel} was asked for, it has {stream.channels}; "
-                    "choose one of these, or mix"
-                )
-        self._num = 0
-        self._sum = np.zeros(stream.channels)
-        self._products = np.zeros((stream.channels, stream.channels))
-
-    def __call__(self, samples: FloatArray) -> FloatArray:
-        """Returns the mono waveform, shape `(n,)`, of samples, shape `(n, channels)`."""
-        if samples.shape[1] == 1 or len(samples) == 0:
-            return samples[:, 0]
-        if self._chosen is not None:
-            return np.ascontiguousarray(samples[:, self._chosen])
-        self._num += len(samples)
-        self._sum += samples.sum(axis=0, dtype=np.float64)
-        self._products += samples.T @ samples
-        covariance = self._products - np.outer(self._sum, self._sum) / self._num
-        power = np.diagonal(covariance)
-        is_heard = power >= MIN_CHANNEL_SHARE * power.max()
-        num_heard = int(is_heard.sum())
-        mixed = covariance[np.ix_(is_heard, is_heard)].sum()  # num_heard^2 times that of the mean
-        if mixed < MIN_MIX_SHARE * power[is_heard].sum():
-            return np.ascontiguousarray(samples[:, int(power.argmax())])
-        heard = samples if num_heard == samples.shape[1] else samples[:, is_heard]
-        mono: FloatArray = heard.mean(axis=1, dtype=np.float32)
-        return mono
-
-
 def _read(
     stream: _Stream,
-    mixer: _Mixer,
+    mixer: Mixer,
     offset_s: float = 0.0,
     duration_s: float | None = None,
     max_duration_s: float = math.inf,
@@ -402,8 +379,23 @@ def _read(
             yield np.ascontiguousarray(mono, dtype=np.float32)
 
 
+def _join(blocks: list[FloatArray]) -> FloatArray:
+    """Joins blocks and empties the list meanwhile: an hour is never in memory twice."""
+    if len(blocks) == 1:
+        return blocks.pop()
+    waveform = np.empty(sum(map(len, blocks)), np.float32)
+    end = len(waveform)
+    while blocks:
+        block = blocks.pop()
+        waveform[end - len(block) : end] = block
+        end -= len(block)
+    return waveform
+
+
 @contextlib.contextmanager
-def _open(source: str | Path | bytes, name: str | None) -> Iterator[_Stream]:
+def _open(
+    source: str | Path | bytes, name: str | None = None, max_bytes: float = math.inf
+) -> Iterator[_Stream]:
     """Opens a file or bytes, and checks structure and header."""
     with contextlib.ExitStack() as stack:
         if isinstance(source, bytes):
@@ -424,6 +416,12 @@ def _open(source: str | Path | bytes, name: str | None) -> Iterator[_Stream]:
         if size == 0:
             what = "empty" if isinstance(source, bytes) else "the file is empty"
             raise AudioError(f"{name}: {what} (0 bytes), expected a recording; record it again")
+        if size > max_bytes:
+            raise AudioTooLargeError(
+                f"{name}: {size} bytes, expected at most {max_bytes:.0f}; send a shorter recording "
+                "or a compressed one",
+                max_bytes,
+            )
         layout = find_layout(file)
         if layout is None:
             raise AudioFormatError(

@@ -11,6 +11,7 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.activity import FRAME_SAMPLES
 from utils.audio.recording import Recording
+from utils.audio.waveform import SILENCE_PEAK_DB, largest_magnitude, peak_db
 
 FLOOR_DBFS = -100.0
 """dBFS. Levels are told down to this: a digital zero has none."""
@@ -47,7 +48,10 @@ class Quality:
         clipped_fraction: Share of the samples that are cut off at full scale.
         noise_dbfs: Root mean square of the quietest 10 % of the frames.
         snr_db: How far the speech is above that noise; low also if somebody speaks without pause.
-        warnings: Any of "quiet", "clipped", "noisy", "short".
+        heard: "speech", "silence", or what is heard instead of speech: "steady noise", "tones or
+            music", "other sounds".
+        warnings: Any of "quiet", "clipped", "noisy", "short"; "two_voices" if channels with
+            different voices were mixed, which only a speaker model can tell.
     """
 
     duration_s: float
@@ -57,6 +61,7 @@ class Quality:
     clipped_fraction: float
     noise_dbfs: float
     snr_db: float
+    heard: str
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,12 +95,15 @@ def measure_quality(recording: Recording | FloatArray) -> Quality:
     # What is measured while somebody speaks is speech and noise together.
     clean = _decibels(max(10 ** (level / 10) - 10 ** (noise / 10), 0.0))
     snr = max(clean - noise, 0.0)
-    peak = float(max(waveform.max(initial=0.0), -waveform.min(initial=0.0)))
+    peak = largest_magnitude(waveform)
     clipped = 0.0
     if peak >= CLIPPING_LEVEL:
-        is_clipped = np.abs(waveform) >= np.float32(CLIPPING_LEVEL)
+        level_of_clipping = np.float32(CLIPPING_LEVEL)
+        is_clipped = (waveform >= level_of_clipping) | (waveform <= -level_of_clipping)
         clipped = float((is_clipped & (np.roll(is_clipped, 1) | np.roll(is_clipped, -1))).mean())
     speech_s = recording.speech_s
+    is_silent = peak_db(waveform) < SILENCE_PEAK_DB
+    heard = "silence" if is_silent else recording.missing_speech or "speech"
     checks = {
         "quiet": level < QUIET_DBFS,
         "clipped": clipped > CLIPPED_FRACTION,
@@ -110,6 +118,7 @@ def measure_quality(recording: Recording | FloatArray) -> Quality:
         clipped_fraction=round(clipped, 6),
         noise_dbfs=round(noise, 2),
         snr_db=round(snr, 2),
+        heard=heard,
         warnings=tuple(code for code, is_true in checks.items() if is_true),
     )
 

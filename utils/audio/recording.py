@@ -1,20 +1,26 @@
 """A recording: its sound, where somebody speaks in it, and what it is called.
 
-What is asked of it more than once is found once: speech is looked for when it is first needed.
+What is asked of it more than once is found once: speech is looked for when it is first needed. A
+long one is looked at in blocks, so that an hour is in memory once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.audio.activity import FRAME_SAMPLES, Activity, find_activity, remove_silence
-from utils.audio.decode import load_audio
-from utils.audio.waveform import SAMPLE_RATE, without_rumble
+from utils.audio.decode import load_channels
+from utils.audio.detector import SpeechListener
+from utils.audio.rumble import without_rumble
+from utils.audio.waveform import SAMPLE_RATE
 
 BLOCK_S = 30.0
 """Seconds that are looked at together: what is loud and what is quiet may change in an hour."""
@@ -27,10 +33,12 @@ class Recording:
     Attributes:
         waveform: As it was heard, shape `(num_samples,)`, 16 kHz mono.
         source: What to call it in an error.
+        channels: Those mixed channels that have little in common: number, from 1 -> loads it alone.
     """
 
     waveform: FloatArray
     source: str = "recording"
+    channels: Mapping[int, Callable[[], Recording]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -39,36 +47,66 @@ class Recording:
         *,
         name: str | None = None,
         channel: str = "mix",
+        max_bytes: float = float("inf"),
         max_duration_s: float = float("inf"),
         timeout_s: float = float("inf"),
     ) -> Recording:
-        """Reads a recording; the arguments and errors are those of `load_audio`."""
-        waveform = load_audio(
-            source, name=name, channel=channel, max_duration_s=max_duration_s, timeout_s=timeout_s
+        """Reads a recording; the arguments and errors are those of `load_channels`."""
+        name = name or ("recording" if isinstance(source, bytes) else str(source))
+        load = partial(
+            cls.load,
+            source,
+            name=name,
+            max_bytes=max_bytes,
+            max_duration_s=max_duration_s,
+            timeout_s=timeout_s,
         )
-        return cls(waveform, name or ("recording" if isinstance(source, bytes) else str(source)))
+        waveform, unlike = load_channels(source, channel=channel, **load.keywords)
+        loaders = {number: partial(load, channel=str(number)) for number in unlike}
+        return cls(waveform, name, loaders)
+
+    def blocks(self) -> Iterator[Recording]:
+        """Yields the recording in blocks of 30 s, the last one shorter; itself if it has one."""
+        size = round(BLOCK_S * SAMPLE_RATE)
+        if len(self.waveform) <= size:
+            yield self
+            return
+        for start in range(0, len(self.waveform), size):
+            yield Recording(self.waveform[start : start + size], self.source)
 
     @cached_property
+    def _steady(self) -> FloatArray:
+        """What `steady` is, for a recording of one block."""
+        return without_rumble(self.waveform)
+
+    @property
     def steady(self) -> FloatArray:
         """The waveform without offset and rumble, block by block, as the network gets it."""
-        blocks = [without_rumble(block) for block in _blocks(self.waveform)]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return _joined(block._steady for block in self.blocks())
 
     @cached_property
     def activity(self) -> Activity:
         """Where somebody speaks, looked for in blocks of 30 s."""
-        found = [find_activity(block) for block in _blocks(self.steady)]
-        if len(found) == 1:
-            return found[0]
+        found = [find_activity(block._steady) for block in self.blocks()]
         return Activity(
-            np.concatenate([activity.power for activity in found]),
-            np.concatenate([activity.is_speech for activity in found]),
+            _joined(activity.power for activity in found),
+            _joined(activity.is_speech for activity in found),
         )
 
     @property
     def speech(self) -> FloatArray:
         """The parts in which somebody speaks, joined, shape `(num_samples,)`."""
         return remove_silence(self.steady, self.activity)
+
+    @cached_property
+    def missing_speech(self) -> str | None:
+        """What is heard instead of speech, as `detector.missing_speech` says it, or None."""
+        listener = SpeechListener()
+        for block in self.blocks():
+            listener.hear(block._steady)
+            if listener.is_sure:
+                break
+        return listener.missing_speech
 
     @property
     def duration_s(self) -> float:
@@ -92,7 +130,7 @@ class Recording:
         return float(10 * np.log10(max(float(heard.mean()) if len(heard) else 0.0, 1e-10)))
 
 
-def _blocks(waveform: FloatArray) -> list[FloatArray]:
-    """Cuts a waveform into blocks of 30 s, the last one shorter; at least one."""
-    size = round(BLOCK_S * SAMPLE_RATE)
-    return [waveform[start : start + size] for start in range(0, max(len(waveform), 1), size)]
+def _joined(arrays: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Joins arrays; one alone is not copied."""
+    parts = list(arrays)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

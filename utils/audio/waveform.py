@@ -17,13 +17,6 @@ SILENCE_PEAK_DB = -60.0
 """dBFS. A recording whose peak stays under this (32 of 32768 steps) is called silent."""
 
 
-RUMBLE_RATE = 140
-"""Hz. Half of it, less 6 % that the resampler needs, is where rumble ends and voices begin."""
-
-RUMBLE_DB = -20.0
-"""dB of the whole. Of clean recordings of speech, 4 % have more below 64 Hz."""
-
-
 def write_wav(path: str | Path, waveform: FloatArray) -> None:
     """Writes a waveform as 16 kHz mono 16-bit PCM, under a temporary name and then renamed.
 
@@ -57,41 +50,8 @@ def within_full_scale(waveform: FloatArray) -> FloatArray:
     Returns:
         The same shape, in [-1, 1].
     """
-    peak = np.abs(waveform).max(initial=0.0)
+    peak = np.float32(largest_magnitude(waveform))
     return waveform if peak <= 1 else waveform / peak
-
-
-def without_rumble(waveform: FloatArray) -> FloatArray:
-    """Takes a constant offset and loud rumble below 64 Hz out of a waveform.
-
-    Neither is a voice, but both move the score: the network sees frequencies from 0 up. Rumble is
-    taken out only where it is louder than `RUMBLE_DB`; quieter rumble was heard in training.
-
-    Args:
-        waveform: Shape `(num_samples,)`, 16 kHz.
-
-    Returns:
-        The same shape.
-    """
-    if len(waveform) == 0:
-        return waveform
-    import soxr
-
-    centred = waveform - np.float32(np.median(waveform))
-    if len(centred) < SAMPLE_RATE // RUMBLE_RATE:  # Less than one sample of the low band.
-        return np.asarray(centred, dtype=np.float32)
-    # Reflected through its end points, so that the filter hears no beginning and no end.
-    size = min(SAMPLE_RATE // 4, len(centred) - 1)
-    before = 2 * centred[0] - centred[size:0:-1]
-    after = 2 * centred[-1] - centred[-2 : -size - 2 : -1]
-    extended = np.concatenate([before, centred, after])
-    # What survives a rate of 140 Hz: the band below 64 Hz, without delay.
-    low = soxr.resample(extended, SAMPLE_RATE, RUMBLE_RATE, quality="HQ")
-    level_db = 10 * np.log10(float(np.mean(low**2)) / max(float(np.var(extended)), 1e-20) + 1e-20)
-    if level_db < RUMBLE_DB:
-        return np.asarray(centred, dtype=np.float32)
-    low = soxr.resample(low, RUMBLE_RATE, SAMPLE_RATE, quality="HQ")[size:][: len(centred)]
-    return np.asarray(centred - np.pad(low, (0, len(centred) - len(low))), dtype=np.float32)
 
 
 def describe_defect(waveform: FloatArray, min_duration_s: float = MIN_DURATION_S) -> str | None:
@@ -116,5 +76,9 @@ def describe_defect(waveform: FloatArray, min_duration_s: float = MIN_DURATION_S
 
 def peak_db(waveform: FloatArray) -> float:
     """Returns the largest magnitude of a waveform in dB relative to full scale (floor -120)."""
-    peak = float(np.abs(waveform).max(initial=0.0))
-    return float(20 * np.log10(max(peak, 1e-6)))
+    return float(20 * np.log10(max(largest_magnitude(waveform), 1e-6)))
+
+
+def largest_magnitude(waveform: FloatArray) -> float:
+    """Returns the peak of a waveform of any length, 0 of none, without a copy of it."""
+    return float(max(waveform.max(initial=0.0), -waveform.min(initial=0.0)))

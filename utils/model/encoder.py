@@ -1,8 +1,8 @@
 """From audio to embedding: the only path, used by all scripts."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from utils.audio.decode import read_blocks
 from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.recording import BLOCK_S, Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
-from utils.errors import AudioError
+from utils.errors import AudioError, ModelError
 from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
+from utils.processors import num_processors
 from utils.verification.calibration import Calibration
 
 Network = Callable[[FloatArray], FloatArray]
@@ -48,7 +49,7 @@ class SpeakerEncoder:
             model: A `.keras` file of train.py or an `.onnx` file of export.py, or the header that
                 was read of it; `None` for the shipped model. An `.onnx` file needs neither Keras
                 nor TensorFlow.
-            num_threads: Processor threads to use, `None` for all cores.
+            num_threads: Processor threads to use, `None` for one a processor that may be used.
 
         Raises:
             ModelError: If the file is missing, damaged, or not a model of this toolkit.
@@ -56,7 +57,7 @@ class SpeakerEncoder:
         self.header = model if isinstance(model, ModelHeader) else read_header(model)
         if self.is_calibrated:
             _ = self.calibration  # Damaged thresholds are told now.
-        self.num_threads = num_threads or os.cpu_count() or 1
+        self.num_threads = num_threads or num_processors()
         self._embed_window = _load_network(self.header, self.num_threads)
 
     @property
@@ -131,7 +132,9 @@ class SpeakerEncoder:
         defect = describe_defect(recording.waveform)
         if defect is not None:
             raise AudioError(f"{recording.source}: {defect}; record it again")
-        return self._embed_blocks([recording], recording.source)
+        return self._embed_blocks(
+            recording.blocks(), recording.source, lambda: recording.missing_speech
+        )
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Embeds a recording of any length, in bounded memory.
@@ -141,8 +144,20 @@ class SpeakerEncoder:
 
         Raises:
             AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
+            ModelError: If the network's numbers are not finite.
         """
-        return self._embed_blocks(map(Recording, read_blocks(path, BLOCK_S)), str(path))
+        listener = SpeechListener()
+        rest = (Recording(block, str(path)) for block in read_blocks(path, BLOCK_S))
+        start = list(islice(rest, 2))
+        if len(start) < 2:
+            return self.embed_waveform(*start or [Recording(np.empty(0, np.float32), str(path))])
+
+        def blocks() -> Iterator[Recording]:
+            for block in chain(start, rest):
+                listener.hear(block.steady)
+                yield block
+
+        return self._embed_blocks(blocks(), str(path), lambda: listener.missing_speech)
 
     def embed_files(
         self,
@@ -178,18 +193,13 @@ class SpeakerEncoder:
                     raise result
                 yield index, result
 
-    def _embed_blocks(self, blocks: Iterable[Recording], source: str) -> FloatArray:
-        """Embeds a recording that comes in blocks."""
-        listener = SpeechListener()
-
-        def stretches() -> Iterator[FloatArray]:
-            for block in blocks:
-                listener.hear(block.steady)
-                yield block.speech
-
+    def _embed_blocks(
+        self, blocks: Iterable[Recording], source: str, missing_speech: Callable[[], str | None]
+    ) -> FloatArray:
+        """Embeds a recording that comes in blocks; the last argument is asked after them."""
         total = np.zeros(self.embedding_size)
         num_samples = 0
-        for window in _windows(stretches()):
+        for window in _windows(block.speech for block in blocks):
             num_samples += len(window)
             total += len(window) * self._embed_window(window)
         seconds = num_samples / SAMPLE_RATE
@@ -198,9 +208,16 @@ class SpeakerEncoder:
                 f"{source}: {seconds:.2f} s of speech found, expected at least "
                 f"{MIN_SPEECH_S:.2f} s; speak longer or closer to the microphone"
             )
-        if not listener.hears_speech:
-            raise NoSpeechError(source, listener.describe_sound())
-        return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), dtype=np.float32)
+        sound = missing_speech()
+        if sound is not None:
+            raise NoSpeechError(source, sound)
+        length = float(np.linalg.norm(total))
+        if not np.isfinite(length):
+            raise ModelError(
+                f"{self.model_path}: its embedding of {source} is not finite, the file is damaged; "
+                "restore it"
+            )
+        return np.asarray(total / max(length, 1e-9), dtype=np.float32)
 
 
 def _windows(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:

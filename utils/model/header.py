@@ -7,6 +7,7 @@ file is hashed when its identity is first asked for.
 import hashlib
 import io
 import json
+import sys
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import ModelError
+from utils.messages import translate
 from utils.model.onnx import COHORT_NAME, METADATA_NAME, read_onnx_cohort, read_onnx_metadata
 from utils.networks.features import FEATURES, front_end_name
 from utils.verification.calibration import Calibration
@@ -141,6 +143,29 @@ class ModelHeader:
             raise ModelError(
                 f"{self.path}: {error}; calibrate the model with tools/finish_model.py"
             ) from error
+
+
+def choose_threshold(
+    header: ModelHeader, wanted: float | None, *, is_strict: bool = False
+) -> float:
+    """Returns the threshold to use; for that of the model a line on stderr says what it promises.
+
+    Args:
+        header: Of the model.
+        wanted: What a user gave, or None.
+        is_strict: Whether the model's strict threshold is meant.
+
+    Raises:
+        ModelError: If none was given, and the model holds none.
+    """
+    if wanted is not None:
+        return wanted
+    stored = header.calibration
+    threshold = stored.strict_threshold if is_strict else stored.threshold
+    rates = stored.strict_rates if is_strict else stored.rates
+    if rates:
+        print(translate(f"threshold {threshold}: {rates}"), file=sys.stderr)
+    return threshold
 
 
 def read_header(path: str | Path | None = None) -> ModelHeader:

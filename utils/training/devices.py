@@ -5,6 +5,7 @@ from typing import Any
 
 from utils.errors import VoiceprintError
 from utils.model.backend import start_backend
+from utils.processors import num_processors
 
 
 def select_devices(gpu: str, precision: str) -> Any:
@@ -41,6 +42,9 @@ def _start_tensorflow(gpu: str, num_logical_cpus: int) -> Any:
     start_backend()
     import tensorflow as tf
 
+    from utils.model.keras import limit_threads
+
+    limit_threads(num_processors())
     kind = "GPU"
     if num_logical_cpus > 1:
         kind = "CPU"

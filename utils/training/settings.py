@@ -1,9 +1,9 @@
 """What defines a training run; the options of train.py fill it."""
 
-import os
 from dataclasses import dataclass, field
 
 from utils.crops.batches import ReaderSettings
+from utils.processors import num_processors
 from utils.settings import option
 
 DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2, "sphereface2": 0.2}
@@ -100,7 +100,7 @@ class TrainingSettings:
         1,
         "non_negative_int",
         "processes that read and augment; 0: none of their own",
-        preset=max(1, min(16, (os.cpu_count() or 2) - 1)),
+        preset=max(1, min(16, num_processors() - 1)),
     )
     losses: LossSettings = field(default_factory=LossSettings)
     reader: ReaderSettings = field(default_factory=ReaderSettings)

@@ -1,6 +1,5 @@
 """Validation: accuracy, EER and calibration on the test list during training."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from utils.corpus.lists import Utterance
 from utils.crops.batches import INT16_SCALE, read_evaluation_crop
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.messages import translate
+from utils.processors import num_processors
 from utils.verification.calibration import fit_calibration
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import score_all_pairs
@@ -107,7 +107,7 @@ def _read_crops(
             print(translate(f"warning: left out of the test list: {error}"), file=sys.stderr)
             return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_processors()) as pool:
         crops = list(pool.map(read, test))
     usable = [index for index, crop in enumerate(crops) if crop is not None]
     if test and not usable:

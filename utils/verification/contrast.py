@@ -1,20 +1,97 @@
-"""Comparing the pairs of a list, each recording embedded once: what infer_contrast.py writes."""
+"""Comparing two recordings, or the pairs of a list: what infer_contrast.py prints and writes."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.arrays import FloatArray
+from utils.audio.recording import Recording
 from utils.files import atomic_path
-from utils.verification.cohort import Cohort
+from utils.messages import translate
+from utils.verification.calibration import describe_probability
+from utils.verification.channel_voices import note_channels
 from utils.verification.embedding import Encoder
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import Clips, embed_clips, name_defects
-from utils.verification.verdict import cosine_score, verdict
+from utils.verification.verdict import ScorePair, cosine_score, verdict
 
 COLUMNS = ("score", "is_same_speaker", "probability", "audio1_path", "audio2_path", "error")
 """First line of the file of scores. A field that can't be told is empty."""
 
 Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The comparison of two recordings.
+
+    Attributes:
+        score: Cosine of their embeddings, or its AS-norm.
+        is_same_speaker: Whether the score reaches the threshold.
+        probability: That both are of one person; None without a calibration.
+        mean_time_ms: Milliseconds of an embedding.
+        speech_s: Seconds of speech in each.
+        level_dbfs: Level of the speech of each.
+        differing_channels: Channels of each that hold different voices and were mixed.
+    """
+
+    score: float
+    is_same_speaker: bool
+    probability: float | None
+    mean_time_ms: int
+    speech_s: list[float]
+    level_dbfs: list[float]
+    differing_channels: list[tuple[int, ...]]
+
+    def describe(self, path1: str, path2: str) -> list[str]:
+        """Returns the lines that tell the answer."""
+        names = f"{path1} 和 {path2}"
+        answer = f"{names} 不是同一个人，相似度仅为：{self.score:f}"
+        if self.is_same_speaker:
+            answer = f"{names} 为同一个人，相似度为：{self.score:f}"
+        lines = [translate(f"{answer}，平均预测时间：{self.mean_time_ms}ms")]
+        if self.probability is not None:
+            text = describe_probability(self.probability)
+            lines.append(translate(f"按模型的校准，两段录音为同一个人的概率：{text}"))
+        return lines
+
+
+def contrast_recordings(
+    encoder: Encoder,
+    recordings: Sequence[Recording],
+    threshold: float,
+    infer: Callable[[Encoder, Recording], FloatArray],
+    score_pair: ScorePair = cosine_score,
+) -> Contrast:
+    """Compares two recordings.
+
+    Args:
+        encoder: The model.
+        recordings: Two.
+        threshold: Least score of the same person.
+        infer: Returns the embedding of a recording.
+        score_pair: From two embeddings to their score.
+
+    Raises:
+        AudioError: If one of them cannot be used.
+    """
+    infer(encoder, recordings[0])  # The first run prepares the network.
+    start = time.perf_counter()
+    first, second = (infer(encoder, recording) for recording in recordings)
+    mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
+    score = score_pair(first, second)
+    speech_s = recordings[0].speech_s, recordings[1].speech_s
+    return Contrast(
+        score,
+        verdict(score, threshold),
+        encoder.probability(score, speech_s) if encoder.is_calibrated else None,
+        mean_time_ms,
+        [round(seconds, 2) for seconds in speech_s],
+        [round(recording.level_dbfs, 2) for recording in recordings],
+        note_channels(encoder, recordings, threshold, score_pair),
+    )
 
 
 def contrast_pairs(
@@ -23,7 +100,7 @@ def contrast_pairs(
     threshold: float,
     output_path: str | Path,
     embeddings_path: str | None = None,
-    cohort: Cohort | None = None,
+    score_pair: ScorePair = cosine_score,
 ) -> int:
     """Scores pairs of recordings and writes them to a table, one line a pair, in their order.
 
@@ -34,7 +111,7 @@ def contrast_pairs(
         output_path: Where the table shall be: tab-separated, its first line names the columns. A
             pair with an unusable recording has the reason in place of a score.
         embeddings_path: An npz file to keep embeddings in and to reuse them from.
-        cohort: For AS-norm of the scores.
+        score_pair: From two embeddings to their score.
 
     Returns:
         How many pairs could not be scored.
@@ -54,14 +131,14 @@ def contrast_pairs(
     with atomic_path(output_path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\t".join(COLUMNS) + "\n")
         for pair in tqdm(pairs, unit="pair"):
-            values = _judge(encoder, clips, pair, threshold, cohort)
+            values = _judge(encoder, clips, pair, threshold, score_pair)
             num_left_out += bool(values["error"])
             file.write("\t".join(str(values[column]) for column in COLUMNS) + "\n")
     return num_left_out
 
 
 def _judge(
-    encoder: Encoder, clips: Clips, pair: Pair, threshold: float, cohort: Cohort | None
+    encoder: Encoder, clips: Clips, pair: Pair, threshold: float, score_pair: ScorePair
 ) -> dict[str, Any]:
     """Returns the line of a pair by column."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS, "")
@@ -72,7 +149,7 @@ def _judge(
         values["error"] = " ".join(clips.defects[unusable[0]].split())
         return values
     first, second = (clips.embeddings[clips.rows[path]] for path in pair)
-    score = cosine_score(first, second) if cohort is None else cohort.score(first, second)
+    score = score_pair(first, second)
     values |= {"score": f"{score:.6f}", "is_same_speaker": int(verdict(score, threshold))}
     if encoder.is_calibrated:
         values["probability"] = f"{encoder.probability(score):.6f}"

@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.arrays import FloatArray
-from utils.audio.activity import remove_silence
 from utils.audio.decode import read_blocks
-from utils.audio.waveform import SAMPLE_RATE
+from utils.audio.recording import BLOCK_S, Recording
 from utils.corpus.clip_lists import LabelledClip
 from utils.corpus.lists import Trial, Utterance
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
 from utils.messages import translate
+from utils.processors import num_processors
 from utils.verification.calibration import (
     STRICT_FALSE_ACCEPT_RATE,
     ThresholdRates,
@@ -46,9 +46,6 @@ from utils.verification.scoring import (
 
 DURATION_GROUPS_S = ((0.0, 2.0), (2.0, 5.0), (5.0, float("inf")))
 """Lengths of recordings that are told apart."""
-
-BLOCK_S = 30.0
-"""Seconds of a recording that are read at a time to measure its speech."""
 
 NUM_NAMED_DEFECTS = 5
 """Clips left out that are named on stderr; all of them are in report.json."""
@@ -291,9 +288,9 @@ def measure_speech(paths: Sequence[str]) -> npt.NDArray[np.float64]:
     """Returns the seconds of speech in audio files that can be read, `(len(paths),)`."""
 
     def seconds(path: str) -> float:
-        return sum(len(remove_silence(b)) for b in read_blocks(path, BLOCK_S)) / SAMPLE_RATE
+        return sum(Recording(block).speech_s for block in read_blocks(path, BLOCK_S))
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(num_processors()) as pool:
         return np.array(list(pool.map(seconds, paths)))
 
 

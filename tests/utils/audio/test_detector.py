@@ -6,8 +6,8 @@ import pytest
 from tests.support.synthetic_sounds import KINDS, coloured_noise, sounds
 from tests.support.synthetic_voices import synthetic_speech
 from utils.audio import detector
-from utils.audio.decode import load_audio
-from utils.audio.detector import NoSpeechError, SpeechListener, describe_sound, missing_speech
+from utils.audio.detector import NoSpeechError, SpeechListener, describe_sound
+from utils.audio.recording import Recording
 from utils.errors import ModelError
 
 
@@ -35,19 +35,19 @@ def test_what_is_heard_instead_is_named(name: str) -> None:
 
 def test_shipped_recordings_are_speech(root: Path) -> None:
     for path in [*(root / "audio").glob("*.wav"), *(root / "audio_db").glob("*.wav")]:
-        assert missing_speech(load_audio(path)) is None, path
+        assert Recording.load(path).missing_speech is None, path
 
 
 @pytest.mark.parametrize("speaker", range(4))
 def test_voices_are_speech_in_noise_and_between_pauses(speaker: int) -> None:
     voice = synthetic_speech(speaker, 0, 3.0)
-    assert missing_speech(voice) is None
+    assert Recording(voice).missing_speech is None
     noise = coloured_noise(len(voice), np.random.default_rng(speaker), 1.0)
     noise *= np.sqrt(np.mean(np.square(voice)) / 10**0.5)  # 5 dB below the voice
-    assert missing_speech(voice + noise) is None
+    assert Recording(voice + noise).missing_speech is None
     # A minute of noise before it does not count: one voice is enough.
     late = np.concatenate([np.tile(0.01 * noise, 20), voice])
-    assert missing_speech(late) is None
+    assert Recording(late).missing_speech is None
 
 
 def test_pieces_are_heard_as_one_recording() -> None:
@@ -61,9 +61,26 @@ def test_pieces_are_heard_as_one_recording() -> None:
     assert whole.__dict__["_num_speech"] == pieces.__dict__["_num_speech"]
 
 
+def test_a_short_word_is_heard_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    run = detector._run
+
+    def count(samples: np.ndarray, *state: object) -> object:
+        heard.append(len(samples))
+        return run(samples, *state)
+
+    monkeypatch.setattr(detector, "_run", count)
+    word = synthetic_speech(1, 0, 0.5)[: 2 * detector.FRAME_SAMPLES * 2]
+    assert Recording(word).missing_speech is None
+    assert heard == [len(word), 2 * len(word)]
+    heard.clear()
+    assert Recording(0.1 * sounds(2.0)["pink noise"]).missing_speech == "steady noise"
+    assert sum(heard) == 32000
+
+
 def test_nothing_heard_is_no_speech() -> None:
     assert not SpeechListener().hears_speech
-    assert missing_speech(np.empty(0, np.float32)) == "other sounds"
+    assert Recording(np.empty(0, np.float32)).missing_speech == "other sounds"
 
 
 def test_the_error_says_what_was_heard() -> None:
@@ -78,4 +95,4 @@ def test_a_missing_detector_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(detector, "MODEL_PATH", tmp_path / "none.onnx")
     detector._session.cache_clear()
     with pytest.raises(ModelError, match="missing, expected the speech detector"):
-        missing_speech(synthetic_speech(0))
+        _ = Recording(synthetic_speech(0)).missing_speech
