@@ -57,13 +57,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Joins, checks and calibrates; returns the exit status."""
     args = parse_args(argv)
-    output = Path(args.output or Path("models") / Path(args.file).name)
+    public = read_public_model(args.file, args.front_end, args.output_name)
+    output = Path(args.output or Path("models") / f"{Path(args.file).stem}.onnx")
     if output.suffix.lower() != ".onnx":
         raise ModelError(f"--output {output}: expected a name that ends in .onnx")
     if output.resolve() == Path(args.file).resolve():
         raise ModelError(f"--output {output}: the public model itself, expected another file")
     clips = read_clips(args.list_path) if args.list_path else []
-    public = read_public_model(args.file, args.front_end, args.output_name)
     # If the check or the list fails, an older file of this name stays.
     with atomic_path(output) as path:
         write_public_model(public, path, args.description)
