@@ -306,7 +306,7 @@ class Graph:
         if kind == "Multiply":
             return self.node("Mul", *inputs)
         if kind == "GlobalAveragePooling2D":
-            return self.node("ReduceMean", inputs[0], axes=[2, 3])
+            return self.node("ReduceMean", inputs[0], axes=[2, 3], keepdims=int(layer.keepdims))
         if kind == "ChannelGroup":
             width = int(layer.output.shape[3])
             start = layer.index * width
