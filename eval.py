@@ -17,8 +17,6 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from utils.arguments import make_parser, positive_int, print_arguments
-from utils.corpus.clip_lists import LabelledClip, read_clips
-from utils.corpus.lists import read_trial_list
 from utils.errors import run_script
 from utils.messages import translate
 from utils.model.header import read_header
@@ -53,15 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.trials and args.include_self_pairs:
         parser.error("--include_self_pairs goes with the pairs of a list, not with --trials")
     # Mistakes in the list are told before the model is loaded, which takes seconds.
-    trials, labels = [], {}
-    listed: list[LabelledClip] = []
-    if args.trials:
-        trials = evaluation.place_trials(read_trial_list(args.trials), args.trials_root)
-        paths = list(dict.fromkeys(path for t in trials for path in (t.path1, t.path2)))
-    else:
-        listed = read_clips(args.list_path)
-        labels = evaluation.distinct_labels(listed)
-        paths = list(labels)
+    chosen = evaluation.EvaluationSet.read(args.list_path, args.trials, args.trials_root)
     if args.report_dir:
         evaluation.make_folder(args.report_dir)
     header = read_header(args.model_path)
@@ -75,25 +65,21 @@ def main(argv: list[str] | None = None) -> int:
     print(f"==> successfully loading model {args.model_path}.\n")
     store = EmbeddingStore(args.embeddings, encoder.model_id) if args.embeddings else None
     print(translate("开始提取全部的音频特征..."), flush=True)
-    with tqdm(total=len(paths)) as bar:
-        clips = evaluation.embed_clips(encoder, paths, store, bar.update)
+    with tqdm(total=len(chosen.paths)) as bar:
+        clips = evaluation.embed_clips(encoder, chosen.paths, store, bar.update)
     evaluation.name_defects(clips)
     if header.cohort:
         clips = replace(clips, statistics=header.cohort.statistics(clips.embeddings))
 
     print(translate("开始两两对比音频特征..."), flush=True)
-    if args.trials:
-        with tqdm(total=len(trials)) as bar:
-            histogram = evaluation.score_listed_trials(clips, trials, bar.update)
-    else:
-        with tqdm(total=len(clips.rows)) as bar:
-            histogram = evaluation.score_pairs(clips, labels, args.include_self_pairs, bar.update)
+    with tqdm(total=chosen.num_rounds(clips)) as bar:
+        histogram = chosen.score(clips, args.include_self_pairs, bar.update)
     report = evaluation.measure(histogram, encoder)
     log_odds = None
     if encoder.is_calibrated:
-        log_odds = evaluation.measure_log_odds(clips, encoder, labels, trials or None)
+        log_odds = chosen.log_odds(clips, encoder)
         report |= log_odds.figures()
-    report["groups"] = evaluation.measure_groups(clips, listed, encoder)
+    report["groups"] = chosen.groups(clips, encoder)
     accuracy, threshold = sweep_accuracy(histogram, tqdm(range(SWEEP_STEPS)))
     print(translate(f"当阈值为{threshold:f}, 准确率最大，准确率为：{accuracy:f}"))
     report |= {
@@ -103,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         "model_id": encoder.model_id,
         "list": args.trials or args.list_path,
         "include_self_pairs": args.include_self_pairs,
-        "num_speakers": None if args.trials else len({labels[path] for path in clips.rows}),
+        "num_speakers": None if args.trials else len(set(chosen.labels(clips))),
         "num_clips": len(clips.rows),
         "left_out": clips.defects,
     }

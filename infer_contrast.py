@@ -10,10 +10,11 @@ The similarity is the cosine of the two embeddings, in [-1, 1]. From the thresho
 import argparse
 import json
 
-from utils.arguments import channel, make_parser, positive_int, print_arguments, score
+from utils.arguments import channel, make_parser, positive_int, print_arguments, score, segment
 from utils.arrays import FloatArray
 from utils.audio.recording import Recording
 from utils.corpus.lists import read_pair_list
+from utils.diarization.voices import note_voices
 from utils.errors import run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
@@ -31,6 +32,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     for number, default in ((1, "audio/a_1.wav"), (2, "audio/b_2.wav")):
         spellings = (f"--audio_path{number}", f"--audio{number}_path")
         add(*spellings, dest=f"audio{number}_path", default=default, help="a recording")
+        add(
+            f"--segment{number}", type=segment, metavar="FROM-TO", help="compare these seconds only"
+        )
+    add("--strict_single_speaker", action="store_true", help="refuse recordings of several voices")
     add("--channel", type=channel, default="mix", help="left, right, mix, or a number from 1")
     add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of the same person (default: the model's)")
@@ -42,8 +47,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--embeddings", metavar="FILE.npz", help="keep embeddings of --trials here, and reuse them")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     args = parser.parse_args(argv)
-    if args.trials and args.channel != "mix":
-        parser.error("--channel chooses a channel of two recordings, not of a list of --trials")
+    if args.trials and (args.channel != "mix" or args.segment1 or args.segment2):
+        parser.error("--channel and --segment are for two recordings, not for a list of --trials")
     return args
 
 
@@ -83,9 +88,12 @@ def main(argv: list[str] | None = None) -> int:
     paths = [args.audio1_path, args.audio2_path]
     # Mistakes are told before the model loads.
     recordings = [Recording.load(path, channel=args.channel) for path in paths]
+    segments = [args.segment1, args.segment2]
+    recordings = [r.part(*s) if s else r for r, s in zip(recordings, segments, strict=True)]
     encoder = SpeakerEncoder(header, args.num_threads)
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
+    note_voices(encoder, recordings, args.strict_single_speaker)
     contrast = contrast_recordings(encoder, recordings, args.threshold, infer, score_pair)
     if args.json:
         report = {name: getattr(args, name) for name in shown} | vars(contrast)

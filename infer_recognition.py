@@ -4,6 +4,7 @@ python infer_recognition.py      the menu: 0 enrols, 1 recognises, 2 lists, 3 de
 python infer_recognition.py --register 夜雨飘零 1.wav 2.wav
 python infer_recognition.py --recognize audio/a_1.wav      status 1 if it is nobody enrolled
 python infer_recognition.py --list              --delete 夜雨飘零 removes a speaker
+python infer_recognition.py --live              who is speaking now, until Enter
 """
 
 import argparse
@@ -12,6 +13,7 @@ from functools import partial
 from utils.arguments import channel, make_parser, positive_int, print_arguments, score
 from utils.arrays import FloatArray
 from utils.audio.recording import Recording
+from utils.diarization.voices import note_voices
 from utils.errors import run_script
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import choose_threshold, read_header
@@ -19,6 +21,7 @@ from utils.speaker_names import clean_name
 from utils.verification.channel_voices import note_channels
 from utils.verification.verdict import verdict
 from voices import menu
+from voices.live_session import MICROPHONE, follow
 from voices.menu import load_audio_db
 from voices.store import VoiceStore, choose_target, open_database
 
@@ -35,6 +38,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--channel", type=channel, default="mix", help="of files: left, right, mix, 1, 2, ...")
     add("--microphone", metavar="NAME|INDEX", help="what to record with (default: the system's)")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
+    add("--real_time", action="store_true", help="for --live FILE: as fast as it was spoken")
+    add("--strict_single_speaker", action="store_true", help="refuse recordings of several voices")
     add("--if_exists", choices=["ask", "add", "replace"], default="ask", help="for --register")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--register", nargs="+", metavar=("NAME", "FILE"), help="enrol a speaker from files")
@@ -42,6 +47,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--list", action="store_true", help="list the enrolled speakers")
     add("--delete", metavar="NAME", help="delete a speaker with all recordings")
     add("--list_microphones", action="store_true", help="list the microphones")
+    add("--live", nargs="?", const=MICROPHONE, metavar="FILE", help="follow who is speaking: the "
+        "microphone, a file, or 16-bit samples of 16 kHz on standard input (-)")  # fmt: skip
     args = parser.parse_args(argv)
     if args.register and len(args.register) < 2:
         parser.error("--register: received a name alone, expected a name and at least one file")
@@ -85,11 +92,14 @@ def main(argv: list[str] | None = None) -> int:
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     note_channels(encoder, recordings, args.threshold)
+    note_voices(encoder, recordings, args.strict_single_speaker)
     database = open_database(args.database, encoder, keep_audio=args.keep_audio)
     if args.register:
         return menu.enrol(database, register, name, waveforms, args.if_exists)
     load_audio_db(database)
     recognise = partial(recognition, database, encoder, args.threshold)
+    if args.live is not None:
+        return follow(args, encoder, database, register)
     if args.recognize:
         return menu.print_match(*recognise(waveforms[0]))
     menu.Menu(database, register, recognise, args.microphone).run()

@@ -32,7 +32,7 @@ from utils.arguments import make_parser, positive_int
 from utils.speaker_names import fold_name
 from voices.sql import search as sql_search
 from voices.sql.cipher import KeyRing, seal
-from voices.sql.index import VectorIndex
+from voices.sql.index import Question, VectorIndex
 from voices.sql.rows import to_bytes
 from voices.sql.schema import info, keys, recordings, speakers, vectors
 from voices.sql.store import SqlVoiceStore
@@ -199,7 +199,7 @@ def measure(args: argparse.Namespace) -> tuple[list[list[str]], float, float, li
             add("PostgreSQL, searched in memory", figures, ready)
 
             def in_database(question: np.ndarray) -> Any:
-                return database._search._best_in_database(question, 1)
+                return database._search._best_in_database(Question(question))
 
             figures = ask(in_database, questions[:20], answers[:20])
             add("PostgreSQL, exact in the database", figures, "")

@@ -58,6 +58,7 @@ PARTS = [
     Part("identification", "identification.py"),
     Part("identification_full", "identification.py", ("--speakers=1000000",), full=True),
     Part("voices", "voices.py"),
+    Part("diarization", "diarization.py"),
     Part("training_step", "training_step.py"),
     Part("input_pipeline", "input_pipeline.py"),
     Part("create_data", "create_data.py"),

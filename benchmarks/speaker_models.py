@@ -44,7 +44,7 @@ from utils.audio.decode import load_audio
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DataListError, ModelError, run_script
 from utils.files import atomic_path, write_text_atomically
-from utils.verification.metrics import equal_error_rate, min_dcf
+from utils.verification.metrics import ErrorCurve
 
 CROP_SAMPLES = 3 * SAMPLE_RATE
 NUM_BABBLERS = 5
@@ -326,10 +326,10 @@ def figure(
     labels = (speakers[chosen][:, np.newaxis] == speakers[chosen])[is_trial]
     if labels.all() or not labels.any():
         return None
-    values = values[is_trial]
+    curve = ErrorCurve.from_scores(values[is_trial], labels)
     return {
-        "eer": float(equal_error_rate(values, labels)[0]),
-        "min_dcf": float(min_dcf(values, labels, p_target=P_TARGET)[0]),
+        "eer": curve.equal_error_rate()[0],
+        "min_dcf": curve.min_dcf(p_target=P_TARGET)[0],
         "num_target_trials": int(labels.sum()),
         "num_nontarget_trials": int((~labels).sum()),
     }

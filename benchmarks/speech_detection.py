@@ -1,6 +1,7 @@
 r"""Measures the speech detector: speech that it refuses, other sounds that it accepts, its cost.
 
-    python benchmarks/speech_detection.py speech/dev.tsv --root speech --noise speech/noise
+    python benchmarks/speech_detection.py speech/dev.tsv --root speech --noise speech/noise \
+        --words speech/train.tsv
 
 The list is a table with a header and tab-separated columns path and speaker. Recordings under
 --noise are called by their folder; long ones are cut into pieces of 5 s. Synthetic sounds (noise,
@@ -9,10 +10,12 @@ processor time of the detector for one recording of the list, and that of the sp
 """
 
 import argparse
+import csv
 import datetime
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,10 @@ from utils.errors import run_script
 from utils.files import write_text_atomically
 
 PIECE_S = 5.0
+LONGEST_WORD_S = 1.3
+FEWEST_WORDS, MOST_WORDS = 50, 250
+"""Clips of a corpus that are measured; one with fewer has sentences, not words."""
+
 TIMED = 20
 """Recordings whose processor time is measured; the median counts."""
 
@@ -42,6 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("list_path", help="table of utterances")
     add("--root", default=".", help="folder that the paths are relative to")
     add("--noise", metavar="DIR", help="folder of recordings in which nobody speaks")
+    add("--words", metavar="LIST", help="table with a column of seconds: its clips under 1.3 s too")
     add("--seeds", type=positive_int, default=4, help="synthetic sounds of each kind and length")
     add("--model_path", help="speaker model that the cost is compared with")
     add("--output", help="file for the table, else it is only printed")
@@ -57,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"refused: {path}", file=sys.stderr)
     rows = [("speech", len(paths), len(paths) - len(refused))]
     counts: dict[str, list[bool]] = {}
-    for name, sound in other_sounds(args.noise, args.seeds):
+    sounds_and_words = chain(words(args.words, args.root), other_sounds(args.noise, args.seeds))
+    for name, sound in sounds_and_words:
         counts.setdefault(name, []).append(Recording(sound).missing_speech is None)
     rows += [(name, len(accepted), sum(accepted)) for name, accepted in counts.items()]
     text = markdown(args.list_path, rows, cost(paths, args.model_path))
@@ -65,6 +74,20 @@ def main(argv: list[str] | None = None) -> int:
     if args.output:
         write_text_atomically(args.output, text)
     return 0
+
+
+def words(list_path: str | None, root: str) -> Iterator[tuple[str, FloatArray]]:
+    """Yields `(kind, waveform)` of up to 250 clips of single words of each corpus."""
+    corpora: dict[str, list[str]] = {}
+    if list_path:
+        with open(list_path, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                if float(row["seconds"]) < LONGEST_WORD_S:
+                    corpora.setdefault(Path(row["path"]).parts[1], []).append(row["path"])
+    for corpus, paths in sorted(corpora.items()):
+        if len(paths) >= FEWEST_WORDS:
+            for path in paths[:: max(len(paths) // MOST_WORDS, 1)][:MOST_WORDS]:
+                yield f"words, {corpus}", load_audio(Path(root) / path)
 
 
 def other_sounds(folder: str | None, num_seeds: int) -> Iterator[tuple[str, FloatArray]]:

@@ -144,6 +144,7 @@ def build_ours(normalization: Any, args: argparse.Namespace) -> Any:
     learner = SpeakerLearner(network, LossSettings())
     learner.compile(optimizer=keras.optimizers.AdamW(3e-3))
     learner.build({"waveforms": (None, None), "masks": (None, 1, 4)})
+    learner.optimizer.build(learner.trainable_variables)  # else the step is compiled twice
     return learner
 
 

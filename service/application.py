@@ -1,16 +1,17 @@
 """The application: routes, middleware and documents put together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 from starlette.formparsers import MultiPartParser
 from starlette.middleware.cors import CORSMiddleware
 
-from service.answers.problems import CLASSIC_PREFIX, PROBLEMS, add_handlers
+from service.answers.problems import PROBLEMS, add_handlers
 from service.answers.schemas import ClassicError, ProblemDocument
 from service.context import Service
 from service.edge.gate import Gate
@@ -41,13 +42,7 @@ def make_app(
     database: SqlVoiceStore,
     inbox: Inbox | None = None,
 ) -> FastAPI:
-    """Makes the application.
-
-    Args:
-        settings: Options and limits.
-        encoder: The speaker model.
-        database: The enrolled speakers; who opened it closes it.
-        inbox: The folder whose recordings were enrolled.
+    """Makes the application; who opened the database closes it.
 
     Raises:
         ServiceError: If the token or the token file cannot be used.
@@ -63,7 +58,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        pool.close()
+        await asyncio.to_thread(pool.close)
         app.state.service.close()
 
     app = FastAPI(
@@ -86,11 +81,10 @@ def make_app(
         inbox=inbox,
         tokens=tokens,
     )
-    # The gate has checked the token before; this tells the documents of it.
-    bearer = [Depends(HTTPBearer(auto_error=False))] if tokens.are_required else []
-    for module in (recognition, speakers, classic):
-        app.include_router(module.router, dependencies=bearer)
-    app.include_router(health.router)
+    problems = _errors(ProblemDocument, "application/problem+json")
+    for module in (recognition, speakers, health):
+        app.include_router(module.router, responses=problems)
+    app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)
     add_handlers(app)
     app.openapi = lambda: _describe(app, tokens.are_required)  # type: ignore[method-assign]
@@ -117,44 +111,32 @@ def _describe(app: FastAPI, auth_required: bool) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    components = document["components"]
     for model in (ProblemDocument, ClassicError):
-        schemas[model.__name__] = model.model_json_schema()
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    for schema in schemas.values():
+        components["schemas"][model.__name__] = model.model_json_schema()
+    for schema in components["schemas"].values():
         for field in schema.get("properties", {}).values():
             for part in (field, field.get("items", {})):
                 # What generated clients and forms take for a file.
                 if part.pop("contentMediaType", None) is not None:
                     part["format"] = "binary"
-    for path, operations in document["paths"].items():
-        is_classic = path.startswith(CLASSIC_PREFIX)
-        error, media = (
-            ("ClassicError", "application/json")
-            if is_classic
-            else ("ProblemDocument", "application/problem+json")
-        )
-        content = {media: {"schema": {"$ref": f"#/components/schemas/{error}"}}}
-        for operation in operations.values():
-            if path in OPEN_PATHS or not auth_required:
-                operation.pop("security", None)
-            elif path == "/metrics":
+    if auth_required:
+        components["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+        for path in document["paths"].keys() - OPEN_PATHS:
+            for operation in document["paths"][path].values():
                 operation["security"] = [{"HTTPBearer": []}]
-            operation["responses"].pop("422", None)
-            for status, titles in _titles().items():
-                if status != 500:
-                    description = "; ".join(titles)
-                    operation["responses"].setdefault(
-                        str(status), {"description": description, "content": content}
-                    )
     app.openapi_schema = document
     return document
 
 
-def _titles() -> dict[int, list[str]]:
-    """Returns the titles of the problems by status."""
+def _errors(model: type[BaseModel], media: str) -> dict[int | str, dict[str, Any]]:
+    """Returns the documentation of the errors that all paths answer alike."""
+    content = {media: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
     titles: dict[int, list[str]] = {}
     for status, title in PROBLEMS.values():
         titles.setdefault(status, []).append(title)
-    return titles
+    return {
+        status: {"description": "; ".join(some), "content": content}
+        for status, some in titles.items()
+        if status != 500
+    }

@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 
 from service.answers.problems import Problem
-from service.answers.schemas import speaker_document
 from service.edge.limits import Lockout
 from service.edge.security import Tokens
 from service.encoding.identification import NOBODY, Identifier
@@ -34,20 +32,7 @@ NUM_DATABASE_THREADS = 8
 
 @dataclass
 class Service:
-    """The parts of a running service.
-
-    Attributes:
-        settings: The options.
-        encoder: The speaker model.
-        database: The enrolled speakers and the audit log.
-        pool: Where recordings are encoded.
-        reader: From uploads to voices.
-        metrics: The figures.
-        lockout: Failed verifications.
-        inbox: The folder whose recordings were enrolled at the start, or None.
-        tokens: The valid tokens.
-        identifier: Tells whose voice an upload is.
-    """
+    """The parts of a running service; without an inbox no folder was enrolled at the start."""
 
     settings: Settings
     encoder: Encoder
@@ -59,13 +44,10 @@ class Service:
     inbox: Inbox | None
     tokens: Tokens
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
-    _lock: Lock = field(default_factory=Lock, repr=False)
 
     def __post_init__(self) -> None:
         """Builds the identifier."""
-        self.identifier = Identifier(
-            self.database, self.pool, self.reader, self.metrics, self._start
-        )
+        self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
 
     @property
     def auth_required(self) -> bool:
@@ -77,28 +59,35 @@ class Service:
 
         The work is finished even if the client disconnects or the service is stopping.
         """
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
+        work = partial(function, *args, **options)
         return await asyncio.shield(
-            asyncio.wrap_future(self._start(partial(function, *args, **options)))
+            asyncio.get_running_loop().run_in_executor(self._executor, work)
         )
-
-    def _start(self, function: Callable[[], T]) -> "Future[T]":
-        """Begins a call in a thread of the database."""
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(NUM_DATABASE_THREADS, "database")
-            return self._executor.submit(function)
 
     def close(self) -> None:
         """Finishes the calls of the database that have begun; later ones start new threads."""
-        with self._lock:
-            executor, self._executor = self._executor, None
+        executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True)
 
     def describe(self, speaker: Speaker) -> dict[str, Any]:
-        """Returns a speaker, ready for JSON."""
+        """Returns a speaker as a `SpeakerDocument`; sound may also be in a file of the folder."""
         with_file = self.inbox.recording_ids if self.inbox is not None else ()
-        return speaker_document(speaker, with_file)
+        return {
+            "name": speaker.name,
+            "created_at": speaker.created_at.isoformat(),
+            "updated_at": speaker.updated_at.isoformat(),
+            "recordings": [
+                {
+                    **vars(recording),
+                    "created_at": recording.created_at.isoformat(),
+                    "has_audio": recording.has_audio or recording.id in with_file,
+                }
+                for recording in speaker.recordings
+            ],
+        }
 
     async def note(
         self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None

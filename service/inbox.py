@@ -14,9 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
-from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DamagedVoiceError, FileBlockedError
 from utils.speaker_names import fold_name
 from utils.verification.embedding import Encoder
@@ -52,13 +50,7 @@ class Inbox:
     """
 
     def __init__(self, folder: str | Path, database: SqlVoiceStore, encoder: Encoder) -> None:
-        """Opens the folder; nothing is read before it is asked for.
-
-        Args:
-            folder: The `--audio_db` of infer_recognition.py.
-            database: Where the recordings are enrolled.
-            encoder: The speaker model.
-        """
+        """Opens the folder; nothing is read before it is asked for."""
         self.rejected: list[tuple[str, str]] = []
         self.recording_ids: set[str] = set()
         self._database = database
@@ -219,13 +211,8 @@ class Inbox:
                 self.rejected.append((str(file.path), str(error)))
                 continue
             old.add(replaced)
-            new[file.path] = NewRecording(
-                embedding,
-                speech_s=speech_seconds(waveform),
-                audio=None,
-                duration_s=len(waveform) / SAMPLE_RATE,
-                inbox_path=file.place,
-                inbox_sha256=file.sha256,
+            new[file.path] = NewRecording.of(
+                waveform, embedding, None, inbox_path=file.place, inbox_sha256=file.sha256
             )
         if not new:
             return False

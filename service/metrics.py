@@ -24,12 +24,7 @@ class Metrics:
     def __init__(
         self, queue_depth: Callable[[], int], num_damaged: Callable[[], int] = lambda: 0
     ) -> None:
-        """Makes the figures.
-
-        Args:
-            queue_depth: Returns the recordings that run or wait.
-            num_damaged: Returns the speakers whose stored voice cannot be read.
-        """
+        """Makes the figures; two of them are asked for by functions when they are read."""
         self._registry = CollectorRegistry()
         make: dict[str, Any] = {"registry": self._registry, "namespace": "voiceprint"}
         self.requests = Counter(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import VoiceprintError
+from utils.settings import option
 
 DEFAULT_FOLDER = "audio_db"
 """Where infer_recognition.py keeps its voices, and the default database beside them."""
@@ -23,53 +24,64 @@ class Settings:
     """Options of the service; each limit has its row in docs/service.md.
 
     Attributes:
-        host: Address to listen on.
-        port: Port to listen on, 0 for any free one.
         token: A token of all rights, or None.
-        token_file: File of `name:sha256` lines, or None.
-        keep_audio: Whether recordings are kept beside their embeddings.
-        max_upload_bytes: Largest body of a request.
         max_bodies_bytes: Largest sum of the bodies of simultaneous requests.
-        max_duration_s: Longest recording, in seconds.
-        max_recordings: Most recordings of a speaker.
         max_candidates: Most names that an identification may be narrowed to.
-        rate_limit: Requests a minute of a token, or of an address without one; 0 for no limit.
-        classic_rate_limit: The same for the classic routes, where one token serves many devices.
-        classic_threshold: Lowest score with which the classic routes answer a speaker; None for
-            the model's threshold.
-        lockout_failures: Failed verifications after which a speaker is locked; 0 for never.
-        lockout_s: Seconds for which failures count and a lock lasts.
-        queue_size: Recordings that may wait for the encoder.
-        num_threads: Recordings that are encoded at a time, None for one a core.
-        header_timeout_s: Seconds for a request line and its headers to arrive.
-        body_timeout_s: Seconds for a body to arrive.
-        stop_timeout_s: Seconds that accepted requests are given when the service stops.
-        cors_origin: The one foreign origin whose pages may call the service, or None.
-        json_logs: Whether logs are lines of JSON.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8005
+    host: str = option("127.0.0.1", help="address to listen on; others need a token")
+    port: int = option(8005, "non_negative_int", "port, 0 for any free one")
+    model_path: str = option("", help="speaker model (default: the shipped one)", preset=None)
+    database: str = option(
+        DEFAULT_DATABASE,
+        preset=None,
+        help="sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME "
+        "(default: $VOICEPRINT_DATABASE, else sqlite:///audio_db/voiceprints.sqlite3)",
+    )
+    audio_db: str | None = option(
+        None,
+        help="folder of infer_recognition.py whose speakers are enrolled "
+        "(default: audio_db with the default database, else none)",
+    )
+    keep_audio: bool = option(False, help="keep recordings, not only their embeddings")
+    token_file: Path | None = option(  # noqa: RUF009
+        None, "path", "file of NAME:SHA256 lines; or set VOICEPRINT_TOKEN"
+    )
+    max_upload_mb: float = option(20.0, "positive_float", "largest request")
+    max_duration_s: float = option(60.0, "positive_float", "longest recording")
+    max_recordings: int = option(20, "positive_int", "most recordings of a speaker")
+    rate_limit: int = option(600, "non_negative_int", "requests a minute and token")
+    classic_rate_limit: int = option(
+        6000,
+        "non_negative_int",
+        "requests a minute and token on /voiceprint, where devices share one",
+    )
+    classic_threshold: float | None = option(
+        None,
+        "score",
+        "lowest score that names a speaker on /voiceprint (default: the model's threshold)",
+    )
+    lockout_failures: int = option(5, "non_negative_int", "failures that lock; 0: never")
+    lockout_s: float = option(300.0, "non_negative_float", "seconds that a lock lasts")
+    queue_size: int = option(64, "positive_int", "recordings that may wait")
+    num_threads: int | None = option(
+        None, "positive_int", "recordings at a time (default: one a core)"
+    )
+    header_timeout_s: float = option(10.0, "positive_float", "for headers to arrive")
+    body_timeout_s: float = option(30.0, "positive_float", "for an upload to arrive")
+    stop_timeout_s: float = option(30.0, "positive_float", "to finish when stopped")
+    json_logs: bool = option(False, help="log lines of JSON")
+    cors_origin: str | None = option(
+        None, help="origin whose pages may call the service, such as https://a.example"
+    )
     token: str | None = None
-    token_file: Path | None = None
-    keep_audio: bool = False
-    max_upload_bytes: int = 20_000_000
     max_bodies_bytes: int = 400_000_000
-    max_duration_s: float = 60.0
-    max_recordings: int = 20
     max_candidates: int = 500
-    rate_limit: int = 600
-    classic_rate_limit: int = 6000
-    classic_threshold: float | None = None
-    lockout_failures: int = 5
-    lockout_s: float = 300.0
-    queue_size: int = 64
-    num_threads: int | None = None
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    stop_timeout_s: float = 30.0
-    cors_origin: str | None = None
-    json_logs: bool = False
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest body of a request."""
+        return round(self.max_upload_mb * 1e6)
 
     @property
     def is_loopback(self) -> bool:

@@ -1,6 +1,7 @@
 """From options and environment to a running service."""
 
 import argparse
+import contextlib
 import copy
 import gc
 import re
@@ -16,6 +17,7 @@ from service.settings import (
     ServiceError,
     Settings,
 )
+from utils.arguments import read_settings
 from utils.audio.decode import load_audio
 from utils.errors import ModelError
 from utils.messages import translate
@@ -114,28 +116,8 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
         ServiceError: If the service would be open to other machines without a token, or the
             token, its file or the origin cannot be used.
     """
-    settings = Settings(
-        host=args.host,
-        port=args.port,
-        token=environment.get("VOICEPRINT_TOKEN", "").strip() or None,
-        token_file=args.token_file,
-        keep_audio=args.keep_audio,
-        max_upload_bytes=round(args.max_upload_mb * 1e6),
-        max_duration_s=args.max_duration_s,
-        max_recordings=args.max_recordings,
-        rate_limit=args.rate_limit,
-        classic_rate_limit=args.classic_rate_limit,
-        classic_threshold=args.classic_threshold,
-        lockout_failures=args.lockout_failures,
-        lockout_s=args.lockout_s,
-        queue_size=args.queue_size,
-        num_threads=args.num_threads,
-        header_timeout_s=args.header_timeout_s,
-        body_timeout_s=args.body_timeout_s,
-        stop_timeout_s=args.stop_timeout_s,
-        cors_origin=args.cors_origin,
-        json_logs=args.json_logs,
-    )
+    token = environment.get("VOICEPRINT_TOKEN", "").strip() or None
+    settings = read_settings(Settings, args, token=token)
     if settings.cors_origin is not None and not ORIGIN.fullmatch(settings.cors_origin):
         raise ServiceError(
             f"--cors_origin: received {settings.cors_origin!r}, expected one origin such as "
@@ -150,7 +132,7 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
     return settings
 
 
-def serve(args: argparse.Namespace, settings: Settings, environment: Mapping[str, str]) -> int:
+def serve(settings: Settings, environment: Mapping[str, str]) -> int:
     """Loads everything and serves until a signal, whose number it returns.
 
     Raises:
@@ -160,11 +142,8 @@ def serve(args: argparse.Namespace, settings: Settings, environment: Mapping[str
     from voices.sql.cipher import read_key
 
     key = read_key(environment)
-    bound = bind_socket(settings)
-    try:
-        return _serve(args, settings, key, bound)
-    finally:
-        bound.close()
+    with contextlib.closing(bind_socket(settings)) as bound:
+        return _serve(settings, key, bound)
 
 
 def check_model(encoder: Encoder) -> None:
@@ -185,9 +164,7 @@ def check_model(encoder: Encoder) -> None:
         )
 
 
-def _serve(
-    args: argparse.Namespace, settings: Settings, key: bytes | None, bound: socket.socket
-) -> int:
+def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
     """Serves on a port that is taken."""
     from service.application import make_app
     from service.edge.server import run_server
@@ -197,17 +174,17 @@ def _serve(
     from voices.sql.store import SqlVoiceStore
 
     configure_logs(as_json=settings.json_logs)
-    encoder = SpeakerEncoder(args.model_path, num_threads=1)
+    encoder = SpeakerEncoder(settings.model_path, num_threads=1)
     _ = encoder.strict_threshold  # a model without thresholds is told now
     check_model(encoder)
-    print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    database = SqlVoiceStore(args.database, encoder, key=key, keep_audio=settings.keep_audio)
+    print(f"==> successfully loading model {settings.model_path}.\n", flush=True)
+    database = SqlVoiceStore(settings.database, encoder, key=key, keep_audio=settings.keep_audio)
     database.load()
     inbox = None
-    if args.audio_db is not None:
-        inbox = Inbox(args.audio_db, database, encoder)
+    if settings.audio_db is not None:
+        inbox = Inbox(settings.audio_db, database, encoder)
         for name in inbox.enrol_files():
-            print(translate(f"Took {name} over from {args.audio_db}."), flush=True)
+            print(translate(f"Took {name} over from {settings.audio_db}."), flush=True)
     for path, reason in [*database.rejected, *(inbox.rejected if inbox else [])]:
         print(printable(translate(f"warning: {path} is left out: {reason}")), flush=True)
     app = make_app(settings, encoder, database, inbox)

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -58,6 +59,19 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains without compiling: of a tiny network, five steps take less time than that."""
+    from utils.training.learner import SpeakerLearner
+
+    compile_learner = SpeakerLearner.compile
+
+    def compile_eagerly(learner: SpeakerLearner, **options: Any) -> None:
+        compile_learner(learner, **{**options, "run_eagerly": True, "jit_compile": False})
+
+    monkeypatch.setattr(SpeakerLearner, "compile", compile_eagerly)
+
+
 @pytest.fixture(scope="session")
 def all_workers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A temporary folder that all processes of this run of pytest share."""
@@ -88,6 +102,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/voices.sqlite3"
     return str(request.getfixturevalue("postgres_url"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that hold slow tests, so that no worker ends alone with one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_configure(config: pytest.Config) -> None:

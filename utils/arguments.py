@@ -2,13 +2,18 @@
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from utils.errors import EXIT_USER_ERROR
 from utils.messages import LANGUAGES, set_language, translate, wanted_language
 from utils.version import __version__
+
+T = TypeVar("T")
 
 HEADER = "-----------  Configuration Arguments -----------"
 FOOTER = "------------------------------------------------"
@@ -131,12 +136,73 @@ def channel(text: str) -> str:
     return text
 
 
+def segment(text: str) -> tuple[float, float]:
+    """Reads a part of a recording, `FROM-TO` in seconds, as an argparse type."""
+    start, _, end = text.partition("-")
+    start_s, end_s = _number(start), _number(end)
+    if not 0 <= start_s < end_s:
+        raise argparse.ArgumentTypeError(
+            f"received {text!r}, expected seconds from and to, as 12.5-18.0"
+        )
+    return start_s, end_s
+
+
 def fraction(text: str) -> float:
     """Reads a number in [0, 1], as an argparse type."""
     value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"received {text!r}, expected a number from 0 to 1")
     return value
+
+
+def gpus(text: str) -> str:
+    """Reads which GPUs to use, as an argparse type."""
+    if not re.fullmatch(r"|\d+(,\d+)*|cpu(:[1-9]\d*)?", text):
+        raise argparse.ArgumentTypeError(f"received {text!r}, expected 0 or 0,1 or cpu or cpu:2")
+    return text
+
+
+CHECKS = {
+    "float": float,
+    "fraction": fraction,
+    "gpus": gpus,
+    "non_negative_float": non_negative_float,
+    "non_negative_int": non_negative_int,
+    "path": Path,
+    "positive_float": positive_float,
+    "positive_int": positive_int,
+    "score": score,
+}
+"""Functions that read an option's text, by the `check` of its field."""
+
+
+def option_name(item: "Field[Any]") -> str:
+    """Returns the name of the option that sets a field made by `utils.settings.option`."""
+    return str(item.metadata.get("name", item.name))
+
+
+def add_option(group: Any, item: "Field[Any]") -> None:
+    """Declares the option that sets a field made by `utils.settings.option`."""
+    declared = {key: value for key, value in item.metadata.items() if key != "name"}
+    default = declared.pop("preset", item.default)
+    check = declared.pop("check")
+    if isinstance(default, bool):
+        declared = {"action": "store_true", "help": declared["help"]}
+    else:
+        declared["default"] = list(default) if isinstance(default, tuple) else default
+        if check:
+            declared["type"] = CHECKS[check]
+    group.add_argument(f"--{option_name(item)}", **declared)
+
+
+def read_settings(kind: type[T], args: argparse.Namespace, **others: Any) -> T:
+    """Returns settings with the values of their options, and of `others` that no option sets."""
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.metadata:
+            value = getattr(args, option_name(item))
+            value = tuple(value) if isinstance(value, list) else value
+            others[item.name] = not value if item.default is True else value
+    return kind(**others)
 
 
 def print_arguments(

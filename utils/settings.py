@@ -1,6 +1,6 @@
 """Fields of settings that the options of a script fill, declared without argparse.
 
-`utils.training.options` makes options of them.
+`utils.arguments` makes options of them.
 """
 
 from dataclasses import field

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
@@ -63,6 +63,26 @@ def map_in_processes(
         finally:
             pool.shutdown(cancel_futures=True)
         yield from _run_alone(function, [job for chunk, _ in pending for job in chunk], on_crash)
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], num_ahead: int
+) -> Iterator[Result]:
+    """Yields `function(job)` in order with only a few results waiting at a time.
+
+    Args:
+        pool: Threads or processes that do the jobs.
+        function: What to do.
+        jobs: Read lazily.
+        num_ahead: Jobs under way or waiting to be taken.
+    """
+    pending: deque[Future[Result]] = deque()
+    for job in jobs:
+        pending.append(pool.submit(function, job))
+        if len(pending) > num_ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _cut(jobs: Iterable[Job]) -> Iterator[list[Job]]:

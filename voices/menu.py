@@ -113,12 +113,7 @@ def ask_if_exists(database: VoiceStore, name: str) -> str | None:
 
 
 def choose_if_exists(database: VoiceStore, name: str, if_exists: str) -> str:
-    """Returns what to do with a name that may be enrolled: "add" or "replace".
-
-    Args:
-        database: Where the name may be.
-        name: The speaker to enrol.
-        if_exists: "add", "replace", or "ask" to ask in a terminal.
+    """Returns "add" or "replace" for a name that may be enrolled; `if_exists` "ask" asks.
 
     Raises:
         DatabaseError: If the name is enrolled, and the answer was to leave it so or nobody can

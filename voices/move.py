@@ -14,10 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from utils.audio.activity import speech_seconds
 from utils.audio.decode import load_audio
 from utils.audio.suffixes import AUDIO_SUFFIXES
-from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DatabaseError, VoiceprintError
 from utils.files import atomic_path
 from utils.speaker_names import clean_name, fold_name
@@ -101,15 +99,7 @@ def move_in(
 def _move_speaker_in(
     name: str, sources: dict[Path, bool], database: SqlVoiceStore, encoder: Encoder, move: Move
 ) -> None:
-    """Copies a speaker's recordings, verifies them, and adds to `move` what became of them.
-
-    Args:
-        name: The speaker.
-        sources: Recording -> whether it is `NAME.wav` itself.
-        database: Where they go.
-        encoder: The speaker model.
-        move: What was done so far.
-    """
+    """Copies a speaker's recordings, verifies them, and adds to `move` what became of them."""
     read = {path: _read(path) for path in sources}
     sent = {path: content for path, content in read.items() if isinstance(content, bytes)}
     left = _missing(sent, _stored(database, name))
@@ -222,12 +212,10 @@ def _digest(content: bytes) -> bytes:
 
 def _new_recording(path: Path, content: bytes, is_first: bool, encoder: Encoder) -> NewRecording:
     """Returns a file of the folder as it is, with its embedding and date."""
-    waveform = load_audio(path)
-    return NewRecording(
-        embedding=encoder.embed_file(path),
-        speech_s=speech_seconds(waveform),
-        audio=content,
-        duration_s=len(waveform) / SAMPLE_RATE,
+    return NewRecording.of(
+        load_audio(path),
+        encoder.embed_file(path),
+        content,
         created_at=datetime.fromtimestamp(path.stat().st_mtime, timezone.utc),
         # The speaker's name may change: it is no part of the file's name here.
         file_name=path.suffix if is_first else path.name,

@@ -89,6 +89,18 @@ def retry_later(code: str, detail: str, seconds: float, **extra: Any) -> Problem
     return Problem(code, detail, headers={"Retry-After": str(whole)}, retry_after_s=whole, **extra)
 
 
+ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
+    (AudioFormatError, "wrong-type", None),
+    (AudioError, "bad-recording", None),
+    (SpeakerExistsError, "speaker-exists", None),
+    (OnlyRecordingError, "only-recording", "the speaker has no other; delete the speaker"),
+    (TooManyRecordingsError, "too-many-recordings", None),
+    (UnknownSpeakerError, "unknown-speaker", "this speaker is no longer enrolled"),
+    (DamagedVoiceError, "damaged", "the stored voice data cannot be read; enrol the speaker again"),
+)
+"""Errors with code and detail, None for the error's own text; the first that fits counts."""
+
+
 def describe_error(error: VoiceprintError) -> Problem:
     """Converts an error of the toolkit into a problem."""
     text = " ".join(str(error).split())
@@ -96,23 +108,12 @@ def describe_error(error: VoiceprintError) -> Problem:
         return Problem("too-long", text, expected=f"at most {error.max_duration_s:g} s")
     if isinstance(error, AudioTooLargeError):
         return Problem("too-large", text, expected=f"at most {error.max_bytes:.0f} bytes")
-    if isinstance(error, AudioFormatError):
-        return Problem("wrong-type", text)
-    if isinstance(error, AudioError):
-        return Problem("bad-recording", text)
-    if isinstance(error, SpeakerExistsError):
-        return Problem("speaker-exists", text)
-    if isinstance(error, OnlyRecordingError):
-        return Problem("only-recording", "the speaker has no other; delete the speaker")
-    if isinstance(error, TooManyRecordingsError):
-        return Problem("too-many-recordings", text)
-    if isinstance(error, UnknownSpeakerError):
-        return Problem("unknown-speaker", "this speaker is no longer enrolled")
-    if isinstance(error, DamagedVoiceError):
-        return Problem("damaged", "the stored voice data cannot be read; enrol the speaker again")
     if isinstance(error, FileBlockedError):
         detail = "a file of this speaker cannot be removed; the service's log names it"
         return retry_later("files", detail, 60)
+    for kind, code, own_detail in ERRORS:
+        if isinstance(error, kind):
+            return Problem(code, own_detail or text)
     if isinstance(error, DatabaseError):
         # The error's text names the server, so it goes only into the log.
         return retry_later("database", "the database does not answer or cannot be written", 5)

@@ -1,12 +1,8 @@
 """The documents that the service answers."""
 
-from collections.abc import Container
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from utils.audio.quality import Quality
-from voices.sql.records import Speaker
 
 
 def rounded(value: float) -> float:
@@ -206,32 +202,3 @@ class ClassicMatch(BaseModel):
 
     speaker_id: str
     score: Number
-
-
-def quality_document(quality: Quality) -> dict[str, Any]:
-    """Returns a quality, ready for JSON."""
-    return quality.to_dict()
-
-
-def speaker_document(speaker: Speaker, with_file: Container[str] = ()) -> dict[str, Any]:
-    """Returns a speaker, ready for JSON.
-
-    Args:
-        speaker: As the database tells it.
-        with_file: Ids of recordings whose sound is in a file of the folder.
-    """
-    return {
-        "name": speaker.name,
-        "created_at": speaker.created_at.isoformat(),
-        "updated_at": speaker.updated_at.isoformat(),
-        "recordings": [
-            {
-                "id": recording.id,
-                "created_at": recording.created_at.isoformat(),
-                "speech_s": recording.speech_s,
-                "duration_s": recording.duration_s,
-                "has_audio": recording.has_audio or recording.id in with_file,
-            }
-            for recording in speaker.recordings
-        ],
-    }

@@ -42,14 +42,7 @@ class Gate:
     def __init__(
         self, app: ASGIApp, settings: Settings, tokens: Tokens, check_room: Callable[[], None]
     ) -> None:
-        """Wraps an application.
-
-        Args:
-            app: The application behind the gate.
-            settings: The limits.
-            tokens: The valid tokens.
-            check_room: Raises Problem if no recording can be accepted now.
-        """
+        """Wraps an application; `check_room` raises Problem if no recording can be accepted now."""
         self.app = app
         self.settings = settings
         self.tokens = tokens
@@ -208,17 +201,16 @@ def _host_name(host: str) -> str:
 
 def _replay(chunks: deque[bytes], receive: Receive) -> Receive:
     """Returns a receive function that replays a body and releases its memory."""
+    is_replayed = False
 
     async def replay() -> Message:
-        if chunks:
-            chunk = chunks.popleft()
-            return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
-        if not replay_state:
-            replay_state.append(True)
-            return {"type": "http.request", "body": b"", "more_body": False}
-        return await receive()
+        nonlocal is_replayed
+        if is_replayed:
+            return await receive()
+        chunk = chunks.popleft() if chunks else b""
+        is_replayed = not chunks
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 
-    replay_state = [True] if chunks else []
     return replay
 
 

@@ -18,12 +18,7 @@ class RateLimiter:
     """A token bucket per key: it allows a minute's requests in a burst, then a steady rate."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepares the buckets.
-
-        Args:
-            per_minute: Requests a minute; 0 for no limit.
-            clock: Seconds that never run backwards.
-        """
+        """Prepares buckets of `per_minute` requests; 0 for no limit."""
         self.per_minute = per_minute
         self._clock = clock
         self._lock = threading.Lock()
@@ -63,13 +58,7 @@ class Lockout:
     def __init__(
         self, max_failures: int, period_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Prepares the count.
-
-        Args:
-            max_failures: Failures within the period that trigger the lock; 0 for never.
-            period_s: Seconds for which a failure counts.
-            clock: Seconds that never run backwards.
-        """
+        """Locks after `max_failures` within `period_s` seconds; 0 for never."""
         self.max_failures = max_failures
         self.period_s = period_s
         self._clock = clock

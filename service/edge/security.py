@@ -169,12 +169,7 @@ def create_token(name: str, path: Path | None) -> tuple[str, str]:
 
 
 def security_headers(path: str, *, is_page: bool) -> dict[str, str]:
-    """Returns the security headers of an answer.
-
-    Args:
-        path: Path of the request.
-        is_page: Whether the path belongs to the page and not to the API.
-    """
+    """Returns the security headers of an answer, of the page or of the API."""
     policy = API_POLICY
     if is_page:
         is_docs = path.startswith(("/docs", "/voiceprint/"))

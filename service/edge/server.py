@@ -3,14 +3,11 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import h11
 import uvicorn
@@ -19,19 +16,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.logs import log_event
 from service.settings import ServiceError, Settings
+from utils.messages import translate
 
-SLOW_BODY = b"the headers did not arrive in time\n"
-SLOW_ANSWER = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(SLOW_BODY), SLOW_BODY)
-)
 
-FULL_BODY = b"too many connections\n"
-FULL_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    b"retry-after: 5\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
-    % (len(FULL_BODY), FULL_BODY)
-)
+def _answer(status: bytes, text: bytes) -> bytes:
+    """Returns a whole response that ends the connection."""
+    head = b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+    return head % status + b"content-length: %d\r\n\r\n%b" % (len(text), text)
+
+
+SLOW_ANSWER = _answer(b"408 Request Timeout", b"the headers did not arrive in time\n")
+FULL_ANSWER = _answer(b"503 Service Unavailable\r\nretry-after: 5", b"too many connections\n")
 
 MAX_OPEN_FILES = 10_240
 """Open files for the process, the most that macOS grants. Every connection is one: idle clients
@@ -51,7 +46,8 @@ def bind_socket(settings: Settings) -> socket.socket:
         ServiceError: If the address is in use or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family)
+    # The protocol is named: asyncio sends small answers at once on such sockets only.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,25 +67,19 @@ def run_server(
 ) -> int:
     """Serves until Ctrl-C or SIGTERM, then finishes the accepted requests.
 
-    Args:
-        app: The application.
-        settings: Time limits.
-        bound: The port.
-        on_ready: Called once, when the server accepts connections.
-
     Returns:
         The number of the signal that stopped it, or 0.
     """
-    capacity = allow_connections()
+    max_connections, backlog = allow_connections()
     config = uvicorn.Config(
         app,
-        http=make_protocol(settings.header_timeout_s, capacity.num_connections),
+        http=make_protocol(settings.header_timeout_s, max_connections),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=capacity.backlog,
+        backlog=backlog,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
     server = Server(config, on_ready)
@@ -115,75 +105,26 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handles Ctrl-C and SIGTERM while the server runs."""
-        signals = [signal.SIGINT, signal.SIGTERM]
-        before = {number: signal.signal(number, self.stop) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stops after the accepted requests; a second signal stops at once."""
         if self.should_exit:
             self.force_exit = True
         else:
             num_open = len(self.server_state.tasks)
-            print(f"\nStopping: finishing {num_open} requests.", file=sys.stderr, flush=True)
+            note = translate(f"Stopping: finishing {num_open} requests.")
+            print(f"\n{note}", file=sys.stderr, flush=True)
         self.should_exit = True
-        self.signal_number = number
+        self.signal_number = sig
 
 
-class Corked:
-    """A transport that joins the pieces of an answer: one system call instead of two."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Buffers a piece until the current step of the event loop ends."""
-        if data:
-            if not self._pieces:
-                asyncio.get_running_loop().call_soon(self._flush)
-            self._pieces.append(data)
-
-    def close(self) -> None:
-        """Sends the buffered pieces and closes the connection."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._pieces:
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """How many clients the process's open files allow.
-
-    Attributes:
-        num_connections: Connections at a time; further ones are refused.
-        backlog: Connections that the system queues until the process accepts them, all at once.
-    """
-
-    num_connections: int
-    backlog: int
-
-
-def allow_connections() -> Capacity:
+def allow_connections() -> tuple[int, int]:
     """Raises the limit on open files as far as possible, and divides the files up.
 
     The process must accept a connection before it can refuse it, so two full backlogs are kept
     free beside the allowed connections.
+
+    Returns:
+        Connections at a time, and how many the system queues until the process accepts them.
     """
     num_files = MAX_OPEN_FILES
     with contextlib.suppress(ImportError):  # Windows has no such limit
@@ -198,7 +139,7 @@ def allow_connections() -> Capacity:
                 num_files = soft
     backlog = num_files // 8
     num_left = num_files - 2 * backlog
-    return Capacity(max(num_left - RESERVED_FILES, num_left // 4), backlog)
+    return max(num_left - RESERVED_FILES, num_left // 4), backlog
 
 
 def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Protocol]:
@@ -206,7 +147,7 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
 
     uvicorn waits forever for a client that sends nothing, half a header, or less than the whole
     body of a request that has been answered: a few thousand of those would use up all connections
-    and the database's open files.
+    and the database's open files (tests/service/edge/test_server.py attacks with each).
     """
     noted_at = -FULL_NOTE_S
 
@@ -222,24 +163,25 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(Corked(transport))  # type: ignore[arg-type]
+            super().connection_made(transport)
             if len(self.connections) > max_connections:
-                self.transport.write(FULL_ANSWER)
-                self.transport.close()
+                self._close_with(FULL_ANSWER)
                 note_full()
             else:
-                self._set_timer()
+                self._watch()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if not self._client_owes() or self.transport.is_closing():
-                self._cancel()
-            elif self.timeout_keep_alive_task is None:
-                self._set_timer()
+            self._watch()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._cancel()
-            super().connection_lost(exc)
+        def _watch(self) -> None:
+            """Starts the time of a client that owes something, ends that of one that does not."""
+            if not self._client_owes():
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+            elif self._timer is None and self.timeout_keep_alive_task is None:
+                self._timer = self.loop.call_later(header_timeout_s, self._give_up)
 
         def _client_owes(self) -> bool:
             """Whether the server waits for a request, or for the rest of an answered one."""
@@ -247,20 +189,14 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
             state = self.conn.their_state
             return state is h11.IDLE or (state is h11.SEND_BODY and is_answered)
 
-        def _set_timer(self) -> None:
-            if self._timer is None:
-                self._timer = self.loop.call_later(header_timeout_s, self._give_up)
-
-        def _cancel(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
         def _give_up(self) -> None:
             self._timer = None
-            if self._client_owes() and not self.transport.is_closing():
-                if self.conn.their_state is h11.IDLE:
-                    self.transport.write(SLOW_ANSWER)
+            if self._client_owes():
+                self._close_with(SLOW_ANSWER if self.conn.their_state is h11.IDLE else b"")
+
+        def _close_with(self, answer: bytes) -> None:
+            if not self.transport.is_closing():
+                self.transport.write(answer)
                 self.transport.close()
 
     return PunctualProtocol

@@ -1,8 +1,7 @@
 """Identifies the speaker of an upload: embedded in the pool, searched with concurrent requests."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +22,7 @@ NOBODY = "nobody"
 
 @dataclass(frozen=True)
 class Inquiry:
-    """A request to identify a voice.
-
-    Attributes:
-        voice: The voice.
-        question: The candidates, and the number of matches to return.
-        threshold: Lowest score to accept.
-        actor: Name of the client's token.
-    """
+    """A request to identify a voice; from `threshold` on a score is accepted."""
 
     voice: Voice
     question: Question
@@ -62,23 +54,14 @@ class Identifier:
         pool: EncodingPool,
         reader: VoiceReader,
         metrics: Metrics,
-        start: Callable[[Callable[[], None]], object],
+        call: Callable[..., Awaitable[Any]],
     ) -> None:
-        """Connects the pool to the search.
-
-        Args:
-            database: The speakers and the audit log.
-            pool: Embeds the recordings.
-            reader: Turns uploads into voices.
-            metrics: Counts the decisions.
-            start: Starts a database call in a separate thread.
-        """
+        """Connects the pool to the search; `call` runs a database call in a separate thread."""
         self._database = database
         self._reader = reader
         self._metrics = metrics
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._joiner = Joiner(self._answer, start, self._start_later, lambda: pool.is_pressed)
-        pool.after_job = self._joiner.release
+        self._call = call
+        self._joiner = Joiner(self._answer, lambda: pool.is_pressed)
 
     async def identify(
         self,
@@ -93,36 +76,23 @@ class Identifier:
 
         The work is finished even if the client disconnects or the service is stopping.
 
-        Args:
-            actor: Name of the client's token.
-            upload: The recording.
-            threshold: Lowest score to accept.
-            candidates: Compare with these only; unknown ones are ignored.
-            top_k: Number of matches to return.
-
         Raises:
             AudioError: If the recording cannot be used.
             DatabaseError: If the database does not answer.
             Problem: 503 if too many recordings are waiting.
         """
-        self._loop = asyncio.get_running_loop()
-        answer: Future[Identified] = Future()
 
-        def ask(voice: Voice) -> None:
+        async def work() -> Identified:
+            (voice,) = await self._reader.read([("file", upload)])
             question = Question(voice.vector, top_k, candidates)
-            self._joiner.add(Inquiry(voice, question, threshold, actor or NOBODY), answer)
+            return await self._joiner.handle(Inquiry(voice, question, threshold, actor or NOBODY))
 
-        def pass_error(done: "Future[None]") -> None:
-            if (error := done.exception()) is not None:
-                answer.set_exception(error)
+        return await asyncio.shield(asyncio.create_task(work()))
 
-        begun = await self._reader.begin("file", upload, ask)
-        begun.add_done_callback(pass_error)
-        return await asyncio.shield(asyncio.wrap_future(answer))
-
-    def _answer(self, inquiries: list[Inquiry]) -> list[Identified]:
-        """Answers a batch of questions; runs in a database thread."""
-        found = self._database.identify_each([inquiry.question for inquiry in inquiries])
+    async def _answer(self, inquiries: list[Inquiry]) -> list[Identified]:
+        """Answers a batch of questions."""
+        questions = [inquiry.question for inquiry in inquiries]
+        found = await self._call(self._database.identify_each, questions)
         answers, lines = [], []
         for inquiry, matches in zip(inquiries, found, strict=True):
             best, score = matches[0] if matches else (None, None)
@@ -131,12 +101,7 @@ class Identifier:
             outcome = "rejected" if name is None else "accepted"
             answers.append(Identified(inquiry.voice, name, matches))
             lines.append(AuditLine(inquiry.actor, "identify", name or "", outcome, score))
-        self._database.audit_log.append(*lines)
+        await self._call(self._database.audit_log.append, *lines)
         for line in lines:
             self._metrics.decisions.labels("identify", line.outcome).inc()
         return answers
-
-    def _start_later(self, seconds: float, function: Callable[[], Any]) -> None:
-        """Schedules a call on the event loop."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)

@@ -5,9 +5,8 @@ on a busy core. The search is batched: one pass over all speakers compares sever
 transaction writes their lines of the audit log.
 """
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -17,84 +16,60 @@ MAX_JOINED = 4
 """Items that start a run at once: one pass over the speakers compares four voices in the time of
 one."""
 
-
 MAX_WAIT_S = 0.1
 """Longest time in seconds that an item waits for others."""
 
 
 class Joiner(Generic[Item, Result]):
-    """Collects items while more are coming, and handles them together."""
+    """Collects items while more are coming, and handles them together; on one event loop."""
 
     def __init__(
         self,
-        handle: Callable[[list[Item]], list[Result]],
-        start: Callable[[Callable[[], None]], object],
-        start_later: Callable[[float, Callable[[], None]], object],
+        handle: Callable[[list[Item]], Awaitable[list[Result]]],
         is_pressed: Callable[[], bool],
     ) -> None:
         """Starts without items.
 
         Args:
             handle: Returns a result for each item; all succeed or none.
-            start: Starts a call in another thread.
-            start_later: Makes a short call after the given seconds.
-            is_pressed: Whether enough work is waiting that `release` will soon be called again.
+            is_pressed: Whether enough work is waiting that more items will soon come.
         """
         self._handle = handle
-        self._start = start
-        self._start_later = start_later
         self._is_pressed = is_pressed
-        self._lock = threading.Lock()
-        self._items: list[tuple[Item, Future[Result]]] = []
-        self._num_runs = 0
-        self._timed_run = -1
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._runs: set[asyncio.Task[None]] = set()
 
-    def add(self, item: Item, future: "Future[Result]") -> None:
-        """Adds an item, whose result `future` gets; the caller must then call `release`."""
-        with self._lock:
-            self._items.append((item, future))
+    async def handle(self, item: Item) -> Result:
+        """Returns the result of an item; raises what handling its batch raised."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, result))
+        if len(self._waiting) >= MAX_JOINED or not self._is_pressed():
+            self._begin()
+        elif self._timer is None:
+            self._timer = loop.call_later(MAX_WAIT_S, self._begin)
+        return await result
 
-    def release(self) -> None:
-        """Handles the collected items, unless more are about to come."""
-        with self._lock:
-            if not self._items:
-                return
-            run = self._num_runs
-            is_held = len(self._items) < MAX_JOINED and self._is_pressed()
-            if is_held and self._timed_run == run:
-                return
-            self._timed_run = run
+    def _begin(self) -> None:
+        """Starts a run with the collected items."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._waiting = self._waiting, []
+        run = asyncio.ensure_future(self._run(batch))
+        self._runs.add(run)  # the loop itself holds running tasks weakly
+        run.add_done_callback(self._runs.discard)
+
+    async def _run(self, batch: "list[tuple[Item, asyncio.Future[Result]]]") -> None:
+        """Handles items and passes on their results; whoever gave up waiting gets none."""
         try:
-            if is_held:
-                self._start_later(MAX_WAIT_S, lambda: self._begin(run))
-                return
-        except RuntimeError:  # The event loop has ended.
-            pass
-        self._begin(run)
-
-    def _begin(self, run: int) -> None:
-        """Starts a run with the collected items, unless it has already begun."""
-        with self._lock:
-            if self._num_runs != run:
-                return
-            self._num_runs += 1
-            items, self._items = self._items, []
-        try:
-            self._start(lambda: self._run(items))
-        except RuntimeError as error:  # No thread can be started.
-            self._fail(items, error)
-
-    def _run(self, items: "list[tuple[Item, Future[Result]]]") -> None:
-        """Handles items and sets their futures' results."""
-        try:
-            results = self._handle([item for item, _ in items])
+            results = await self._handle([item for item, _ in batch])
         except Exception as error:
-            self._fail(items, error)
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
             return
-        for (_, future), result in zip(items, results, strict=True):
-            future.set_result(result)
-
-    def _fail(self, items: "list[tuple[Item, Future[Result]]]", error: Exception) -> None:
-        """Sets an error on the futures of items."""
-        for _, future in items:
-            future.set_exception(error)
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)

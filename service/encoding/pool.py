@@ -20,13 +20,7 @@ SMOOTHING = 0.1
 
 
 class EncodingPool:
-    """Runs jobs on a fixed number of threads and refuses jobs when the queue is full.
-
-    Attributes:
-        num_threads: Jobs at a time.
-        queue_size: Jobs that may wait.
-        after_job: Called when a job has left the pool, done or cancelled; it must not raise.
-    """
+    """Runs jobs on a fixed number of threads and refuses jobs when the queue is full."""
 
     def __init__(
         self,
@@ -44,7 +38,6 @@ class EncodingPool:
         self.num_threads = num_threads or num_processors()
         self.queue_size = queue_size
         self._on_job = on_job
-        self.after_job: Callable[[], None] = lambda: None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._num_pending = 0
@@ -109,7 +102,6 @@ class EncodingPool:
         if future.cancelled():
             with self._lock:
                 self._num_pending -= 1
-            self.after_job()
 
     def _run(self, job: Callable[[], Any]) -> Any:
         """Runs a job and counts it."""
@@ -126,4 +118,3 @@ class EncodingPool:
                 self._mean_s += SMOOTHING * (elapsed - self._mean_s)
             if self._on_job is not None:
                 self._on_job(elapsed)
-            self.after_job()

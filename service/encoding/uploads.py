@@ -4,7 +4,6 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -61,13 +60,6 @@ class VoiceReader:
     """Turns uploads into voices, all of a request at a time, in the pool."""
 
     def __init__(self, encoder: Encoder, pool: EncodingPool, settings: Settings) -> None:
-        """Prepares the reader.
-
-        Args:
-            encoder: The speaker model.
-            pool: Does the work.
-            settings: Longest recording, and whether audio is kept.
-        """
         self._encoder = encoder
         self._pool = pool
         self._settings = settings
@@ -97,21 +89,6 @@ class VoiceReader:
             if isinstance(result, BaseException):
                 raise result
         return results
-
-    async def begin(
-        self, field: str, upload: UploadFile, on_voice: Callable[[Voice], None]
-    ) -> "Future[None]":
-        """Starts reading an upload; calls `on_voice` in the thread that embedded it.
-
-        Returns:
-            A future that is done after `on_voice`, or holds the AudioError of a bad recording.
-
-        Raises:
-            Problem: 503 if too many recordings are waiting.
-        """
-        job = await self._job(field, upload, embed=True, store_audio=False)
-        (future,) = self._pool.submit([lambda: on_voice(job())])
-        return future
 
     async def _job(
         self, field: str, upload: UploadFile, embed: bool, store_audio: bool

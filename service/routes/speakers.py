@@ -14,7 +14,6 @@ from service.answers.schemas import (
     RenameDocument,
     SpeakerDocument,
     SpeakersDocument,
-    quality_document,
 )
 from service.context import Context, Service, checked_name, require_speaker
 from service.encoding.uploads import Voice, name_fields
@@ -54,11 +53,9 @@ async def enrol(
     _check_number(service, files)
     if await service.call(service.database.enrolled_name, name) is not None:
         raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
-    voices = await service.reader.read(name_fields(files), store_audio=True)
-    speaker = await _store(service, name, voices, "error")
-    await service.note(request, "enrol", speaker.name, f"{len(voices)} recordings")
-    response.headers["Location"] = _path_of(speaker)
-    return _enrolled_document(service, speaker, voices)
+    document = await _enrol(request, service, name, files, "error")
+    response.headers["Location"] = _path_of(document["name"])
+    return document
 
 
 @router.get("", summary="List speakers", response_model=SpeakersDocument)
@@ -122,11 +119,9 @@ async def add_recordings(
             received=len(speaker.recordings) + len(files),
             expected=f"at most {most}",
         )
-    voices = await service.reader.read(name_fields(files), store_audio=True)
-    speaker = await _store(service, speaker.name, voices, "add", must_exist=True)
-    await service.note(request, "add", speaker.name, f"{len(voices)} recordings")
-    response.headers["Location"] = _path_of(speaker)
-    return _enrolled_document(service, speaker, voices)
+    document = await _enrol(request, service, speaker.name, files, "add")
+    response.headers["Location"] = _path_of(document["name"])
+    return document
 
 
 @router.put("/{name}/recordings", summary="Replace recordings", response_model=EnrolledDocument)
@@ -136,10 +131,7 @@ async def replace_recordings(
     """Replaces all recordings of a speaker."""
     _check_number(service, files)
     speaker = await require_speaker(service, name)
-    voices = await service.reader.read(name_fields(files), store_audio=True)
-    speaker = await replace_speaker(service, speaker.name, voices, must_exist=True)
-    await service.note(request, "replace", speaker.name, f"{len(voices)} recordings")
-    return _enrolled_document(service, speaker, voices)
+    return await _enrol(request, service, speaker.name, files, "replace")
 
 
 @router.delete(
@@ -204,14 +196,7 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
     }
 
 
-async def replace_speaker(
-    service: Service, name: str, voices: list[Voice], *, must_exist: bool = False
-) -> Speaker:
-    """Replaces all recordings of a speaker, and removes the files of the old ones."""
-    return await _store(service, name, voices, "replace", must_exist=must_exist)
-
-
-async def _store(
+async def store_voices(
     service: Service,
     name: str,
     voices: list[Voice],
@@ -248,19 +233,26 @@ def _require_recording(speaker: Speaker, recording_id: str) -> None:
         raise Problem("unknown-recording", f"{speaker.name} has no such recording; list them")
 
 
-def _enrolled_document(service: Service, speaker: Speaker, voices: list[Voice]) -> dict[str, Any]:
-    """Returns a speaker with similarity and quality of the sent recordings."""
+async def _enrol(
+    request: Request, service: Service, name: str, files: list[UploadFile], if_exists: IfExists
+) -> dict[str, Any]:
+    """Enrols uploads; returns the speaker with similarity and quality of the sent recordings."""
+    voices = await service.reader.read(name_fields(files), store_audio=True)
+    is_new = if_exists == "error"
+    speaker = await store_voices(service, name, voices, if_exists, must_exist=not is_new)
+    action = "enrol" if is_new else if_exists
+    await service.note(request, action, speaker.name, f"{len(voices)} recordings")
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)
     return {
         **service.describe(speaker),
         "similarity": np.clip(matrix @ matrix.T, -1, 1).round(6).tolist(),
-        "quality": [quality_document(voice.quality) for voice in voices],
+        "quality": [voice.quality.to_dict() for voice in voices],
     }
 
 
-def _path_of(speaker: Speaker) -> str:
+def _path_of(name: str) -> str:
     """Returns the path of a speaker."""
-    return f"{router.prefix}/{quote(speaker.name, safe='')}"
+    return f"{router.prefix}/{quote(name, safe='')}"
 
 
 def _to_wav(content: bytes) -> bytes:

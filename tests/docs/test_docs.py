@@ -1,13 +1,14 @@
 """What the documents say holds: commands run, links lead somewhere, both READMEs show the same."""
 
+import contextlib
 import functools
+import io
 import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,7 +16,9 @@ from urllib.parse import unquote
 import pytest
 from packaging.requirements import Requirement
 
+from tests.support.script_runs import run_here
 from tests.support.synthetic_voices import synthetic_speech, write_speech_folder
+from tests.support.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -42,6 +45,8 @@ QUICK = {
     "python create_data.py --dataset folders:my_speech --test_speakers 0.1": "--list_dir mine",
     "python train.py": "--num_epoch 1 --batch_size 4 --num_workers 0 --gpu cpu "
     "--widths 4 4 4 4 --num_blocks 1 1 1 1",
+    # The shipped model is exported in test_export.py.
+    "python export.py": "--model_path models/tiny.keras",
 }
 
 # What is typed into a command.
@@ -69,15 +74,9 @@ def python_commands(path: Path) -> list[tuple[str, str]]:
 
 @functools.cache
 def help_text(script: str) -> str:
-    result = subprocess.run(
-        [sys.executable, script, "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert run_here(ROOT / script, ["--help"]) == 0
+    return shown.getvalue()
 
 
 def slug(heading: str) -> str:
@@ -250,6 +249,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (zhvoice / "text" / "infodata.json").write_text(lines, encoding="utf-8")
     write_speech_folder(folder / "my_speech", num_speakers=10, num_utterances=2, duration_s=1.5)
+    write_tiny_model(folder / "models" / "tiny.keras")
     return folder
 
 
@@ -257,27 +257,24 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "command", [c for c in shell_commands(README) if c not in CHECKED_ELSEWHERE]
 )
-def test_readme_command_runs(command: str, workspace: Path) -> None:
+def test_readme_command_runs(
+    command: str,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     arguments = shlex.split(f"{command} {QUICK.get(command, '')}")
     assert arguments[0] == "python", f"{command}: run it here or name its check in the table"
-    run_python(workspace, arguments[1:], TYPED.get(command, ""))
+    monkeypatch.chdir(workspace)
+    status = run_here(arguments[1], arguments[2:], TYPED.get(command, ""))
+    shown = capfd.readouterr()
+    assert status == 0, shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out
 
 
 @pytest.mark.slow
-def test_python_of_the_faq_runs(workspace: Path) -> None:
+def test_python_of_the_faq_runs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
     for block in blocks(ROOT / "docs" / "faq.md", "python"):
-        run_python(workspace, ["-c", block])
-
-
-def run_python(workspace: Path, arguments: list[str], typed: str = "") -> None:
-    result = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=workspace,
-        input=typed,
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "TF_CPP_MIN_LOG_LEVEL": "2"},
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
+        exec(block, {"__name__": "__main__"})

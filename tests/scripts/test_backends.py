@@ -25,6 +25,10 @@ sys.exit(status)
 """
 
 
+QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Compiling takes most of the time of the few steps here."""
+
+
 def log(folder: str) -> list[dict[str, float]]:
     lines = Path(folder, "training_log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
@@ -42,7 +46,7 @@ def train_on_jax(root: Path, *options: str) -> list[dict[str, float]]:
         capture_output=True,
         encoding="utf-8",
         env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(root),
-             "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8"},
+             "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8", "XLA_FLAGS": QUICK_COMPILER},
         timeout=300,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -51,6 +55,7 @@ def train_on_jax(root: Path, *options: str) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
 def test_jax_without_tensorflow_trains_the_same(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 import create_data
+from tests.support.script_runs import run_here
 from tests.support.synthetic_voices import synthetic_speech, write_speech_folder
 from utils.corpus.lists import read_data_list
 from utils.errors import DataListError
@@ -74,12 +75,16 @@ def test_missing_zhvoice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_zhvoice_is_one_line_in_a_shell(tmp_path: Path, root: Path) -> None:
-    command = [sys.executable, str(root / "create_data.py")]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: dataset/zhvoice/text/infodata.json not found")
-    assert result.stderr.count("\n") == 1
+def test_missing_zhvoice_is_one_line_in_a_shell(
+    tmp_path: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_here(root / "create_data.py") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: dataset/zhvoice/text/infodata.json not found")
 
 
 def test_strangers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

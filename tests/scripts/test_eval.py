@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import pytest
 
 import eval as eval_script
 from tests.support.fake_encoder import FakeHeader
+from tests.support.script_runs import run_here
 from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
 from utils.verification.calibration import Calibration
 
@@ -308,12 +308,10 @@ def test_options_that_make_no_sense(options: list[str], capsys: pytest.CaptureFi
     assert "usage:" in capsys.readouterr().err
 
 
-def test_script_tells_a_mistake_in_one_line() -> None:
-    command = [sys.executable, str(ROOT / "eval.py"), "--list_path=nowhere.txt"]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: nowhere.txt")
-    assert done.stderr.count("\n") == 1
+def test_script_tells_a_mistake_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here(ROOT / "eval.py", ["--list_path=nowhere.txt"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: nowhere.txt")
 
 
 def test_groups_of_a_table_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,12 @@
 """export.py as a user runs it."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import export
+from tests.support.script_runs import run_here
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from tests.support.tiny_model import write_tiny_model
 
@@ -74,22 +73,19 @@ def test_list_adds_error_rates(workplace: Path, capfd: pytest.CaptureFixture[str
         (["--num_threads=0"], "received '0', expected a whole number from 1 up"),
     ],
 )
-def test_mistakes_are_told_in_one_line(workplace: Path, options: list[str], error: str) -> None:
+def test_mistakes_are_told_in_one_line(
+    workplace: Path, options: list[str], error: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     Path("a.onnx").write_bytes(b"an older export")
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "export.py"), *options],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert result.returncode == 2
-    (last,) = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert run_here(ROOT / "export.py", options) == 2
+    err = capfd.readouterr().err
+    (last,) = [line for line in err.splitlines() if "error: " in line]
     assert error in last
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow
-def test_shipped_model_passes_as_int8(
+def test_shipped_model_passes_in_every_format(
     root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,7 +94,7 @@ def test_shipped_model_passes_as_int8(
     monkeypatch.chdir(root)
     if not Path("models/resnet34.keras").is_file():
         pytest.skip("models/resnet34.keras is not there")
-    assert export.main([f"--output_dir={tmp_path}", "--formats", "tflite_int8"]) == 0
+    assert export.main([f"--output_dir={tmp_path}"]) == 0
     out = capfd.readouterr().out
     cosine, size = re.findall(r"int8\.tflite: ([\d.]+) MB, worst cosine ([\d.]+),", out)[0][::-1]
     assert float(cosine) >= 0.999

@@ -1,8 +1,11 @@
 """requirements-infer.txt alone is enough to compare, recognise and evaluate from files."""
 
+import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -14,19 +17,39 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """The interpreter of a fresh environment with requirements-infer.txt and nothing else."""
-    folder = tmp_path_factory.mktemp("infer")
+def python(
+    tmp_path_factory: pytest.TempPathFactory, root: Path, request: pytest.FixtureRequest
+) -> Path:
+    """The interpreter of an environment with requirements-infer.txt and nothing else.
+
+    CI makes a fresh one each time; elsewhere pytest's cache keeps it as long as the file and the
+    Python stay the same.
+    """
+    requirements = root / "requirements-infer.txt"
+    program = Path("Scripts" if os.name == "nt" else "bin") / "python"
+    cache = getattr(request.config, "cache", None)
+    kept: Path | None = None
+    if cache is not None and "VOICEPRINT_CI" not in os.environ:
+        version = sys.version.encode() + sys.executable.encode()
+        key = hashlib.sha256(requirements.read_bytes() + version).hexdigest()[:16]
+        kept = cache.mkdir("infer") / key
+        if (kept / program).exists():
+            return kept / program
+    folder = tmp_path_factory.mktemp("infer") / "environment"
     venv.create(folder, with_pip=True)
-    path = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    command = [path, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r"]
-    result = subprocess.run(
-        [*command, root / "requirements-infer.txt"], capture_output=True, text=True
-    )
+    command = [folder / program, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r"]
+    result = subprocess.run([*command, requirements], capture_output=True, text=True)
     if result.returncode != 0 and "VOICEPRINT_CI" not in os.environ:
         pytest.skip(f"the packages can't be downloaded here: {result.stderr.strip()[-200:]}")
     assert result.returncode == 0, result.stderr
-    return path
+    if kept is not None and not kept.exists():
+        # Beside its place first: another worker may do the same.
+        beside = kept.with_name(f"{kept.name}-{os.getpid()}")
+        shutil.move(folder, beside)
+        with contextlib.suppress(OSError):
+            beside.rename(kept)
+        return kept / program
+    return folder / program
 
 
 @pytest.fixture(scope="module")

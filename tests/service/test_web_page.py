@@ -52,21 +52,24 @@ def browser(one_browser: Browser) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def enrolled(one_browser: Browser, root: Path) -> None:
-    """Two voices, each by two recordings from the microphone."""
+def enrolled(service: Service, one_browser: Browser, root: Path) -> None:
+    """Two voices of two recordings each: one's from the microphone, the other's from files."""
+    voices = {
+        voice: [root / "audio" / f"{voice}_{number}.wav" for number in (1, 2)] for voice in "ab"
+    }
+    sent = [("file", wav_bytes(path)) for path in voices["b"]]
+    service.post("v1/speakers", data={"name": "Béatrice O'Neill"}, files=sent)
     one_browser.open("enrol")
-    for name, voice in (("张三", "a"), ("Béatrice O'Neill", "b")):
-        one_browser.fill("#enrol-name", name)
-        for slot in (1, 2):
-            path = root / "audio" / f"{voice}_{slot}.wav"
-            one_browser.record(SLOT.format(slot), path, seconds=3.5)
-            one_browser.wait_text(f"{SLOT.format(slot)} .quality", "Speech")
-        one_browser.wait_text("#enrol-similarity", "sound like one person")
-        assert "1 and 2" in one_browser.text("#enrol-similarity .who")
-        one_browser.wait_text("#enrol-hint", "Ready")
-        one_browser.click("#enrol-submit")
-        one_browser.wait_text("#enrol-result h2", f"{name} is enrolled.")
-        one_browser.click("#enrol-result button")
+    one_browser.fill("#enrol-name", "张三")
+    for slot, path in enumerate(voices["a"], start=1):
+        one_browser.record(SLOT.format(slot), path, seconds=3.5)
+        one_browser.wait_text(f"{SLOT.format(slot)} .quality", "Speech")
+    one_browser.wait_text("#enrol-similarity", "sound like one person")
+    assert "1 and 2" in one_browser.text("#enrol-similarity .who")
+    one_browser.wait_text("#enrol-hint", "Ready")
+    one_browser.click("#enrol-submit")
+    one_browser.wait_text("#enrol-result h2", "张三 is enrolled.")
+    one_browser.click("#enrol-result button")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """serve.py with the fake encoder: a real service that starts in a second. Run as a script.
 
-FAKE_DELAY_S in the environment is how long each encoding takes besides.
+FAKE_DELAY_S in the environment is how long each encoding takes besides. While there is a file
+`closed` in the current folder, no encoding ends.
 """
 
 import os
@@ -24,6 +25,8 @@ class SlowEncoder(FakeEncoder):
 
     def embed_waveform(self, recording: Any, source: str = "recording") -> Any:
         time.sleep(float(os.environ.get("FAKE_DELAY_S", "0")))
+        while Path("closed").exists():
+            time.sleep(0.01)
         return super().embed_waveform(recording, source)
 
 

@@ -81,7 +81,19 @@ class PostgresServer:
     def start(self) -> None:
         data = self.folder / "data"
         if not data.exists():
-            self._run("initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "-N")
+            self._run(
+                "initdb",
+                "-D",
+                data,
+                "-U",
+                "tester",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "-N",
+            )
         log = open(self.folder / "log", "ab")  # noqa: SIM115 - the server writes to it
         with log:
             options = ["-D", data, "-k", self.folder, "-c", "listen_addresses="]

@@ -1,5 +1,8 @@
 """The smallest network that has every part of the real one, for tests that need a model."""
 
+import functools
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +75,21 @@ def write_tiny_model(
     from utils.model.archive import write_model
 
     metadata = {"embedding_size": SHAPE["embedding_size"], "num_classes": 3}
-    write_model(
-        path,
-        network or build_tiny_network(**(build or {})),
-        {**metadata, **(CALIBRATION if calibrated else {}), **changes},
-    )
+    metadata |= {**(CALIBRATION if calibrated else {}), **changes}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if network is None:
+        path.write_bytes(_tiny_model(json.dumps(build or {}), json.dumps(metadata)))
+    else:
+        write_model(path, network, metadata)
     return path
+
+
+@functools.cache
+def _tiny_model(build: str, metadata: str) -> bytes:
+    """Returns the file of a network with these changes, made once in a process."""
+    from utils.model.archive import write_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tiny.keras"
+        write_model(path, build_tiny_network(**json.loads(build)), json.loads(metadata))
+        return path.read_bytes()

@@ -1,13 +1,29 @@
 """Writes files as torch.save does, without PyTorch."""
 
+import functools
 import io
 import zipfile
 from typing import Any
 
 import numpy as np
+import pytest
 
-from utils.networks.campplus import build_campplus
-from utils.networks.campplus_weights import layer_names
+from utils.networks import campplus, campplus_weights
+
+PUBLIC_LAYERS = campplus.BLOCK_LAYERS
+
+
+@functools.cache
+def public_network(block_layers: tuple[int, ...] = PUBLIC_LAYERS) -> Any:
+    """Returns the public network, or one with fewer layers; built once, for it takes 5 s."""
+    return campplus.build_campplus(1, block_layers=block_layers)
+
+
+def shorten_network(monkeypatch: pytest.MonkeyPatch, block_layers: tuple[int, ...]) -> None:
+    """Lets files of weights have fewer layers, and the network that they go into be that one."""
+    monkeypatch.setattr(campplus_weights, "BLOCK_LAYERS", block_layers)
+    network = public_network(block_layers)
+    monkeypatch.setattr(campplus_weights, "build_campplus", lambda num_classes: network)
 
 
 def write_torch_file(tensors: dict[str, np.ndarray], extra: bytes = b"") -> bytes:
@@ -42,9 +58,10 @@ def write_torch_file(tensors: dict[str, np.ndarray], extra: bytes = b"") -> byte
 def torch_tensors() -> dict[str, np.ndarray]:
     """Returns random weights under the names and in the shapes of 3D-Speaker's file."""
     random = np.random.default_rng(0)
-    shapes = {weight.path: tuple(weight.shape) for weight in build_campplus(1).weights}
+    network = public_network(campplus_weights.BLOCK_LAYERS)
+    shapes = {weight.path: tuple(weight.shape) for weight in network.weights}
     tensors: dict[str, Any] = {}
-    for ours, theirs in layer_names().items():
+    for ours, theirs in campplus_weights.layer_names().items():
         if f"{ours}/kernel" in shapes:
             height, width, channels, out = shapes[f"{ours}/kernel"]
             # Convolutions over time have no height there.
@@ -58,7 +75,9 @@ def torch_tensors() -> dict[str, np.ndarray]:
         for name in ("weight", "bias", "running_mean", "running_var"):
             tensors[f"{theirs}.{name}"] = random.uniform(0.5, 1.5, size)
         tensors[f"{theirs}.num_batches_tracked"] = np.float32(1).reshape(())
-    tensors["xvector.dense.linear.weight"] = random.normal(size=(192, 1024, 1)) / 32
+    pooled_size = shapes["projection/kernel"][0]
+    dense = random.normal(size=(192, pooled_size, 1)) / np.sqrt(pooled_size)
+    tensors["xvector.dense.linear.weight"] = dense
     tensors["xvector.dense.nonlinear.batchnorm.running_mean"] = random.normal(size=192)
     tensors["xvector.dense.nonlinear.batchnorm.running_var"] = random.uniform(0.5, 1.5, 192)
     return {name: np.asarray(value, np.float32) for name, value in tensors.items()}

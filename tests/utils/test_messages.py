@@ -24,6 +24,7 @@ from utils.messages import (
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
+TOOLS = sorted(f"tools.{path.stem}" for path in (ROOT / "tools").glob("*.py"))
 SOURCES = [
     path
     for folder in (".", "utils", "voices", "service", "tools")
@@ -79,7 +80,7 @@ def helps() -> set[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", read)
-        for name in SCRIPTS:
+        for name in SCRIPTS + TOOLS:
             with pytest.raises(Read):
                 importlib.import_module(name).main([])
     return found
@@ -114,7 +115,7 @@ def test_both_languages_have_as_many_places_for_what_varies() -> None:
 def test_every_result_and_prompt_is_in_the_table() -> None:
     known = {text for text, _ in read_table()}
     # Put together of texts that are in the table themselves.
-    whole = {"{}，平均预测时间：{}ms", "{}: {}", "stopped; {}"}
+    whole = {"{}，平均预测时间：{}ms", "{}: {}", "threshold {}: {}", "stopped; {}"}
     assert chinese_results() <= known | whole
 
 

@@ -6,6 +6,7 @@ change what is mixed.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.errors import AudioError
@@ -74,7 +75,7 @@ class Mixer:
     @property
     def unlike(self) -> tuple[int, ...]:
         """Channels that were mixed though they have little in common, from 1; none, or several."""
-        covariance = self._covariance if self._num else self._products
+        covariance = self._covariance
         if not covariance.any():  # nothing was mixed, or digital silence
             return ()
         power = np.sqrt(np.maximum(np.diagonal(covariance), 1e-30))
@@ -86,14 +87,12 @@ class Mixer:
         return tuple(channel + 1 for channel in kept) if len(kept) > 1 else ()
 
     @property
-    def _covariance(self) -> FloatArray:
+    def _covariance(self) -> npt.NDArray[np.float64]:
         """Sums of products less the means, shape `(channels, channels)`."""
-        covariance: FloatArray = self._products - np.outer(self._sum, self._sum) / self._num
-        return covariance
+        return self._products - np.outer(self._sum, self._sum) / max(self._num, 1)
 
     @staticmethod
-    def _are_heard(covariance: FloatArray) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    def _are_heard(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """Tells which channels are not silent."""
         power = np.diagonal(covariance)
-        heard: np.ndarray[tuple[int], np.dtype[np.bool_]] = power >= MIN_CHANNEL_SHARE * power.max()
-        return heard
+        return np.asarray(power >= MIN_CHANNEL_SHARE * power.max())

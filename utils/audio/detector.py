@@ -78,12 +78,41 @@ class NoSpeechError(AudioError):
         self.sound = sound
 
 
+class SpeechStream:
+    """Tells for each 32 ms of sound that keeps coming how probably somebody speaks."""
+
+    def __init__(self) -> None:
+        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
+        self._state = [np.zeros((1, 1, STATE_SIZE), np.float32) for _ in range(2)]
+
+    def hear(self, samples: FloatArray) -> FloatArray:
+        """Hears the next piece; what is missing in its last frame counts as silence.
+
+        Args:
+            samples: Shape `(num_samples,)`, 16 kHz.
+
+        Returns:
+            A probability for each `FRAME_SAMPLES` samples, shape `(num_frames,)`.
+
+        Raises:
+            ModelError: If ONNX Runtime or the detector's file is missing.
+        """
+        if len(samples) == 0:
+            return np.empty(0, np.float32)
+        frames = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
+        contexts = np.vstack([self._context, frames[:-1, -CONTEXT_SAMPLES:]])
+        hidden, cell = self._state
+        inputs = {"input": np.hstack([contexts, frames]), "h": hidden, "c": cell}
+        probabilities, *self._state = _session().run(["speech_probs", "hn", "cn"], inputs)
+        self._context = frames[-1, -CONTEXT_SAMPLES:]
+        return np.asarray(probabilities, np.float32).ravel()
+
+
 class SpeechListener:
     """Hears a recording piece by piece until it is sure that somebody speaks."""
 
     def __init__(self) -> None:
-        self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
-        self._state = _silent_state()
+        self._stream = SpeechStream()
         self._num_frames = 0
         self._num_speech = 0
         self._first: FloatArray | None = None
@@ -116,8 +145,7 @@ class SpeechListener:
         if self._first is None or self.is_sure or not 0 < self._num_frames < SHORT_FRAMES:
             return self.is_sure
         twice = np.concatenate([self._first, self._first])
-        probabilities, *_ = _run(twice, np.zeros(CONTEXT_SAMPLES, np.float32), _silent_state())
-        second = probabilities[-self._num_frames :]
+        second = SpeechStream().hear(twice)[-self._num_frames :]
         num_speech = int(np.count_nonzero(second >= SHORT_PROBABILITY))
         return num_speech >= max(self._num_frames // SHORT_SHARE, 1)
 
@@ -129,25 +157,9 @@ class SpeechListener:
         return describe_sound(np.empty(0, np.float32) if self._first is None else self._first)
 
     def _hear_block(self, samples: FloatArray) -> None:
-        probabilities, self._context, self._state = _run(samples, self._context, self._state)
+        probabilities = self._stream.hear(samples)
         self._num_frames += len(probabilities)
         self._num_speech += int(np.count_nonzero(probabilities >= SPEECH_PROBABILITY))
-
-
-def _silent_state() -> list[FloatArray]:
-    """Returns the network's state before it has heard anything."""
-    return [np.zeros((1, 1, STATE_SIZE), np.float32) for _ in range(2)]
-
-
-def _run(
-    samples: FloatArray, context: FloatArray, state: list[FloatArray]
-) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
-    """Hears samples; returns the probability of speech for each frame, context and state."""
-    frames = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
-    contexts = np.vstack([context, frames[:-1, -CONTEXT_SAMPLES:]])
-    inputs = {"input": np.hstack([contexts, frames]), "h": state[0], "c": state[1]}
-    probabilities, *state = _session().run(["speech_probs", "hn", "cn"], inputs)
-    return probabilities.ravel(), frames[-1, -CONTEXT_SAMPLES:], state
 
 
 def describe_sound(waveform: FloatArray) -> str:

@@ -111,23 +111,34 @@ def record(
         MicrophoneError: If PyAudio or the microphone is missing, or the device refuses every rate
             or stops.
     """
-    with _portaudio() as (pyaudio, portaudio):
-        with _silenced_stderr():
-            device = _choose(portaudio, microphone)
-            stream, rate, num_channels = _open(portaudio, device, pyaudio.paInt16)
-        try:
-            # Some devices take a second to come alive: the first block tells that sound flows.
-            _read(stream, round(BLOCK_S * rate), rate, num_channels)
-            if on_start is not None:
-                on_start()
-            samples = _read(stream, round(duration_s * rate), rate, num_channels, on_block)
-        except OSError as error:
-            raise MicrophoneError(f"the microphone stopped ({error}); {DEVICE_HINT}") from error
-        finally:
-            # A device that was unplugged fails here once more; the recording is what counts.
-            with contextlib.suppress(OSError):
-                stream.close()
+    with _started(microphone) as (stream, rate, num_channels):
+        if on_start is not None:
+            on_start()
+        samples = _read(stream, round(duration_s * rate), rate, num_channels, on_block)
     return _to_waveform(samples, rate, round(duration_s * SAMPLE_RATE))
+
+
+def listen(microphone: str | None = None) -> Iterator[FloatArray]:
+    """Yields what a microphone hears, about 50 ms at a time, until the caller stops asking.
+
+    Args:
+        microphone: As in `record`.
+
+    Yields:
+        Samples in [-1, 1], shape `(num_samples,)`, 16 kHz mono.
+
+    Raises:
+        MicrophoneError: As `record`.
+    """
+    with _started(microphone) as (stream, rate, num_channels):
+        mixer = Mixer(num_channels)
+        resample: Callable[[FloatArray], FloatArray] = lambda block: block  # noqa: E731
+        if rate != SAMPLE_RATE:
+            import soxr
+
+            resample = soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ").resample_chunk
+        while True:
+            yield resample(mixer(_read(stream, round(BLOCK_S * rate), rate, num_channels)))
 
 
 def describe_recording_defect(waveform: FloatArray) -> str | None:
@@ -152,6 +163,25 @@ def describe_recording_defect(waveform: FloatArray) -> str | None:
     if sound is not None:
         return translate(f"没有听到说话声，只有{SOUND_NAMES[sound]}")
     return None
+
+
+@contextlib.contextmanager
+def _started(microphone: str | None) -> Iterator[tuple[Any, int, int]]:
+    """Opens a microphone from which sound flows: the stream, its rate and its channels."""
+    with _portaudio() as (pyaudio, portaudio):
+        with _silenced_stderr():
+            device = _choose(portaudio, microphone)
+            stream, rate, num_channels = _open(portaudio, device, pyaudio.paInt16)
+        try:
+            # Some devices take a second to come alive: the first block tells that sound flows.
+            _read(stream, round(BLOCK_S * rate), rate, num_channels)
+            yield stream, rate, num_channels
+        except OSError as error:
+            raise MicrophoneError(f"the microphone stopped ({error}); {DEVICE_HINT}") from error
+        finally:
+            # A device that was unplugged fails here once more; what was heard is what counts.
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from utils.audio.decode import load_channels
 from utils.audio.detector import SpeechListener
 from utils.audio.rumble import without_rumble
 from utils.audio.waveform import SAMPLE_RATE
+from utils.errors import AudioError
 
 BLOCK_S = 30.0
 """Seconds that are looked at together: what is loud and what is quiet may change in an hour."""
@@ -64,6 +65,20 @@ class Recording:
         waveform, unlike = load_channels(source, channel=channel, **load.keywords)
         loaders = {number: partial(load, channel=str(number)) for number in unlike}
         return cls(waveform, name, loaders)
+
+    def part(self, start_s: float, end_s: float) -> Recording:
+        """Returns a part of the recording.
+
+        Raises:
+            AudioError: If it reaches beyond the end.
+        """
+        if end_s > self.duration_s:
+            raise AudioError(
+                f"{self.source}: lasts {self.duration_s:.2f} s, expected the part "
+                f"{start_s:g}-{end_s:g} s inside it; choose another part"
+            )
+        samples = slice(round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE))
+        return Recording(self.waveform[samples], self.source)
 
     def blocks(self) -> Iterator[Recording]:
         """Yields the recording in blocks of 30 s, the last one shorter; itself if it has one."""

@@ -13,6 +13,10 @@ from utils.audio.waveform import SAMPLE_RATE
 RUMBLE_RATE = 140
 """Hz. Half of it, less 6 % that the resampler needs, is where rumble ends and voices begin."""
 
+COARSE = 8
+"""Samples that are averaged before the level below 64 Hz is measured: eight times as fast, and what
+their means fold down from 2 kHz is 30 dB fainter."""
+
 RUMBLE_DB = -20.0
 """dB of the whole. Of clean recordings of speech, 4 % have more below 64 Hz."""
 
@@ -49,42 +53,41 @@ def without_rumble(waveform: FloatArray) -> FloatArray:
     centred = np.asarray(waveform - np.float32(np.median(waveform)), dtype=np.float32)
     if len(centred) < SAMPLE_RATE // RUMBLE_RATE:  # Less than one sample of the low band.
         return centred
-    low, level = _low_band(centred)
+    power = _low_power(centred)
     for _ in range(MAX_TONES):
-        if level < 10 ** (TONE_DB / 10):
+        if power < 10 ** (TONE_DB / 10) * float(np.var(centred)):
             return centred
         without = _without_strongest_tone(centred)
-        low_without, level_without = _low_band(without)
-        if np.mean(low_without**2) > (1 - TONE_SHARE) * np.mean(low**2):
+        power_without = _low_power(without)
+        if power_without > (1 - TONE_SHARE) * power:
             break
-        centred, low, level = without, low_without, level_without
-    return centred if level < 10 ** (RUMBLE_DB / 10) else _without_band(centred, low)
+        centred, power = without, power_without
+    is_loud = power >= 10 ** (RUMBLE_DB / 10) * float(np.var(centred))
+    return _without_band(centred) if is_loud else centred
 
 
-def _low_band(waveform: FloatArray) -> tuple[FloatArray, float]:
-    """Returns the band below 64 Hz at `RUMBLE_RATE`, reflected at both ends, and its share."""
+def _low_power(waveform: FloatArray) -> float:
+    """Returns the mean square of a waveform below 64 Hz."""
+    import soxr
+
+    means = waveform[: len(waveform) // COARSE * COARSE].reshape(-1, COARSE).mean(axis=1)
+    # Mirrored, since a sudden end would count as rumble.
+    size = min(SAMPLE_RATE // COARSE // 4, len(means) - 1)
+    low = soxr.resample(np.pad(means, size, mode="reflect"), SAMPLE_RATE / COARSE, RUMBLE_RATE)
+    return float(np.mean(low**2))
+
+
+def _without_band(waveform: FloatArray) -> FloatArray:
+    """Subtracts all that survives a rate of 140 Hz: the band below 64 Hz, without delay."""
     import soxr
 
     # Reflected through its end points, so that the filter hears no beginning and no end.
-    size = _reflected_size(waveform)
+    size = min(SAMPLE_RATE // 4, len(waveform) - 1)
     before = 2 * waveform[0] - waveform[size:0:-1]
     after = 2 * waveform[-1] - waveform[-2 : -size - 2 : -1]
-    extended = np.concatenate([before, waveform, after])
-    # What survives a rate of 140 Hz.
-    low = soxr.resample(extended, SAMPLE_RATE, RUMBLE_RATE, quality="HQ")
-    return low, float(np.mean(low**2)) / max(float(np.var(extended)), 1e-20)
-
-
-def _reflected_size(waveform: FloatArray) -> int:
-    """Returns how many samples are reflected at each end."""
-    return min(SAMPLE_RATE // 4, len(waveform) - 1)
-
-
-def _without_band(waveform: FloatArray, low: FloatArray) -> FloatArray:
-    """Subtracts what `_low_band` returned."""
-    import soxr
-
-    size = _reflected_size(waveform)
+    low = soxr.resample(
+        np.concatenate([before, waveform, after]), SAMPLE_RATE, RUMBLE_RATE, quality="HQ"
+    )
     low = soxr.resample(low, RUMBLE_RATE, SAMPLE_RATE, quality="HQ")[size:][: len(waveform)]
     low = np.pad(low, (0, len(waveform) - len(low)))
     return np.asarray(waveform - low, dtype=np.float32)

@@ -186,6 +186,18 @@ def read_pair_list(path: str | Path, root: str | Path | None = None) -> list[tup
     return pairs
 
 
+def read_path_list(path: str | Path) -> list[str]:
+    """Reads a list of recordings, a path a line.
+
+    Raises:
+        DataListError: If it cannot be read or names none.
+    """
+    paths = [line.strip() for _, line in _read_lines(path, "expected a path a line")]
+    if not paths:
+        raise DataListError(f"{path}: no recording in the list, expected a path a line")
+    return paths
+
+
 def _read_lines(path: str | Path, advice: str) -> list[tuple[int, str]]:
     """Returns the numbered lines of a UTF-8 file that are not empty."""
     try:

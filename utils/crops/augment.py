@@ -50,11 +50,6 @@ class AugmentSettings:
     noise_dir: str = option("", help="folder of noise recordings")
     rir_dir: str = option("", help="folder of room impulse responses")
 
-    def probability(self, name: str) -> float:
-        """Returns the probability of one of `AUGMENTATIONS`."""
-        value: float = getattr(self, name)
-        return value
-
 
 @dataclass
 class AugmentContext:
@@ -91,7 +86,7 @@ def augment(waveform: FloatArray, rng: np.random.Generator, context: AugmentCont
     for name, function in AUGMENTATIONS.items():
         # Draw for each, used or not: switching one off doesn't change the others' choices.
         use, seed = rng.random(), int(rng.integers(2**63))
-        if use < context.settings.probability(name):
+        if use < getattr(context.settings, name):
             waveform = function(waveform, np.random.default_rng(seed), context)
     return np.clip(waveform, -1.0, 1.0).astype(np.float32, copy=False)
 
@@ -165,34 +160,26 @@ def add_babble(
     return _mix(waveform, babble, rng.uniform(*context.settings.babble_snr_db))
 
 
-def equalize(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
+def equalize(waveform: FloatArray, rng: np.random.Generator, _: AugmentContext) -> FloatArray:
     """Simulates another microphone: a smooth random frequency response of +-10 dB."""
-    del context
     points = rng.uniform(-10.0, 10.0, size=8)
     return _filter(waveform, np.linspace(0, SAMPLE_RATE / 2, 8), points)
 
 
-def change_gain(
-    waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
-) -> FloatArray:
+def change_gain(waveform: FloatArray, rng: np.random.Generator, _: AugmentContext) -> FloatArray:
     """Makes the recording louder or softer: a peak of -30 to 0 dBFS."""
-    del context
     peak = max(float(np.abs(waveform).max()), 1e-5)
     return np.asarray(waveform * np.float32(10 ** (rng.uniform(-30.0, 0.0) / 20) / peak))
 
 
-def clip(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
+def clip(waveform: FloatArray, rng: np.random.Generator, _: AugmentContext) -> FloatArray:
     """Clips the loudest 0.1 to 10 % of the samples."""
-    del context
     limit = max(float(np.quantile(np.abs(waveform[::7]), 1 - 10 ** rng.uniform(-3, -1))), 1e-5)
     return np.clip(waveform, -limit, limit)
 
 
-def telephone(
-    waveform: FloatArray, rng: np.random.Generator, context: AugmentContext
-) -> FloatArray:
+def telephone(waveform: FloatArray, rng: np.random.Generator, _: AugmentContext) -> FloatArray:
     """Passes about 300-3400 Hz, half the time with a telephone's 8-bit mu-law."""
-    del context
     low, high = rng.uniform(150.0, 450.0), rng.uniform(3000.0, 3900.0)
     edges = [0.0, low * 0.6, low, high, high * 1.08, SAMPLE_RATE / 2]
     waveform = _filter(waveform, edges, [-45.0, -30.0, 0.0, 0.0, -45.0, -60.0])
@@ -201,9 +188,8 @@ def telephone(
     return waveform
 
 
-def encode(waveform: FloatArray, rng: np.random.Generator, context: AugmentContext) -> FloatArray:
+def encode(waveform: FloatArray, rng: np.random.Generator, _: AugmentContext) -> FloatArray:
     """Encodes and decodes at a low bit rate: GSM, ADPCM, mp3, Opus or Vorbis."""
-    del context
     import soundfile
     import soxr
 

@@ -4,6 +4,7 @@ A batch depends only on the seed, the epoch and its number, not on earlier batch
 training sees the same batches as an uninterrupted one.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -30,7 +31,7 @@ from utils.crops.augment import (
     change_speed,
     spectrogram_mask,
 )
-from utils.crops.teacher import TeacherTable
+from utils.crops.teacher import TeacherTable, unit_length
 from utils.errors import AudioError, DataListError
 from utils.settings import option
 
@@ -53,23 +54,9 @@ INT16_SCALE = 32767.0
 class ReaderSettings:
     """Settings of the training batches.
 
-    Attributes:
-        batch_size: Crops in a batch.
-        crop_frames: Frames of a crop; 257 are 2.57 s.
-        num_views: Crops cut out of each waveform on the training device (`utils.training.views`).
-        seed: Seed of all random choices.
-        balance: Exponent for the share of a corpus and of a speaker in it: 1 draws every utterance
-            equally often, 0 every corpus and in it every speaker equally often.
-        remove_silence: Whether to remove silence, as the encoder does.
-        join_clips: Whether to extend short clips with others of the speaker.
-        speeds: Playback speeds without a teacher file, which lists its own. Each changed speed of
-            a speaker is then a class of its own.
-        speed_change: Probability of a changed speed, if other speeds are known.
-        teacher: Path of a teacher file, or empty. With a teacher, crops at a changed speed learn
-            from it alone and belong to no class.
-        teacher_centroid: Share of the speaker's mean teacher vector in the target; the rest is the
-            utterance's own. The mean depends less on the spoken words.
-        augment: Augmentation of the crops.
+    Each changed speed of a speaker is a class of its own. With a teacher, which brings its own
+    speeds, crops at a changed speed learn from it alone and belong to no class; the mean of a
+    speaker's teacher vectors depends less on the spoken words than a single one.
     """
 
     batch_size: int = option(64, "positive_int", "crops in a batch", preset=32)
@@ -144,10 +131,6 @@ class BatchMaker:
 
     def __init__(self, utterances: Sequence[Utterance], settings: ReaderSettings) -> None:
         """Prepares the draw.
-
-        Args:
-            utterances: The training list.
-            settings: Settings of the batches.
 
         Raises:
             DataListError: If the list is empty or a folder or teacher file is unusable.
@@ -226,14 +209,14 @@ class BatchMaker:
         """Returns the target vector, shape `(teacher_size,)`; zeros without rows."""
         if self.teacher is None or not rows:
             return np.zeros(self.teacher_size, dtype=np.float32)
-        own = _unit(np.sum([self.teacher.vector(row) for row in rows], axis=0))
+        own = unit_length(np.sum([self.teacher.vector(row) for row in rows], axis=0))
         share = self.settings.teacher_centroid
         if share == 0 or len(self.by_label[label]) == 1:
             return own
         key = (label, speed)
         if key not in self._centroids:
-            self._centroids[key] = _unit(np.sum(self._vectors(label, speed), axis=0))
-        return _unit((1 - share) * own + share * self._centroids[key])
+            self._centroids[key] = unit_length(np.sum(self._vectors(label, speed), axis=0))
+        return unit_length((1 - share) * own + share * self._centroids[key])
 
     def _vectors(self, label: int, speed: float) -> list[FloatArray]:
         """Returns what the teacher says of a speaker's utterances at a speed."""
@@ -244,7 +227,7 @@ class BatchMaker:
     def speaker_vectors(self) -> dict[int, FloatArray]:
         """Returns the mean teacher vector of each label, unit length, where there is any."""
         vectors = {label: self._vectors(label, 1.0) for label in self.by_label}
-        return {label: _unit(np.sum(v, axis=0)) for label, v in vectors.items() if v}
+        return {label: unit_length(np.sum(v, axis=0)) for label, v in vectors.items() if v}
 
     def _choose_speed(self, known: dict[float, int], rng: np.random.Generator) -> float:
         """Returns a crop's speed, among the teacher's, or the settings' without a teacher."""
@@ -329,12 +312,7 @@ class BatchMaker:
             clip = load_audio(path, offset_s=offset * spare, duration_s=MAX_READ_S)
         else:
             clip = load_audio(path)
-        if self.settings.remove_silence:
-            clip = remove_silence(clip)
-        defect = describe_defect(clip, MIN_DURATION_S)
-        if defect is not None:
-            raise AudioError(f"{path}: {defect}")
-        return clip
+        return _checked(remove_silence(clip) if self.settings.remove_silence else clip, path)
 
 
 def draw_weights(utterances: Sequence[Utterance], balance: float) -> npt.NDArray[np.float64]:
@@ -345,19 +323,19 @@ def draw_weights(utterances: Sequence[Utterance], balance: float) -> npt.NDArray
     likely.
     """
     corpora = [str(PurePosixPath(utterance.path).parent.parent) for utterance in utterances]
-    num_corpus: dict[str, int] = {}
-    num_speaker: dict[tuple[str, int], int] = {}
-    for corpus, utterance in zip(corpora, utterances, strict=True):
-        num_corpus[corpus] = num_corpus.get(corpus, 0) + 1
-        speaker = (corpus, utterance.label)
-        num_speaker[speaker] = num_speaker.get(speaker, 0) + 1
-    shares: dict[str, float] = {}
+    speakers = [(corpus, u.label) for corpus, u in zip(corpora, utterances, strict=True)]
+    num_corpus, num_speaker = Counter(corpora), Counter(speakers)
+    shares: Counter[str] = Counter()
     for (corpus, _), count in num_speaker.items():
-        shares[corpus] = shares.get(corpus, 0.0) + count**balance
-    weights = np.empty(len(utterances))
-    for index, (corpus, utterance) in enumerate(zip(corpora, utterances, strict=True)):
-        count = num_speaker[corpus, utterance.label]
-        weights[index] = num_corpus[corpus] ** balance * count ** (balance - 1) / shares[corpus]
+        shares[corpus] += count**balance
+    weights = np.array(
+        [
+            num_corpus[speaker[0]] ** balance
+            * num_speaker[speaker] ** (balance - 1)
+            / shares[speaker[0]]
+            for speaker in speakers
+        ]
+    )
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
@@ -394,10 +372,7 @@ def read_evaluation_crop(path: str, crop_frames: int = CROP_FRAMES) -> FloatArra
     Raises:
         AudioError: If the clip cannot be read or holds too little speech.
     """
-    clip = remove_silence(load_audio(path, duration_s=MAX_READ_S))
-    defect = describe_defect(clip, MIN_DURATION_S)
-    if defect is not None:
-        raise AudioError(f"{path}: {defect}")
+    clip = _checked(remove_silence(load_audio(path, duration_s=MAX_READ_S)), path)
     return evaluation_waveform(clip, (crop_frames - 1) * HOP_LENGTH)
 
 
@@ -411,6 +386,9 @@ def batch_arrays(batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
     return inputs, targets
 
 
-def _unit(vector: FloatArray) -> FloatArray:
-    """Scales a vector to length one."""
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), dtype=np.float32)
+def _checked(clip: FloatArray, path: str) -> FloatArray:
+    """Returns a clip that is fit for use, or raises AudioError."""
+    defect = describe_defect(clip, MIN_DURATION_S)
+    if defect is not None:
+        raise AudioError(f"{path}: {defect}")
+    return clip

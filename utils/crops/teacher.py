@@ -75,8 +75,12 @@ class TeacherTable:
 
     def vector(self, row: int) -> FloatArray:
         """Returns the unit-length vector of a row, shape `(size,)`."""
-        vector = self._vectors[row].astype(np.float32)
-        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), dtype=np.float32)
+        return unit_length(self._vectors[row].astype(np.float32))
+
+
+def unit_length(vector: FloatArray) -> FloatArray:
+    """Scales a vector to length one."""
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), dtype=np.float32)
 
 
 def _check_archive(path: str | Path) -> None:

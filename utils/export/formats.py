@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from utils.audio.decode import load_audio
 from utils.audio.waveform import SAMPLE_RATE
 from utils.corpus.lists import read_data_list
 from utils.errors import AudioError, DataListError, ModelError, VoiceprintError
-from utils.export import onnx as onnx_graph
-from utils.export import runners as export_runner
-from utils.export.runners import Embed
+from utils.export.onnx import write_onnx
+from utils.export.runners import Embed, load_saved_model, load_tflite
 from utils.files import atomic_path
 from utils.model.encoder import MIN_SPEECH_S
 from utils.model.header import read_header
@@ -36,9 +36,9 @@ from utils.verification.evaluation import (
     distinct_labels,
     embed_clips,
     name_defects,
-    score_pairs,
 )
 from utils.verification.metrics import ErrorCurve
+from utils.verification.scoring import score_all_pairs
 
 MAX_SPEECH_S = 10.0
 """Seconds of speech to compare per recording: one window of SpeakerEncoder."""
@@ -95,7 +95,7 @@ class Result:
 
 
 def _write_onnx(model_path: str, path: Path, paths: Sequence[str]) -> None:
-    onnx_graph.write_onnx(model_path, path)
+    write_onnx(model_path, path)
 
 
 def _write_onnx_int8(model_path: str, path: Path, paths: Sequence[str]) -> None:
@@ -111,24 +111,20 @@ def _write_saved_model(model_path: str, path: Path, paths: Sequence[str]) -> Non
     write_saved_model(model_path, path)
 
 
-def _write_float16(model_path: str, path: Path, paths: Sequence[str]) -> None:
+def _write_tflite(kind: str, model_path: str, path: Path, paths: Sequence[str]) -> None:
     from utils.export.tensorflow import write_tflite
 
-    write_tflite(model_path, path, "float16")
-
-
-def _write_int8(model_path: str, path: Path, paths: Sequence[str]) -> None:
-    from utils.export.tensorflow import write_tflite
-
-    write_tflite(model_path, path, "int8")
+    write_tflite(model_path, path, kind)
 
 
 FORMATS = {
     "onnx": Format(".onnx", 0.9999, _write_onnx, load_onnx_network),
     "onnx_int8": Format(".int8.onnx", 0.99, _write_onnx_int8, load_onnx_network),
-    "tflite_float16": Format("_float16.tflite", 0.9999, _write_float16, export_runner.load_tflite),
-    "tflite_int8": Format("_int8.tflite", 0.999, _write_int8, export_runner.load_tflite),
-    "savedmodel": Format("_savedmodel", 0.9999, _write_saved_model, export_runner.load_saved_model),
+    "tflite_float16": Format(
+        "_float16.tflite", 0.9999, partial(_write_tflite, "float16"), load_tflite
+    ),
+    "tflite_int8": Format("_int8.tflite", 0.999, partial(_write_tflite, "int8"), load_tflite),
+    "savedmodel": Format("_savedmodel", 0.9999, _write_saved_model, load_saved_model),
 }
 """All formats by their name in --formats; add a format with one line here."""
 
@@ -170,18 +166,15 @@ class Comparison:
         clips = self._embed_all("keras", embed, paths)
         name_defects(clips)
         self._clips = replace(clips, defects={})
-        self._pieces = [_speech(path)[: round(SHORT_S * SAMPLE_RATE)] for path in self._short()]
+        first = list(clips.rows)[:NUM_SHORT]
+        self._pieces = [_speech(path)[: round(SHORT_S * SAMPLE_RATE)] for path in first]
         self._short_embeddings = [embed(piece) for piece in self._pieces]
         if labels is not None:
             _check_labels([labels[path] for path in self._clips.rows])
         self.result = self.check(Path(model_path), embed)
 
     def export(self, name: str, output_dir: str | Path) -> Result:
-        """Writes the model in a format, and keeps it if it matches the original.
-
-        Args:
-            name: One of `FORMATS`.
-            output_dir: Folder to write to.
+        """Writes the model in one of `FORMATS`, and keeps it if it matches the original.
 
         Raises:
             ModelError: If an embedding differs, or the format does not support the model.
@@ -233,7 +226,8 @@ class Comparison:
             )
         eer = None
         if self._labels is not None:
-            curve = ErrorCurve.from_histogram(score_pairs(clips, self._labels))
+            labels = [self._labels[path] for path in clips.rows]
+            curve = ErrorCurve.from_histogram(score_all_pairs(clips.embeddings, labels))
             eer = curve.equal_error_rate()[0]
         return Result(path, _num_bytes(path), worst, _latency_s(embed), eer)
 
@@ -242,10 +236,6 @@ class Comparison:
         hidden = self._labels is None
         with tqdm(total=len(paths), desc=name, disable=hidden, leave=False) as bar:
             return embed_clips(_Encoder(embed), paths, progress=bar.update)
-
-    def _short(self) -> list[str]:
-        """Returns the recordings to compare a short piece of."""
-        return list(self._clips.rows)[:NUM_SHORT]
 
 
 class _Encoder:

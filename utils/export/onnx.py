@@ -126,7 +126,6 @@ class Graph:
     """Collects the nodes and constants of a graph; values are named in order."""
 
     def __init__(self, half_precision: bool) -> None:
-        """Starts an empty graph."""
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self._half_precision = half_precision

@@ -18,6 +18,7 @@ from utils.model.header import ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
 from utils.processors import num_processors
 from utils.verification.calibration import Calibration
+from utils.workers import map_ahead
 
 Network = Callable[[FloatArray], FloatArray]
 """From a stretch of speech, `(num_samples,)`, to its unit embedding, `(embedding_size,)`."""
@@ -150,7 +151,8 @@ class SpeakerEncoder:
         rest = (Recording(block, str(path)) for block in read_blocks(path, BLOCK_S))
         start = list(islice(rest, 2))
         if len(start) < 2:
-            return self.embed_waveform(*start or [Recording(np.empty(0, np.float32), str(path))])
+            whole = start[0] if start else Recording(np.empty(0, np.float32), str(path))
+            return self.embed_waveform(whole)
 
         def blocks() -> Iterator[Recording]:
             for block in chain(start, rest):
@@ -188,10 +190,21 @@ class SpeakerEncoder:
                 return error
 
         with ThreadPoolExecutor(workers) as pool:
-            for index, result in enumerate(_map_ahead(pool, embed, paths, 2 * workers)):
+            for index, result in enumerate(map_ahead(pool, embed, paths, 2 * workers)):
                 if isinstance(result, AudioError) and on_error == "raise":
                     raise result
                 yield index, result
+
+    def embed_speech(self, speech: FloatArray) -> FloatArray:
+        """Embeds a stretch that is known to be speech, as it is: nothing is cut or refused.
+
+        Args:
+            speech: Shape `(num_samples,)`, 16 kHz, at most about 10 s.
+
+        Returns:
+            Unit length, shape `(embedding_size,)`.
+        """
+        return self._embed_window(speech)
 
     def _embed_blocks(
         self, blocks: Iterable[Recording], source: str, missing_speech: Callable[[], str | None]
@@ -235,21 +248,6 @@ def _windows(blocks: Iterable[FloatArray]) -> Iterator[FloatArray]:
         pending = pending[half:]
     if len(pending):
         yield pending
-
-
-def _map_ahead(
-    pool: ThreadPoolExecutor, function: Any, items: Iterable[Any], num_ahead: int
-) -> Iterator[Any]:
-    """Yields `function(item)` in order with only a few results waiting at a time."""
-    from collections import deque
-
-    pending: deque[Any] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > num_ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _load_network(header: ModelHeader, num_threads: int) -> Network:

@@ -142,18 +142,7 @@ def build_campplus(
     cosine_classifier: bool = True,
     num_subcenters: int = 1,
 ) -> keras.Model:
-    """Returns the network with its two outputs.
-
-    Args:
-        num_classes: Number of training speakers.
-        front_width: Channels of the front.
-        initial_width: Channels of the first time-delay layer.
-        block_layers: Layers of the densely connected blocks.
-        growth: Channels that each of them adds.
-        bottleneck: Channels inside each of them.
-        embedding_size: Length of an embedding.
-        cosine_classifier: As in `utils.resnet.build_resnet34`.
-        num_subcenters: As there.
+    """Returns the network with its two outputs; the constants above explain the sizes.
 
     Returns:
         A model from log mel energies, shape `(batch, 80, num_frames, 1)`, to

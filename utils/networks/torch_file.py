@@ -27,12 +27,13 @@ STORAGE_TYPES = {
 """Kinds of numbers that a storage may hold."""
 
 
-def read_torch_file(data: bytes, source: str | Path) -> dict[str, npt.NDArray[Any]]:
+def read_torch_file(data: bytes, source: str | Path, key: str = "") -> dict[str, npt.NDArray[Any]]:
     """Returns the tensors of a state dict by name.
 
     Args:
         data: Content of a file that `torch.save` wrote (PyTorch 1.6 or later).
         source: What to call it in an error.
+        key: Under which key of the file's dict the state dict lies; empty: it is the whole file.
 
     Raises:
         ModelError: If it is damaged, or holds anything but a dict of tensors.
@@ -42,6 +43,7 @@ def read_torch_file(data: bytes, source: str | Path) -> dict[str, npt.NDArray[An
             (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl")]
             folder = name.removesuffix("data.pkl")
             tensors = _Unpickler(archive, folder).load()
+            tensors = tensors[key] if key else tensors
     except (
         zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, TypeError, EOFError,
         AttributeError, IndexError,

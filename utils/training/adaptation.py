@@ -77,7 +77,6 @@ class LastLayer(keras.Model):
     """
 
     def __init__(self, size: int, contrast: float, penalty: float) -> None:
-        """Begins with no change."""
         super().__init__()
         self.change = keras.layers.Dense(size, kernel_initializer="zeros", dtype="float32")
         self.unit_length = UnitLength()

@@ -1,16 +1,12 @@
 """The options of train.py: made of the fields of its settings, and read back into them."""
 
 import argparse
-import re
-from dataclasses import Field, fields, replace
-from typing import Any, TypeVar
+from dataclasses import fields, replace
 
-from utils import arguments
+from utils.arguments import add_option, option_name, read_settings
 from utils.crops.augment import AugmentSettings
 from utils.crops.batches import ReaderSettings
 from utils.training.settings import DEFAULT_MARGINS, LossSettings, RunOptions, TrainingSettings
-
-T = TypeVar("T")
 
 SOURCES = (RunOptions, TrainingSettings, LossSettings, ReaderSettings, AugmentSettings)
 """Whose fields are options."""
@@ -37,11 +33,13 @@ GROUPS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declares the options of train.py."""
-    found = {_name(item): item for source in SOURCES for item in fields(source) if item.metadata}
+    found = {
+        option_name(item): item for source in SOURCES for item in fields(source) if item.metadata
+    }
     for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
         for name in names.split():
-            group.add_argument(f"--{name}", **_declaration(found[name]))
+            add_option(group, found[name])
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -64,61 +62,14 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 def to_settings(args: argparse.Namespace) -> TrainingSettings:
     """Returns the settings that the options stand for."""
-    losses = _read(LossSettings, args)
+    losses = read_settings(LossSettings, args)
     if losses.margin is None:
         losses = replace(losses, margin=DEFAULT_MARGINS[losses.name])
     if not args.teacher:
         losses = replace(losses, distance=0.0, contrast=0.0)
     reader = replace(
-        _read(ReaderSettings, args),
+        read_settings(ReaderSettings, args),
         speeds=tuple(sorted(args.speeds)),
-        augment=_read(AugmentSettings, args),
+        augment=read_settings(AugmentSettings, args),
     )
-    return replace(_read(TrainingSettings, args), losses=losses, reader=reader)
-
-
-def _name(item: "Field[Any]") -> str:
-    """Returns the name of a field's option."""
-    return str(item.metadata.get("name", item.name))
-
-
-def _declaration(item: "Field[Any]") -> dict[str, Any]:
-    """Returns what `add_argument` is given for a field."""
-    declared = {key: value for key, value in item.metadata.items() if key != "name"}
-    default = declared.pop("preset", item.default)
-    check = declared.pop("check")
-    if isinstance(default, bool):
-        return {"action": "store_true", "help": declared["help"]}
-    if check:
-        declared["type"] = CHECKS[check]
-    return {**declared, "default": list(default) if isinstance(default, tuple) else default}
-
-
-def _read(settings: type[T], args: argparse.Namespace) -> T:
-    """Returns settings with the values of their options."""
-    values = {}
-    for item in fields(settings):  # type: ignore[arg-type]
-        if item.metadata:
-            value = getattr(args, _name(item))
-            value = tuple(value) if isinstance(value, list) else value
-            values[item.name] = not value if item.default is True else value
-    return settings(**values)
-
-
-def _gpu(text: str) -> str:
-    """Reads which GPUs to use, as an argparse type."""
-    if not re.fullmatch(r"|\d+(,\d+)*|cpu(:[1-9]\d*)?", text):
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected 0 or 0,1 or cpu or cpu:2")
-    return text
-
-
-CHECKS = {
-    "gpu": _gpu,
-    "float": float,
-    "fraction": arguments.fraction,
-    "non_negative_float": arguments.non_negative_float,
-    "non_negative_int": arguments.non_negative_int,
-    "positive_float": arguments.positive_float,
-    "positive_int": arguments.positive_int,
-}
-"""Functions that read an option's text, by the `check` of its field."""
+    return replace(read_settings(TrainingSettings, args), losses=losses, reader=reader)

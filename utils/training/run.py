@@ -69,14 +69,7 @@ class TrainingRun:
     ) -> None:
         """Builds the model and starts the reader.
 
-        Args:
-            train: Training list.
-            test: Validation list; may be empty.
-            settings: Settings of the run.
-            num_speakers: Number of classes, or `None` to read it from the list.
-            resume: Checkpoint to resume from, or empty.
-            init: Model file with the initial weights, or empty.
-            strategy: From `utils.training.devices.select_devices`.
+        `resume` is a checkpoint to resume from, `init` a model file with the initial weights.
 
         Raises:
             DataListError: If a label is out of range or the list is unusable.

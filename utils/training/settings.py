@@ -17,21 +17,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which losses are added up, and their weights.
-
-    Attributes:
-        name: A key of `utils.training.losses.CLASSIFICATION_LOSSES`.
-        margin: Margin of a margin loss.
-        margin_steps: Steps over which the margin grows from 0.
-        num_subcenters: Vectors of each class, of which the nearest counts.
-        nearest_penalty: Angle by which the nearest wrong classes come nearer still.
-        num_nearest: How many wrong classes these are.
-        scale: Scale of a margin loss.
-        classification: Weight of the classification loss.
-        distance: Weight of the distance to the teacher.
-        contrast: Weight of the choice among the batch's teacher vectors.
-        temperature: Temperature of that choice.
-    """
+    """Which losses are added up, and their weights."""
 
     name: str = option("aam_softmax", name="loss", choices=sorted(DEFAULT_MARGINS))
     margin: float = option(
@@ -112,7 +98,7 @@ class RunOptions:
 
     gpu: str = option(
         "",
-        "gpu",
+        "gpus",
         "GPUs to use; default all; cpu for none; cpu:2 for two logical devices",
         metavar="0,1",
     )

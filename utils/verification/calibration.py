@@ -143,18 +143,14 @@ class Calibration:
             ValueError: If an entry is missing or not a finite number.
         """
         logistic = metadata.get("calibration")
-        sources: dict[str, Any] = {
-            "threshold": metadata,
-            "strict_threshold": metadata,
-            "slope": logistic,
-            "offset": logistic,
-        }
-        if isinstance(logistic, Mapping):  # Older files know no durations.
-            optional = ("slope_by_speech", "offset_by_speech")
-            sources |= {name: logistic for name in optional if name in logistic}
+        logistic = logistic if isinstance(logistic, Mapping) else {}
+        found = {name: metadata.get(name) for name in ("threshold", "strict_threshold")}
+        found |= {name: logistic.get(name) for name in ("slope", "offset")}
+        # Older files know no durations.
+        optional = ("slope_by_speech", "offset_by_speech")
+        found |= {name: logistic[name] for name in optional if name in logistic}
         values: dict[str, Any] = {}
-        for name, source in sources.items():
-            value = source.get(name) if isinstance(source, Mapping) else None
+        for name, value in found.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"calibration entry {name!r} is {value!r}, expected a number")
             if not math.isfinite(value):
@@ -194,9 +190,6 @@ def fit_calibration(histogram: ScoreHistogram, prior: float = PRIOR) -> Calibrat
     Args:
         histogram: Scores of trials among speakers that the model never heard in training.
         prior: Probability of "same person" that the calibrated probability starts from.
-
-    Returns:
-        The calibration.
 
     Raises:
         ValueError: If a class of trials is absent or `prior` is not between 0 and 1.

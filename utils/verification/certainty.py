@@ -37,19 +37,14 @@ class Certainty:
     def sentence(self, promised: float = 0.001) -> str:
         """Says what can be promised, in one sentence."""
         limit = f"at most {_percent(self.upper_limit)} with {CONFIDENCE:.0%} confidence"
-        people = f"{self.num_people} people ({self.num_pairs} pairs of them)"
+        people, rate = f"{self.num_people} people ({self.num_pairs}", _percent(promised)
         if self.upper_limit > promised:
-            return f"{people} are too few to promise {_percent(promised)} false accepts: {limit}"
-        return f"{people} promise {_percent(promised)} false accepts: {limit}"
+            return f"{people} pairs of them) are too few to promise {rate} false accepts: {limit}"
+        return f"{people} pairs of them) promise {rate} false accepts: {limit}"
 
 
 def certainty_of(groups: Sequence[TrialGroup], threshold: float) -> Certainty:
-    """Returns the false accept rate at a threshold with its confidence limits.
-
-    Args:
-        groups: The trials; groups under several conditions hold the same people.
-        threshold: A score.
-    """
+    """Returns the false accept rate at a threshold with its confidence limits."""
     accepted, num_trials, people = _pair_table(groups, threshold)
     is_pair = num_trials > 0
     rates = np.divide(accepted, num_trials, out=np.zeros_like(accepted), where=is_pair)

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,25 +18,11 @@ from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import atomic_path
 from utils.messages import translate
 from utils.verification.cohort import Cohort
+from utils.verification.embedding import Encoder
 from utils.verification.trial_groups import FULL_LENGTH, Condition, TrialGroup, make_groups
 
 LENGTHS_S = {FULL_LENGTH: None, "3 s": 3.0, "1 s": 1.0}
 """Seconds of speech, from the middle, that each condition leaves."""
-
-
-class WaveformEncoder(Protocol):
-    """What is needed of `utils.model.encoder.SpeakerEncoder`."""
-
-    @property
-    def model_id(self) -> str:
-        """A text that differs for every model."""
-
-    @property
-    def embedding_size(self) -> int:
-        """Length of an embedding."""
-
-    def embed_waveform(self, waveform: FloatArray, source: str = ...) -> FloatArray:
-        """Embeds a recording or raises AudioError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +51,7 @@ class ConditionedClips:
 
 
 def embed_conditions(
-    encoder: WaveformEncoder,
+    encoder: Encoder,
     clips: Sequence[LabelledClip],
     store_path: str | Path | None = None,
 ) -> ConditionedClips:
@@ -102,7 +88,7 @@ def embed_conditions(
     return ConditionedClips(clips, conditions)
 
 
-def _embed(encoder: WaveformEncoder, clips: Sequence[LabelledClip]) -> dict[str, Any]:
+def _embed(encoder: Encoder, clips: Sequence[LabelledClip]) -> dict[str, Any]:
     """Returns embeddings `(num_clips, size)` and seconds `(num_clips,)` of each condition."""
     from tqdm import tqdm
 

@@ -104,14 +104,8 @@ def contrast_pairs(
 ) -> int:
     """Scores pairs of recordings and writes them to a table, one line a pair, in their order.
 
-    Args:
-        encoder: The model.
-        pairs: Paths of recordings; each recording is embedded once.
-        threshold: Least score of the same person.
-        output_path: Where the table shall be: tab-separated, its first line names the columns. A
-            pair with an unusable recording has the reason in place of a score.
-        embeddings_path: An npz file to keep embeddings in and to reuse them from.
-        score_pair: From two embeddings to their score.
+    The table is tab-separated, its first line names the columns; a pair with an unusable recording
+    has the reason in place of a score. Each recording is embedded once.
 
     Returns:
         How many pairs could not be scored.

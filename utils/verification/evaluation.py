@@ -20,8 +20,8 @@ import numpy.typing as npt
 from utils.arrays import FloatArray
 from utils.audio.decode import read_blocks
 from utils.audio.recording import BLOCK_S, Recording
-from utils.corpus.clip_lists import LabelledClip
-from utils.corpus.lists import Trial, Utterance
+from utils.corpus.clip_lists import LabelledClip, read_clips
+from utils.corpus.lists import Trial, Utterance, read_trial_list
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
 from utils.messages import translate
@@ -66,6 +66,145 @@ class Clips:
     embeddings: FloatArray
     defects: dict[str, str]
     statistics: CohortStatistics | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """What a model is measured on: all pairs of the clips of a list, or trials that are listed.
+
+    Attributes:
+        paths: The audio files, each once.
+        listed: The clips of the list; none if trials are listed.
+        trials: The trials; None for all pairs.
+    """
+
+    paths: Sequence[str]
+    listed: Sequence[LabelledClip]
+    trials: Sequence[Trial] | None
+
+    @classmethod
+    def read(
+        cls, list_path: str, trials_path: str | None = None, trials_root: str | Path | None = None
+    ) -> EvaluationSet:
+        """Reads a data list, table or folder, or a list of trials instead.
+
+        Args:
+            list_path: As `read_clips` takes it; a path that is listed twice counts once.
+            trials_path: The list of trials, if that is to be used.
+            trials_root: Folder that the paths of the trials start from.
+
+        Raises:
+            DataListError: If a list cannot be read, or lists a path with two labels.
+        """
+        if trials_path is None:
+            listed = read_clips(list_path)
+            return cls(list(distinct_labels(listed)), listed, None)
+        trials = read_trial_list(trials_path)
+        if trials_root is not None:
+            trials = [
+                Trial(t.is_target, _below(trials_root, t.path1), _below(trials_root, t.path2))
+                for t in trials
+            ]
+        return cls(list(dict.fromkeys(p for t in trials for p in (t.path1, t.path2))), [], trials)
+
+    def num_rounds(self, clips: Clips) -> int:
+        """Returns how often `score` reports progress in all."""
+        return len(clips.rows) if self.trials is None else len(self.trials)
+
+    def score(
+        self, clips: Clips, include_self: bool, progress: Callable[[int], object]
+    ) -> ScoreHistogram:
+        """Scores the trials; those with a clip that can't be used are left out, and counted."""
+        if self.trials is None:
+            return score_all_pairs(
+                clips.embeddings, self.labels(clips), include_self, progress, clips.statistics
+            )
+        rows, is_target = self._usable_trials(clips)
+        if len(rows) < len(self.trials):
+            note = f"left out {len(self.trials) - len(rows)} of {len(self.trials)} trials"
+            print(translate(note), file=sys.stderr)
+        scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1], clips.statistics)
+        progress(len(self.trials))
+        return histogram_of(scores, is_target)
+
+    def log_odds(self, clips: Clips, encoder: Encoder) -> LogOddsHistogram:
+        """Counts the log-odds that a calibrated model claims for the trials."""
+        calibration = encoder.calibration
+        speech_s = None
+        if calibration.slope_by_speech or calibration.offset_by_speech:
+            speech_s = measure_speech(list(clips.rows))
+        if self.trials is None:
+            return count_pairs(
+                clips.embeddings, self.labels(clips), calibration, speech_s, clips.statistics
+            )
+        rows, is_target = self._usable_trials(clips)
+        scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1], clips.statistics)
+        durations = None if speech_s is None else speech_s[rows]
+        return count_trials(scores, is_target, calibration, durations)
+
+    def groups(self, clips: Clips, encoder: Encoder) -> dict[str, dict[str, Any]]:
+        """Measures the groups that a list tells apart: both clips of a trial are of the group.
+
+        Returns:
+            By name of the group: `num_target_trials`, `num_nontarget_trials`, `eer`, and for each
+            threshold of the model the rates as in `measure`. Groups without both kinds of trials
+            are left out, and kinds of group of which the list knows one only.
+        """
+        members: dict[str, dict[str, list[LabelledClip]]] = {}
+        for clip in {clip.path: clip for clip in self.listed if clip.path in clips.rows}.values():
+            kinds = {
+                "corpus": clip.corpus,
+                "sex": clip.sex,
+                "language": clip.language,
+                "corpus and sex": f"{clip.corpus}, {clip.sex}" if clip.corpus and clip.sex else "",
+                "duration": "" if clip.seconds is None else _duration_group(clip.seconds),
+            }
+            for kind, value in kinds.items():
+                if value:
+                    members.setdefault(kind, {}).setdefault(value, []).append(clip)
+        found = {}
+        for kind, values in members.items():
+            for value, group in sorted(values.items()) if len(values) > 1 else ():
+                rows = [clips.rows[clip.path] for clip in group]
+                statistics = None if clips.statistics is None else clips.statistics[rows]
+                histogram = score_all_pairs(
+                    clips.embeddings[rows], [clip.label for clip in group], statistics=statistics
+                )
+                if histogram.num_target_trials and histogram.num_nontarget_trials:
+                    found[f"{kind} {value}"] = _rates(histogram, encoder)
+        return found
+
+    def labels(self, clips: Clips) -> list[int]:
+        """Returns the label of each usable clip of a list."""
+        by_path = {clip.path: clip.label for clip in self.listed}
+        return [by_path[path] for path in clips.rows]
+
+    def _usable_trials(self, clips: Clips) -> tuple[npt.NDArray[np.intp], list[bool]]:
+        """Returns the rows of both clips, `(num_trials, 2)`, and whether they are one speaker's."""
+        rows = clips.rows
+        usable = [t for t in self.trials or () if t.path1 in rows and t.path2 in rows]
+        pairs = [(rows[trial.path1], rows[trial.path2]) for trial in usable]
+        return np.array(pairs, np.intp).reshape(-1, 2), [trial.is_target for trial in usable]
+
+
+def distinct_labels(utterances: Sequence[Utterance | LabelledClip]) -> dict[str, int]:
+    """Returns the label of each path of a data list; a path that is listed twice counts once.
+
+    Raises:
+        DataListError: If a path is listed with two labels.
+    """
+    labels: dict[str, int] = {}
+    for utterance in utterances:
+        if labels.setdefault(utterance.path, utterance.label) != utterance.label:
+            raise DataListError(
+                f"{utterance.path} is listed with the labels {labels[utterance.path]} and "
+                f"{utterance.label}, expected one speaker a clip"
+            )
+    num_repeated = len(utterances) - len(labels)
+    if num_repeated:
+        note = f"{num_repeated} lines repeat a clip; each clip counts once"
+        print(translate(note), file=sys.stderr)
+    return labels
 
 
 def embed_clips(
@@ -120,36 +259,6 @@ def embed_clips(
     return Clips(rows, matrix, defects)
 
 
-def distinct_labels(utterances: Sequence[Utterance | LabelledClip]) -> dict[str, int]:
-    """Returns the label of each path of a data list; a path that is listed twice counts once.
-
-    Raises:
-        DataListError: If a path is listed with two labels.
-    """
-    labels: dict[str, int] = {}
-    for utterance in utterances:
-        if labels.setdefault(utterance.path, utterance.label) != utterance.label:
-            raise DataListError(
-                f"{utterance.path} is listed with the labels {labels[utterance.path]} and "
-                f"{utterance.label}, expected one speaker a clip"
-            )
-    num_repeated = len(utterances) - len(labels)
-    if num_repeated:
-        note = f"{num_repeated} lines repeat a clip; each clip counts once"
-        print(translate(note), file=sys.stderr)
-    return labels
-
-
-def place_trials(trials: Sequence[Trial], root: str | Path | None) -> list[Trial]:
-    """Returns the trials with their paths below the folder `root`, if one is given."""
-    if root is None:
-        return list(trials)
-    return [
-        Trial(trial.is_target, _below(root, trial.path1), _below(root, trial.path2))
-        for trial in trials
-    ]
-
-
 def name_defects(clips: Clips) -> None:
     """Says on stderr how many clips were left out, and names the first of them with the reason."""
     if not clips.defects:
@@ -164,55 +273,8 @@ def name_defects(clips: Clips) -> None:
         print(translate(rest), file=sys.stderr)
 
 
-def score_pairs(
-    clips: Clips,
-    labels: Mapping[str, int],
-    include_self: bool = False,
-    progress: Callable[[int], object] | None = None,
-) -> ScoreHistogram:
-    """Scores each usable clip with every other, once (`utils.verification.scoring`).
-
-    Args:
-        clips: The clips.
-        labels: Label of each clip's path.
-        include_self: Whether each clip is paired with itself too.
-        progress: Called with the number of clips done since the last call.
-    """
-    speakers = [labels[path] for path in clips.rows]
-    return score_all_pairs(clips.embeddings, speakers, include_self, progress, clips.statistics)
-
-
-def score_listed_trials(
-    clips: Clips, trials: Sequence[Trial], progress: Callable[[int], object] | None = None
-) -> ScoreHistogram:
-    """Scores the trials of a list; those with a clip that can't be used are left out.
-
-    Args:
-        clips: The clips of the trials.
-        trials: The trials.
-        progress: Called with the number of trials done since the last call.
-    """
-    usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
-    if len(usable) < len(trials):
-        note = f"left out {len(trials) - len(usable)} of {len(trials)} trials"
-        print(translate(note), file=sys.stderr)
-    scores = score_trials(
-        clips.embeddings,
-        [clips.rows[trial.path1] for trial in usable],
-        [clips.rows[trial.path2] for trial in usable],
-        clips.statistics,
-    )
-    if progress is not None:
-        progress(len(trials))
-    return histogram_of(scores, [trial.is_target for trial in usable])
-
-
 def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
     """Computes the figures of the report that come from the scores.
-
-    Args:
-        histogram: The scores of the trials.
-        encoder: The model, for the thresholds that are stored in it.
 
     Returns:
         Figures by name, ready for JSON; rates are fractions.
@@ -256,34 +318,6 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
     return report
 
 
-def measure_log_odds(
-    clips: Clips,
-    encoder: Encoder,
-    labels: Mapping[str, int],
-    trials: Sequence[Trial] | None = None,
-) -> LogOddsHistogram:
-    """Counts the log-odds that a calibrated model claims for the trials.
-
-    Args:
-        clips: The clips.
-        encoder: The model.
-        labels: Label of each clip's path; all pairs of different clips are trials.
-        trials: The trials instead, if they are listed.
-    """
-    calibration = encoder.calibration
-    speech_s = None
-    if calibration.slope_by_speech or calibration.offset_by_speech:
-        speech_s = measure_speech(list(clips.rows))
-    if trials is None:
-        speakers = [labels[path] for path in clips.rows]
-        return count_pairs(clips.embeddings, speakers, calibration, speech_s, clips.statistics)
-    usable = [t for t in trials if t.path1 in clips.rows and t.path2 in clips.rows]
-    rows = np.array([(clips.rows[trial.path1], clips.rows[trial.path2]) for trial in usable])
-    scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1], clips.statistics)
-    durations = None if speech_s is None else speech_s[rows]
-    return count_trials(scores, [trial.is_target for trial in usable], calibration, durations)
-
-
 def measure_speech(paths: Sequence[str]) -> npt.NDArray[np.float64]:
     """Returns the seconds of speech in audio files that can be read, `(len(paths),)`."""
 
@@ -292,46 +326,6 @@ def measure_speech(paths: Sequence[str]) -> npt.NDArray[np.float64]:
 
     with ThreadPoolExecutor(num_processors()) as pool:
         return np.array(list(pool.map(seconds, paths)))
-
-
-def measure_groups(
-    clips: Clips, listed: Sequence[LabelledClip], encoder: Encoder
-) -> dict[str, dict[str, Any]]:
-    """Measures the groups that a list tells apart: both clips of a trial are of the group.
-
-    Args:
-        clips: The clips.
-        listed: The list.
-        encoder: The model, for its thresholds.
-
-    Returns:
-        By name of the group: `num_target_trials`, `num_nontarget_trials`, `eer`, and for each
-        threshold of the model the rates as in `measure`. Groups without both kinds of trials are
-        left out, and kinds of group of which the list knows one only.
-    """
-    members: dict[str, dict[str, list[LabelledClip]]] = {}
-    for clip in {clip.path: clip for clip in listed if clip.path in clips.rows}.values():
-        kinds = {
-            "corpus": clip.corpus,
-            "sex": clip.sex,
-            "language": clip.language,
-            "corpus and sex": f"{clip.corpus}, {clip.sex}" if clip.corpus and clip.sex else "",
-            "duration": "" if clip.seconds is None else _duration_group(clip.seconds),
-        }
-        for kind, value in kinds.items():
-            if value:
-                members.setdefault(kind, {}).setdefault(value, []).append(clip)
-    found = {}
-    for kind, values in members.items():
-        for value, group in sorted(values.items()) if len(values) > 1 else ():
-            rows = [clips.rows[clip.path] for clip in group]
-            statistics = None if clips.statistics is None else clips.statistics[rows]
-            histogram = score_all_pairs(
-                clips.embeddings[rows], [clip.label for clip in group], statistics=statistics
-            )
-            if histogram.num_target_trials and histogram.num_nontarget_trials:
-                found[f"{kind} {value}"] = _rates(histogram, encoder)
-    return found
 
 
 def _duration_group(seconds: float) -> str:
@@ -436,12 +430,6 @@ def write_report(
     log_odds: LogOddsHistogram | None = None,
 ) -> list[Path]:
     """Writes report.json, det.png, scores.png, and reliability.png if the model is calibrated.
-
-    Args:
-        folder: Where to write; it is made if it is missing.
-        report: The figures.
-        histogram: The scores of the trials.
-        log_odds: What the model claims of them, if it is calibrated.
 
     Returns:
         The files written.

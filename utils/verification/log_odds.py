@@ -75,18 +75,14 @@ def count_pairs(
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     total = LogOddsHistogram(_no_counts(), _no_counts())
     for start in range(0, len(unit), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(unit)))
-        columns = np.arange(start, len(unit))
-        wanted = rows[:, None] < columns
-        durations = None
-        if speech_s is not None:
-            pair = np.broadcast_arrays(speech_s[rows][:, None], speech_s[columns])
-            durations = np.stack([side[wanted] for side in pair], axis=-1)
-        scores = unit[rows] @ unit[columns].T
+        scores = unit[start : start + BLOCK_ROWS] @ unit[start:].T
+        rows, columns = np.nonzero(np.triu(np.ones(scores.shape, bool), 1))
+        scores = scores[rows, columns]
+        first, second = start + rows, start + columns
         if statistics is not None:
-            scores = normalised(scores, statistics[rows[:, None]], statistics[columns])
-        scores = scores[wanted]
-        is_target = (speakers[rows][:, None] == speakers[columns])[wanted]
+            scores = normalised(scores, statistics[first], statistics[second])
+        durations = None if speech_s is None else np.stack([speech_s[first], speech_s[second]], 1)
+        is_target = speakers[first] == speakers[second]
         part = count_trials(scores, is_target, calibration, durations)
         total = LogOddsHistogram(
             total.target_counts + part.target_counts,

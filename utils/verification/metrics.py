@@ -1,4 +1,4 @@
-"""Metrics of speaker verification: equal error rate, detection costs, Cllr, best accuracy.
+"""Metrics of speaker verification: equal error rate, detection costs, Cllr.
 
 A trial is answered "same speaker" if its score is at or above the threshold. A miss is a target
 trial answered "different", a false accept a non-target trial answered "same".
@@ -115,7 +115,15 @@ class ErrorCurve:
         return rates
 
     def equal_error_rate(self) -> tuple[float, float]:
-        """Returns `(eer, threshold)`; see the function of the same name."""
+        """Returns the equal error rate and the threshold where it is reached.
+
+        Misses and false accepts are interpolated linearly between thresholds.
+
+        Returns:
+            `(eer, threshold)`: a fraction in [0, 1], and a value on the scale of the scores.
+
+        Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3.
+        """
         misses, accepts = self.miss_rates, self.false_accept_rates
         excess = accepts - misses  # descends from 1 to -1
         after = int(np.argmax(excess <= 0))
@@ -128,7 +136,25 @@ class ErrorCurve:
     def min_dcf(
         self, p_target: float = P_TARGET, c_miss: float = C_MISS, c_fa: float = C_FALSE_ACCEPT
     ) -> tuple[float, float]:
-        """Returns `(min_dcf, threshold)`; see the function of the same name."""
+        """Returns the minimum of the normalised detection cost and where it is reached.
+
+        The cost `c_miss * p_target * miss_rate + c_fa * (1 - p_target) * false_accept_rate` is
+        divided by that of the better constant answer, `min(c_miss * p_target, c_fa *
+        (1 - p_target))`: 1 means no better than not listening.
+
+        Args:
+            p_target: Prior probability of a target trial, between 0 and 1.
+            c_miss: Cost of a miss, above 0.
+            c_fa: Cost of a false accept, above 0.
+
+        Returns:
+            `(min_dcf, threshold)`: a cost in [0, 1], and a value on the scale of the scores.
+
+        Raises:
+            ValueError: If a cost or the prior is out of its range.
+
+        Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3, equations 1 and 2.
+        """
         if not 0 < p_target < 1:
             raise ValueError(f"p_target is {p_target}, expected between 0 and 1")
         if not (c_miss > 0 and c_fa > 0):
@@ -137,13 +163,6 @@ class ErrorCurve:
         costs = miss_weight * self.miss_rates + accept_weight * self.false_accept_rates
         best = int(np.argmin(costs))
         return float(costs[best] / min(miss_weight, accept_weight)), float(self.thresholds[best])
-
-    def best_accuracy(self) -> tuple[float, float]:
-        """Returns `(accuracy, threshold)`; see the function of the same name."""
-        errors = self.misses + self.false_accepts
-        best = int(np.argmin(errors))
-        num_trials = int(self.misses[-1] + self.false_accepts[0])
-        return 1 - int(errors[best]) / num_trials, float(self.thresholds[best])
 
     def threshold_at_false_accept_rate(self, rate: float) -> float:
         """Returns the lowest threshold whose false accept rate is at most `rate`.
@@ -156,75 +175,6 @@ class ErrorCurve:
         return float(self.thresholds[int(np.argmax(self.false_accept_rates <= rate))])
 
 
-def equal_error_rate(scores: RealArray, labels: IntArray) -> tuple[float, float]:
-    """Returns the equal error rate and the threshold where it is reached.
-
-    Misses and false accepts are interpolated linearly between thresholds.
-
-    Args:
-        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
-        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
-
-    Returns:
-        `(eer, threshold)`: a fraction in [0, 1], and a value on the scale of `scores`.
-
-    Raises:
-        ValueError: If the shapes differ, a score is not finite, a label is neither 0 nor 1, or a
-            class is absent.
-
-    Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3.
-    """
-    return ErrorCurve.from_scores(scores, labels).equal_error_rate()
-
-
-def min_dcf(
-    scores: RealArray,
-    labels: IntArray,
-    p_target: float = P_TARGET,
-    c_miss: float = C_MISS,
-    c_fa: float = C_FALSE_ACCEPT,
-) -> tuple[float, float]:
-    """Returns the minimum of the normalised detection cost and the threshold where it is reached.
-
-    The cost `c_miss * p_target * miss_rate + c_fa * (1 - p_target) * false_accept_rate` is divided
-    by that of the better constant answer, `min(c_miss * p_target, c_fa * (1 - p_target))`: 1 means
-    no better than not listening.
-
-    Args:
-        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
-        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
-        p_target: Prior probability of a target trial, between 0 and 1.
-        c_miss: Cost of a miss, above 0.
-        c_fa: Cost of a false accept, above 0.
-
-    Returns:
-        `(min_dcf, threshold)`: a cost in [0, 1], and a value on the scale of `scores`.
-
-    Raises:
-        ValueError: As `equal_error_rate`, or if a cost or the prior is out of its range.
-
-    Source: NIST 2016 Speaker Recognition Evaluation Plan, section 3, equations 1 and 2.
-    """
-    return ErrorCurve.from_scores(scores, labels).min_dcf(p_target, c_miss, c_fa)
-
-
-def best_accuracy(scores: RealArray, labels: IntArray) -> tuple[float, float]:
-    """Returns the best accuracy that any threshold reaches, and the lowest threshold with it.
-
-    Args:
-        scores: Trial scores, higher means "same speaker". Shape `(num_trials,)`, unitless.
-        labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
-
-    Returns:
-        `(accuracy, threshold)`: the fraction of all trials answered rightly, and a value on the
-        scale of `scores`.
-
-    Raises:
-        ValueError: As `equal_error_rate`.
-    """
-    return ErrorCurve.from_scores(scores, labels).best_accuracy()
-
-
 def actual_dcf(
     log_odds: RealArray,
     labels: IntArray,
@@ -235,8 +185,8 @@ def actual_dcf(
 ) -> float:
     """Returns the normalised detection cost of deciding by calibrated log-odds.
 
-    `min_dcf` chooses the best threshold afterwards; this one is the threshold that log-odds mean:
-    the Bayes threshold `log(c_fa * (1 - p_target) / (c_miss * p_target))`.
+    `ErrorCurve.min_dcf` chooses the best threshold afterwards; this one is the threshold that
+    log-odds mean: the Bayes threshold `log(c_fa * (1 - p_target) / (c_miss * p_target))`.
 
     Args:
         log_odds: Natural log-odds of "same speaker" at even odds beforehand (the log-likelihood

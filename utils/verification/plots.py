@@ -70,12 +70,6 @@ class Mark(NamedTuple):
 def plot_det(curve: ErrorCurve, path: str | Path, title: str, marks: Sequence[Mark]) -> None:
     """Draws misses against false accepts on normal-deviate axes, where good models are straight.
 
-    Args:
-        curve: The errors at every threshold.
-        path: The PNG file to write, replaced in one step.
-        title: Headline of the picture.
-        marks: Thresholds to mark on the curve.
-
     Source: Martin et al., The DET curve in assessment of detection task performance, 1997.
     """
     figure, axes = _new_figure((6.4, 6.4), title)
@@ -128,14 +122,7 @@ def plot_det(curve: ErrorCurve, path: str | Path, title: str, marks: Sequence[Ma
 def plot_scores(
     histogram: ScoreHistogram, path: str | Path, title: str, marks: Sequence[Mark]
 ) -> None:
-    """Draws how the scores of target and of non-target trials are distributed.
-
-    Args:
-        histogram: The scores.
-        path: The PNG file to write, replaced in one step.
-        title: Headline of the picture.
-        marks: Thresholds to mark by vertical lines.
-    """
+    """Draws how the scores of target and of non-target trials are distributed."""
     figure, axes = _new_figure((8.0, 5.0), title)
     width = round(BAR_WIDTH * BINS_PER_UNIT)
     edges = np.r_[bin_edges()[:-1:width], 1 + BAR_WIDTH]
@@ -173,13 +160,7 @@ def plot_scores(
 def plot_thresholds(
     groups: Sequence[TrialGroup], calibration: Calibration, path: str | Path
 ) -> None:
-    """Draws false accepts and misses against the threshold, with what few people leave open.
-
-    Args:
-        groups: The trials.
-        calibration: The thresholds to mark.
-        path: The PNG file to write, replaced in one step.
-    """
+    """Draws false accepts and misses against the threshold, with what few people leave open."""
     marked = (calibration.threshold, calibration.strict_threshold)
     sentence = certainty_of(groups, calibration.strict_threshold).sentence()
     title = textwrap.fill(f"At the strict threshold: {sentence}", TITLE_WIDTH)
@@ -187,7 +168,7 @@ def plot_thresholds(
     low = min(min(float(group.scores.min()) for group in groups), *marked)
     high = max(max(float(group.scores.max()) for group in groups), *marked)
     thresholds = np.linspace(low, high, THRESHOLD_STEPS)
-    with_targets = [group for group in groups if group.is_target.any()]
+    with_targets = [group for group in groups if group.has_targets]
     accepts = []
     for threshold in thresholds:
         certainty = certainty_of(groups, float(threshold))

@@ -100,9 +100,6 @@ def score_all_pairs(
         progress: Called with the number of clips finished since the last call.
         statistics: Of each clip, for AS-norm of the cosines.
 
-    Returns:
-        The counts of the scores.
-
     Raises:
         ValueError: If the shapes don't fit, a value is not finite, or a row is zero.
     """
@@ -187,9 +184,6 @@ def histogram_of(scores: npt.ArrayLike, labels: npt.ArrayLike) -> ScoreHistogram
     Args:
         scores: Cosine scores in [-1, 1]. Shape `(num_trials,)`.
         labels: 1 for a target trial, 0 for a non-target trial. Shape `(num_trials,)`.
-
-    Returns:
-        The counts of the scores.
 
     Raises:
         ValueError: If the shapes differ, a score is outside [-1, 1] or NaN, or a label is neither

@@ -5,7 +5,7 @@ of one sex and one kind of recording that nobody has measured yet. Each is the s
 the strangers in the worst group reaches, plus what that score varies between groups.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from utils.verification.calibration import (
 )
 from utils.verification.certainty import certainty_of
 from utils.verification.metrics import ErrorCurve, cllr, min_cllr
-from utils.verification.trial_groups import FULL_LENGTH, TrialGroup, without_corpus
+from utils.verification.trial_groups import FULL_LENGTH, TrialGroup
 
 PROMISED_RATE = 0.05
 """False accepts at the default threshold, in every group."""
@@ -66,13 +66,10 @@ class LeftOut:
 def calibrate(groups: Sequence[TrialGroup]) -> Calibration:
     """Finds thresholds, probability scale, and what both lead to.
 
-    Args:
-        groups: The trials, each group under each condition.
-
     Raises:
         DataListError: If there are no pairs of one person, or none of two people.
     """
-    if not any(group.is_target.any() for group in groups):
+    if not any(group.has_targets for group in groups):
         raise DataListError(
             f"{len(groups)} groups of recordings without a pair of one person and one of two, "
             "expected several people with several recordings each"
@@ -81,7 +78,7 @@ def calibrate(groups: Sequence[TrialGroup]) -> Calibration:
     equal_errors = [
         ErrorCurve.from_scores(group.scores, group.is_target).equal_error_rate()[1]
         for group in clean
-        if group.is_target.any()
+        if group.has_targets
     ]
     threshold = max(_upper_score(clean, PROMISED_RATE), float(np.mean(equal_errors)))
     strict_threshold = max(_upper_score(clean, STRICT_AIM), threshold)
@@ -127,7 +124,7 @@ def fit_speech_log_odds(groups: Sequence[TrialGroup]) -> tuple[float, float, flo
     Returns:
         Slope, offset, and what one unit of `speech_quality` adds to each.
     """
-    with_targets = sum(1 for group in groups if group.is_target.any())
+    with_targets = sum(1 for group in groups if group.has_targets)
     scores = np.concatenate([group.scores for group in groups])
     quality = np.concatenate([speech_quality(group.speech_s) for group in groups])
     targets = [group.is_target / max(group.is_target.sum(), 1) for group in groups]
@@ -153,15 +150,12 @@ def fit_speech_log_odds(groups: Sequence[TrialGroup]) -> tuple[float, float, flo
 
 def rates_at(groups: Sequence[TrialGroup], threshold: float) -> ThresholdRates:
     """Measures a threshold on groups that count alike."""
-    accepts = [float((group.nontarget_scores >= threshold).mean()) for group in groups]
-    misses = [
-        float((group.target_scores < threshold).mean()) for group in groups if group.is_target.any()
-    ]
+    accepts, misses = np.array([group.rates_at(threshold) for group in groups]).T
     worst = int(np.argmax(accepts))
     return ThresholdRates(
         false_accept_rate=round(float(np.mean(accepts)), 6),
-        miss_rate=round(float(np.mean(misses)), 6),
-        worst_rate=round(accepts[worst], 6),
+        miss_rate=round(float(np.nanmean(misses)), 6),
+        worst_rate=round(float(accepts[worst]), 6),
         worst_group=groups[worst].name,
         num_trials=sum(int((~group.is_target).sum()) for group in groups),
     )
@@ -170,26 +164,12 @@ def rates_at(groups: Sequence[TrialGroup], threshold: float) -> ThresholdRates:
 def leave_one_corpus_out(groups: Sequence[TrialGroup]) -> list[LeftOut]:
     """Calibrates on all corpora but one and measures on that one, for each in turn."""
     rows = []
-    for corpus in _corpora(groups):
-        others = without_corpus(groups, corpus)
-        if not any(group.is_target.any() for group in others):
-            continue
+    for own, others in _each_corpus_left_out(groups):
         calibration = calibrate(others)
-        for group in groups:
-            if group.corpus != corpus or group.condition not in THRESHOLD_CONDITIONS:
-                continue
-            rates = [
-                rate
-                for threshold in (calibration.threshold, calibration.strict_threshold)
-                for rate in (
-                    float((group.nontarget_scores >= threshold).mean()),
-                    float((group.target_scores < threshold).mean())
-                    if group.is_target.any()
-                    else float("nan"),
-                )
-            ]
-            accepts, misses, strict_accepts, strict_misses = rates
-            num_trials = int((~group.is_target).sum())
+        for group in measured(own):
+            accepts, misses = group.rates_at(calibration.threshold)
+            strict_accepts, strict_misses = group.rates_at(calibration.strict_threshold)
+            num_trials = len(group.nontarget_scores)
             rows.append(
                 LeftOut(group.name, accepts, strict_accepts, misses, strict_misses, num_trials)
             )
@@ -202,36 +182,32 @@ def left_out_cllr(groups: Sequence[TrialGroup]) -> dict[str, tuple[float, float]
     Within a corpus its groups count alike.
     """
     found = {}
-    for corpus in _corpora(groups):
-        others = without_corpus(groups, corpus)
-        if not any(group.is_target.any() for group in others):
-            continue
-        slope, offset, slope_by_speech, offset_by_speech = fit_speech_log_odds(others)
-        calibration = Calibration(0, 0, slope, offset, slope_by_speech, offset_by_speech)
-        own = [group for group in groups if group.corpus == corpus and group.is_target.any()]
-        for condition in dict.fromkeys(group.condition for group in own):
-            same = [group for group in own if group.condition == condition]
-            log_odds = [calibration.log_odds(group.scores, group.speech_s) for group in same]
-            is_target = np.concatenate([group.is_target for group in same])
-            counts = np.concatenate(
-                [
-                    np.where(
-                        group.is_target, 1 / group.is_target.sum(), 1 / (~group.is_target).sum()
-                    )
-                    for group in same
-                ]
+    for own, others in _each_corpus_left_out(groups):
+        calibration = Calibration(0, 0, *fit_speech_log_odds(others))
+        with_targets = [group for group in own if group.has_targets]
+        for condition in dict.fromkeys(group.condition for group in with_targets):
+            same = [group for group in with_targets if group.condition == condition]
+            values = np.concatenate([calibration.log_odds(g.scores, g.speech_s) for g in same])
+            is_target = np.concatenate([g.is_target for g in same])
+            weights = np.concatenate(
+                [1 / np.where(g.is_target, g.is_target.sum(), (~g.is_target).sum()) for g in same]
             )
-            values = np.concatenate(log_odds)
-            found[f"{corpus}, {condition}"] = (
-                cllr(values, is_target, counts),
-                min_cllr(values, is_target, counts),
+            found[f"{same[0].corpus}, {condition}"] = (
+                cllr(values, is_target, weights),
+                min_cllr(values, is_target, weights),
             )
     return found
 
 
-def _corpora(groups: Iterable[TrialGroup]) -> list[str]:
-    """Returns the names of the corpora, each once."""
-    return list(dict.fromkeys(group.corpus for group in groups))
+def _each_corpus_left_out(
+    groups: Sequence[TrialGroup],
+) -> Iterator[tuple[list[TrialGroup], list[TrialGroup]]]:
+    """Yields the groups of a corpus and those of all others, where these have target trials."""
+    for corpus in dict.fromkeys(group.corpus for group in groups):
+        own = [group for group in groups if group.corpus == corpus]
+        others = [group for group in groups if group.corpus != corpus]
+        if any(group.has_targets for group in others):
+            yield own, others
 
 
 def measured(groups: Sequence[TrialGroup]) -> list[TrialGroup]:
@@ -242,14 +218,7 @@ def measured(groups: Sequence[TrialGroup]) -> list[TrialGroup]:
 def calibration_entries(
     source: str, clips: Sequence[LabelledClip], groups: Sequence[TrialGroup], found: Calibration
 ) -> dict[str, Any]:
-    """Returns what a model's metadata says of its calibration.
-
-    Args:
-        source: Where the recordings came from; only its name is told.
-        clips: The recordings.
-        groups: Their trials.
-        found: The calibration.
-    """
+    """Returns what a model's metadata says of its calibration."""
     scores = measured(groups)
     return {
         **found.to_dict(),
@@ -267,7 +236,7 @@ def describe(groups: Sequence[TrialGroup], calibration: Calibration) -> list[str
     """Returns the lines that tell what was found, how sure it is, and how it travels."""
     lines = []
     for group in measured(groups):
-        if group.is_target.any():
+        if group.has_targets:
             eer = ErrorCurve.from_scores(group.scores, group.is_target).equal_error_rate()[0]
             lines.append(f"{group.name or 'all'}: {group.num_people} people, EER {100 * eer:.2f} %")
     lines += [

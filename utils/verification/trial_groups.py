@@ -79,6 +79,16 @@ class TrialGroup:
         return self.scores[self.is_target]
 
     @property
+    def has_targets(self) -> bool:
+        """Whether somebody has two recordings."""
+        return bool(self.is_target.any())
+
+    def rates_at(self, threshold: float) -> tuple[float, float]:
+        """Returns false accepts and misses at a threshold, fractions; NaN misses of no targets."""
+        misses = (self.target_scores < threshold).mean() if self.has_targets else np.nan
+        return float((self.nontarget_scores >= threshold).mean()), float(misses)
+
+    @property
     def num_people(self) -> int:
         """How many speakers there are."""
         return len(np.unique(self.speakers))
@@ -168,8 +178,3 @@ def _pair(
         np.stack([labels[first], labels[second]], axis=1),
         np.stack([left.speech_s[first], right.speech_s[second]], axis=1),
     )
-
-
-def without_corpus(groups: Iterable[TrialGroup], corpus: str) -> list[TrialGroup]:
-    """Returns the groups of all corpora but one."""
-    return [group for group in groups if group.corpus != corpus]

@@ -6,11 +6,11 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -69,10 +69,10 @@ class SqlConnections:
         # The connections are closed even where nobody calls `close`, as in the scripts.
         weakref.finalize(self, self.engine.dispose)
         self._writer = self.engine.execution_options(is_write=True)
-        self._reader = self._peeker = self.engine
+        self._reader = self._asker = self.engine
         if not self.is_sqlite:
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
-            self._peeker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._asker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
             self._migrate(create)
             if self.is_sqlite:
@@ -89,20 +89,24 @@ class SqlConnections:
         with self.driver_errors(), self._reader.begin() as connection:
             yield connection
 
-    @contextlib.contextmanager
-    def peek(self) -> Iterator[Connection]:
-        """Yields a connection for one question alone: half the messages of `read`."""
-        with self.driver_errors(), self._peeker.connect() as connection:
-            yield connection
+    def fetch(self, query: Executable) -> list[Any]:
+        """Returns the rows that a query finds, in a transaction of its own."""
+        with self.read() as connection:
+            return list(connection.execute(query))
 
     def ask(self, question: str) -> Any:
-        """Returns the one value that a question of constant text is answered with."""
-        if not self.is_sqlite:
-            with self.peek() as connection:
-                return connection.exec_driver_sql(question).scalar_one()
-        # Asked before each search: a third of the time that a transaction takes.
-        with self.driver_errors(), contextlib.closing(self.engine.raw_connection()) as connection:
-            return connection.cursor().execute(question).fetchone()[0]
+        """Returns the one value that a question of constant text is answered with.
+
+        It is asked before each search, and takes a twentieth of the time of a transaction.
+        """
+        if self.is_sqlite:
+            with (
+                self.driver_errors(),
+                contextlib.closing(self.engine.raw_connection()) as connection,
+            ):
+                return connection.cursor().execute(question).fetchone()[0]
+        with self.driver_errors(), self._asker.connect() as connection:
+            return connection.exec_driver_sql(question).scalar_one()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
@@ -112,22 +116,6 @@ class SqlConnections:
         with self.driver_errors(), turn:
             with self._writer.begin() as connection:
                 yield connection
-            if self._must_checkpoint:
-                self._checkpoint(1)
-
-    def append(self, statement: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Writes rows to SQLite, all of them on the disk when this returns, as `write` does it.
-
-        Args:
-            statement: With parameters such as :name.
-            rows: Their values, as SQLite stores them.
-        """
-        with self.driver_errors(), self._write_lock:
-            with contextlib.closing(self.engine.raw_connection()) as connection:
-                cursor = connection.cursor()
-                cursor.execute("BEGIN IMMEDIATE")
-                cursor.executemany(statement, rows)
-                connection.commit()
             if self._must_checkpoint:
                 self._checkpoint(1)
 

@@ -31,7 +31,6 @@ class InboxFiles:
     """The files of one database; `NewRecording` brings new ones."""
 
     def __init__(self, connections: SqlConnections) -> None:
-        """Takes the connections to the database."""
         self._connections = connections
 
     def all(self) -> list[InboxFile]:
@@ -39,8 +38,7 @@ class InboxFiles:
         query = select(inbox.c.path, inbox.c.sha256, inbox.c.recording_id, speakers.c.name)
         query = query.join(recordings, recordings.c.id == inbox.c.recording_id)
         query = query.join(speakers, speakers.c.id == recordings.c.speaker_id)
-        with self._connections.read() as connection:
-            return [InboxFile(*row) for row in connection.execute(query)]
+        return [InboxFile(*row) for row in self._connections.fetch(query)]
 
     def write(self, files: Iterable[InboxFile]) -> None:
         """Puts these files in the place of all that are known."""
@@ -61,6 +59,5 @@ class InboxFiles:
 
     def begun_deletions(self) -> list[str]:
         """Returns the speakers whose deletion was begun and not finished."""
-        with self._connections.read() as connection:
-            query = select(speakers.c.name).where(speakers.c.is_being_deleted)
-            return list(connection.execute(query).scalars())
+        query = select(speakers.c.name).where(speakers.c.is_being_deleted)
+        return [row.name for row in self._connections.fetch(query)]

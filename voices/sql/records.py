@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from utils.arrays import FloatArray
+from utils.audio.activity import speech_seconds
+from utils.audio.waveform import SAMPLE_RATE
 
 IfExists = Literal["error", "add", "replace"]
 """What to do with a name that is enrolled: refuse, add to its recordings, or replace them."""
@@ -34,6 +36,14 @@ class NewRecording:
     file_name: str = ""
     inbox_path: str | None = None
     inbox_sha256: str = ""
+
+    @classmethod
+    def of(
+        cls, waveform: FloatArray, embedding: FloatArray, audio: bytes | None, **more: Any
+    ) -> "NewRecording":
+        """Returns the recording with a waveform, shape `(num_samples,)`, 16 kHz."""
+        duration_s = len(waveform) / SAMPLE_RATE
+        return cls(embedding, speech_seconds(waveform), audio, duration_s, **more)
 
 
 @dataclass(frozen=True)
@@ -68,22 +78,11 @@ class Removal:
 
 @dataclass(frozen=True)
 class AuditLine:
-    """What is to be written into the audit log: who did what to which speaker, and the outcome."""
+    """A line of the audit log: who did what to which speaker, the outcome, and when (UTC)."""
 
     actor: str
     action: str
     speaker: str
     outcome: str
     score: float | None = None
-
-
-@dataclass(frozen=True)
-class AuditEntry:
-    """A line of the audit log: who did what to which speaker, when (UTC), with what outcome."""
-
-    at: datetime
-    actor: str
-    action: str
-    speaker: str
-    outcome: str
-    score: float | None
+    at: datetime | None = None

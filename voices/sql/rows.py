@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 from sqlalchemy.dialects import postgresql
 
 from utils.arrays import FloatArray
@@ -20,9 +20,6 @@ from voices.sql.schema import audio, inbox, info, keys, recordings, removals, sp
 KEPT_REMOVALS = 10_000
 """Changes after which the id of a removed speaker is forgotten; a process that slept through more
 of them reads everything again."""
-
-IN_CHUNK = 500
-"""Ids in one statement; SQLite's oldest limit is 999."""
 
 
 def to_bytes(embedding: FloatArray) -> bytes:
@@ -234,23 +231,22 @@ class VoiceRows:
         old = removals.c.change_number <= number - KEPT_REMOVALS
         connection.execute(delete(removals).where(old))
 
-    def describe(self, connection: Connection, rows: Iterable[Any]) -> list[Speaker]:
-        """Returns the speakers of some rows, with their recordings."""
-        rows = list(rows)
+    def describe(self, connection: Connection, query: "Select[Any]") -> list[Speaker]:
+        """Returns the speakers that a query finds, with their recordings."""
+        rows = connection.execute(query).all()
         found: dict[str, list[StoredRecording]] = {row.id: [] for row in rows}
-        ids = list(found)
-        for start in range(0, len(ids), IN_CHUNK):
-            part = ids[start : start + IN_CHUNK]
-            for recording in connection.execute(recordings_of(part)):
-                found[recording.speaker_id].append(
-                    StoredRecording(
-                        id=recording.id,
-                        created_at=recording.created_at,
-                        speech_s=recording.speech_s,
-                        duration_s=recording.duration_s,
-                        has_audio=recording.recording_id is not None,
-                    )
+        # Ids from a subquery of its own: a limit is allowed only there.
+        ids = select(query.with_only_columns(speakers.c.id).subquery().c.id)
+        for recording in connection.execute(recordings_of(ids)):
+            found[recording.speaker_id].append(
+                StoredRecording(
+                    id=recording.id,
+                    created_at=recording.created_at,
+                    speech_s=recording.speech_s,
+                    duration_s=recording.duration_s,
+                    has_audio=recording.recording_id is not None,
                 )
+            )
         return [
             Speaker(row.name, row.created_at, row.updated_at, tuple(found[row.id])) for row in rows
         ]
@@ -268,8 +264,11 @@ class VoiceRows:
         connection.execute(update(keys).where(keys.c.id.in_(ids)).values(stored=bytes(length)))
 
 
-def recordings_of(speaker_ids: Sequence[str]) -> Any:
-    """Returns the query for speakers' recordings in the order of enrolment, no voice data."""
+def recordings_of(speaker_ids: Any) -> Any:
+    """Returns the query for the recordings of speakers, a list of ids or a query for them.
+
+    In the order of enrolment, without voice data.
+    """
     return (
         select(
             recordings.c.id,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Connection, cast, func, select, text
+from sqlalchemy import Connection, Select, cast, func, select, text
 
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError
@@ -63,7 +63,6 @@ class Search:
     """
 
     def __init__(self, connections: SqlConnections, rows: VoiceRows) -> None:
-        """Reads nothing yet."""
         self._connections = connections
         self._rows = rows
         self._lock = threading.Lock()
@@ -81,12 +80,7 @@ class Search:
     def best_of_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
         """Answers questions, with what is in the database now; see `VectorIndex.best_of_each`."""
         if self.uses_vector_index and all(question.top_k is not None for question in questions):
-            return [
-                self._best_in_database(question.embedding, question.top_k or 0)
-                if question.names is None
-                else self._best_of_names(question.embedding, question.top_k or 0, question.names)
-                for question in questions
-            ]
+            return [self._best_in_database(question) for question in questions]
         index = self._refresh()
         if index is None:
             return [[] for _ in questions]
@@ -156,32 +150,27 @@ class Search:
                 self._builder = threading.Thread(target=build, name="vector index", daemon=True)
                 self._builder.start()
 
-    def _best_in_database(self, embedding: FloatArray, top_k: int) -> list[tuple[str, float]]:
-        """Asks pgvector's index."""
-        query, distance = self._distances(embedding)
+    def _best_in_database(self, question: Question) -> list[tuple[str, float]]:
+        """Asks pgvector's index, and without it for some speakers only, whom it might pass over."""
+        setting = f"hnsw.ef_search = {EF_SEARCH}"
+        if question.names is not None:
+            setting = "enable_indexscan = off"
         with self._connections.read() as connection:
-            connection.execute(text(f"SET LOCAL hnsw.ef_search = {EF_SEARCH}"))
-            found = connection.execute(query.order_by(distance).limit(top_k)).all()
+            connection.execute(text(f"SET LOCAL {setting}"))
+            found = connection.execute(self._nearest(question)).all()
         return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in found]
 
-    def _best_of_names(
-        self, embedding: FloatArray, top_k: int, names: Sequence[str]
-    ) -> list[tuple[str, float]]:
-        """Compares with some speakers, without the index: it might pass over them."""
-        query, _ = self._distances(embedding)
-        folded = sorted({fold_name(name) for name in names if is_storable(name)})
-        with self._connections.read() as connection:
-            found = connection.execute(query.where(speakers.c.folded_name.in_(folded))).all()
-        best = sorted(found, key=lambda row: float(row.distance))[: max(top_k, 0)]
-        return [(row.name, float(np.clip(1 - row.distance, -1, 1))) for row in best]
-
-    def _distances(self, embedding: FloatArray) -> tuple[Any, Any]:
-        """Returns the query for all speakers' names and distances, and the distance."""
-        column = cast(vectors.c.embedding, VECTOR(len(embedding)))
-        distance = column.cosine_distance(embedding)
-        query = select(speakers.c.name, distance.label("distance"))
+    def _nearest(self, question: Question) -> "Select[Any]":
+        """Returns the query that answers a question with names and distances."""
+        column = cast(vectors.c.embedding, VECTOR(len(question.embedding)))
+        distance = column.cosine_distance(question.embedding).label("distance")
+        query = select(speakers.c.name, distance)
         query = query.join(vectors, vectors.c.speaker_id == speakers.c.id)
-        return query.where(vectors.c.model_id == self._rows.model_id), distance
+        query = query.where(vectors.c.model_id == self._rows.model_id)
+        if question.names is not None:
+            folded = {fold_name(name) for name in question.names if is_storable(name)}
+            query = query.where(speakers.c.folded_name.in_(sorted(folded)))
+        return query.order_by(distance).limit(max(question.top_k or 0, 0))
 
     def _refresh(self) -> VectorIndex | None:
         """Brings the matrix up to date; the database is asked every time, and mostly once."""

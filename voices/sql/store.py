@@ -14,8 +14,6 @@ import numpy as np
 from sqlalchemy import Connection, func, select, update
 
 from utils.arrays import FloatArray
-from utils.audio.activity import speech_seconds
-from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import (
     AudioError,
     DamagedVoiceError,
@@ -121,10 +119,7 @@ class SqlVoiceStore:
                     self._rows.set_embedding(connection, row, embedding)
                 self._rows.set_speaker_embedding(connection, speaker_id, number, skip_damaged=True)
         self._search.prepare()
-        usable = speakers.c.model_id == self._rows.model_id
-        with self._connections.read() as connection:
-            query = select(speakers.c.name).where(usable).order_by(speakers.c.name)
-            return list(connection.execute(query).scalars())
+        return self._names(speakers.c.model_id == self._rows.model_id)
 
     @property
     def num_damaged(self) -> int:
@@ -133,15 +128,12 @@ class SqlVoiceStore:
 
     def names(self) -> list[str]:
         """Returns the enrolled speakers in alphabetical order."""
-        with self._connections.read() as connection:
-            query = select(speakers.c.name).order_by(speakers.c.name)
-            return list(connection.execute(query).scalars())
+        return self._names()
 
     def all_recordings(self) -> dict[str, list[StoredRecording]]:
         """Returns the recordings of each speaker, in alphabetical order of the names."""
         with self._connections.read() as connection:
-            rows = connection.execute(select(speakers).order_by(speakers.c.name))
-            found = self._rows.describe(connection, rows)
+            found = self._rows.describe(connection, select(speakers).order_by(speakers.c.name))
         return {speaker.name: list(speaker.recordings) for speaker in found}
 
     def enrolled_name(self, name: str) -> str | None:
@@ -327,13 +319,7 @@ class SqlVoiceStore:
     def speakers(
         self, offset: int = 0, limit: int = 50, query: str = ""
     ) -> tuple[list[Speaker], int]:
-        """Returns a page of the speakers in the order of their names, and how many there are.
-
-        Args:
-            offset: How many to pass over.
-            limit: How many to return at most.
-            query: Only names that contain this, in small or capital letters.
-        """
+        """Returns a page of the speakers in the order of their names, and how many there are."""
         condition = speakers.c.folded_name.contains(fold_name(query), autoescape=True)
         if not is_storable(query):
             return [], 0
@@ -343,12 +329,11 @@ class SqlVoiceStore:
             if query:
                 counted, page = counted.where(condition), page.where(condition)
             total = int(connection.execute(counted).scalar_one())
-            return self._rows.describe(connection, connection.execute(page)), total
+            return self._rows.describe(connection, page), total
 
     def count(self) -> int:
         """Returns how many speakers are enrolled."""
-        with self._connections.read() as connection:
-            return int(connection.execute(select(func.count()).select_from(speakers)).scalar_one())
+        return int(self._connections.fetch(select(func.count()).select_from(speakers))[0][0])
 
     def rename(self, name: str, new_name: str) -> Speaker:
         """Gives a speaker another name.
@@ -441,8 +426,7 @@ class SqlVoiceStore:
         Raises:
             DatabaseError: If it does not answer.
         """
-        with self._connections.read() as connection:
-            connection.execute(select(info.c.id)).one()
+        self._connections.fetch(select(info.c.id))
 
     def close(self) -> None:
         """Closes all connections."""
@@ -450,8 +434,7 @@ class SqlVoiceStore:
 
     def _open(self) -> None:
         """Compares what the database says of itself with the key and the model."""
-        with self._connections.read() as connection:
-            row = connection.execute(select(info)).one()
+        (row,) = self._connections.fetch(select(info))
         self._size: int | None = row.embedding_size
         model_id = row.model_id or ""
         if self._encoder is not None:
@@ -523,19 +506,17 @@ class SqlVoiceStore:
             .where(recordings.c.model_id != self._rows.model_id)
             .order_by(speakers.c.name, recordings.c.position)
         )
-        with self._connections.read() as connection:
-            return list(connection.execute(query))
+        return self._connections.fetch(query)
 
     def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
         """Embeds waveforms and enrols them."""
         if self._encoder is None:
             raise ValueError("this SqlVoiceStore was opened without an encoder")
         new = [
-            NewRecording(
-                embedding=self._encoder.embed_waveform(waveform, source=name),
-                speech_s=speech_seconds(waveform),
-                audio=encode_flac(waveform) if self.keep_audio else None,
-                duration_s=len(waveform) / SAMPLE_RATE,
+            NewRecording.of(
+                waveform,
+                self._encoder.embed_waveform(waveform, source=name),
+                encode_flac(waveform) if self.keep_audio else None,
             )
             for waveform in waveforms
         ]
@@ -544,10 +525,15 @@ class SqlVoiceStore:
         speaker = self.enrol(name, new, if_exists=if_exists, must_exist=must_exist)
         return [f"{speaker.name}/{recording.id}" for recording in speaker.recordings[-len(new) :]]
 
+    def _names(self, *conditions: Any) -> list[str]:
+        """Returns the names of all speakers that meet some conditions, in alphabetical order."""
+        query = select(speakers.c.name).where(*conditions).order_by(speakers.c.name)
+        return [row.name for row in self._connections.fetch(query)]
+
     def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
         """Reads a speaker."""
         query = select(speakers).where(speakers.c.id == speaker_id)
-        return self._rows.describe(connection, connection.execute(query))[0]
+        return self._rows.describe(connection, query)[0]
 
     def _find(self, connection: Connection, name: str) -> Any:
         """Returns the row of the speaker who has a name."""

@@ -74,7 +74,7 @@ def test_head_is_get_without_the_body(url: str, path: str) -> None:
 
 
 def test_an_upload_of_nobody_is_not_read(url: str) -> None:
-    with running(url, token=TOKEN, authorized=False, max_upload_bytes=10) as client:
+    with running(url, token=TOKEN, authorized=False, max_upload_mb=1e-5) as client:
         for path in ["/v1/identify", "/v1/info", "/", "/nowhere", "/static/x"]:
             answer = client.post(path, files=files(speech(1)))
             check_problem(answer, 401, "unauthorized")

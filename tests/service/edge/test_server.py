@@ -3,22 +3,24 @@
 import concurrent.futures
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 
+from tests.support.fake_encoder import FakeEncoder
+from tests.support.script_runs import run_here
 from tests.support.service_client import check_problem, files, pack, speech
 from tests.support.service_process import ROOT, ServiceProcess, service_process
+from utils.model import encoder
 from voices.sql.store import SqlVoiceStore
 
 pytestmark = pytest.mark.slow
@@ -76,7 +78,7 @@ def test_a_second_request_has_its_own_time(service: ServiceProcess) -> None:
     request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with connect(service) as connection:
         connection.sendall(request)
-        assert connection.recv(10000).startswith(b"HTTP/1.1 200 ")
+        assert receive_answer(connection)[0] == 200
         connection.sendall(request[:10])
         assert b"HTTP/1.1 408 " in read_all(connection)
 
@@ -130,7 +132,7 @@ def test_empty_lines_do_not_keep_a_connection_open(service: ServiceProcess) -> N
     request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with connect(service) as connection:
         connection.sendall(request)
-        assert connection.recv(10000).startswith(b"HTTP/1.1 200 ")
+        assert receive_answer(connection)[0] == 200
         start = time.monotonic()
         connection.settimeout(0.2)
         answer = b""
@@ -312,12 +314,14 @@ def test_stopping_finishes_what_was_accepted(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     options = ["--queue_size", "20", "--num_threads", "2", "--database", "sqlite:///v.sqlite3"]
-    with service_process(tmp_path, *options, FAKE_DELAY_S="0.4") as service:
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with service_process(tmp_path, *options) as service:
+        with closed(tmp_path), concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(identify, service.url) for _ in range(8)]
             # One is in each thread of the encoder; the rest waits.
             wait_for_queue(service, 8)
             service.process.send_signal(number)
+            wait_for_stopping(service)
+            (tmp_path / "closed").unlink()
             assert [answer.result() for answer in answers] == [200] * 8
         assert service.wait() == status
         log = service.log
@@ -325,13 +329,30 @@ def test_stopping_finishes_what_was_accepted(
     assert "Traceback" not in log
 
 
+@contextlib.contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """Lets the encoder of a service that runs in a folder end nothing."""
+    gate = folder / "closed"
+    gate.touch()
+    try:
+        yield
+    finally:
+        gate.unlink(missing_ok=True)
+
+
 def wait_for_queue(service: ServiceProcess, depth: int) -> None:
-    for _ in range(200):
-        figures = httpx.get(f"{service.url}/metrics").text
-        if f"voiceprint_queue_depth {depth}.0" in figures:
-            return
+    deadline = time.monotonic() + 60
+    with httpx.Client(base_url=service.url) as client:
+        while f"voiceprint_queue_depth {depth}.0" not in client.get("/metrics").text:
+            assert time.monotonic() < deadline, "the queue did not fill"
+            time.sleep(0.02)
+
+
+def wait_for_stopping(service: ServiceProcess) -> None:
+    deadline = time.monotonic() + 60
+    while "Stopping" not in service.log:
+        assert time.monotonic() < deadline, service.log
         time.sleep(0.02)
-    pytest.fail("the queue did not fill")
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
@@ -341,10 +362,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
         connection.sendall(head)
         time.sleep(0.3)
         service.process.send_signal(signal.SIGINT)
-        for _ in range(100):
-            if "Stopping" in service.log:
-                break
-            time.sleep(0.05)
+        wait_for_stopping(service)
         service.process.send_signal(signal.SIGINT)
         assert service.wait() == 130
 
@@ -352,14 +370,15 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
 def test_a_full_queue_answers_at_once(tmp_path: Path) -> None:
     options = ["--queue_size", "1", "--num_threads", "1", "--rate_limit", "0", "--json_logs"]
     options += ["--database", "sqlite:///v.sqlite3"]
-    with service_process(tmp_path, *options, FAKE_DELAY_S="1.5") as service:
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with service_process(tmp_path, *options) as service:
+        with closed(tmp_path), concurrent.futures.ThreadPoolExecutor(2) as pool:
             accepted = [pool.submit(identify, service.url) for _ in range(2)]
             wait_for_queue(service, 2)
             answer = httpx.post(f"{service.url}/v1/embed", files=files(speech(1)))
             assert not any(future.done() for future in accepted)
             check_problem(answer, 503, "busy")
             assert int(answer.headers["retry-after"]) >= 1
+            (tmp_path / "closed").unlink()
             assert [future.result() for future in accepted] == [200, 200]
         lines = [line for line in service.log.splitlines() if line.startswith("{")]
     entries = [json.loads(line) for line in lines]
@@ -369,34 +388,46 @@ def test_a_full_queue_answers_at_once(tmp_path: Path) -> None:
 # How it does not begin.
 
 
-def start(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("VOICEPRINT_")}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "support" / "fake_service.py"), *options],
-        cwd=folder,
-        env={**environment, **env},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-    )
+@pytest.fixture
+def start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., SimpleNamespace]:
+    """Starts a service in this process, which must not go well; returns how it ended."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encoder, "SpeakerEncoder", lambda *options, **named: FakeEncoder())
+
+    def start(*options: str, **env: str) -> SimpleNamespace:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        status = run_here(ROOT / "serve.py", ["--model_path", "fake", *options])
+        for name in env:
+            monkeypatch.delenv(name)
+        out, err = capfd.readouterr()
+        return SimpleNamespace(returncode=status, stdout=out, stderr=err)
+
+    return start
 
 
-def test_a_port_in_use(service: ServiceProcess, tmp_path: Path) -> None:
-    result = start(tmp_path, "--port", str(service.port))
+Start = Callable[..., SimpleNamespace]
+
+
+def test_a_port_in_use(service: ServiceProcess, start: Start) -> None:
+    result = start("--port", str(service.port))
     assert result.returncode == 2
     assert re.fullmatch(r"error: cannot listen on 127\.0\.0\.1 port .*\n", result.stderr)
 
 
-def test_without_a_token_it_stays_at_home(tmp_path: Path) -> None:
-    result = start(tmp_path, "--host", "0.0.0.0")
+def test_without_a_token_it_stays_at_home(start: Start) -> None:
+    result = start("--host", "0.0.0.0")
     assert result.returncode == 2
     assert "without a token the service listens on 127.0.0.1 only" in result.stderr
-    result = start(tmp_path, "--database", "mysql://user:secret@host/db")
+    result = start("--database", "mysql://user:secret@host/db")
     assert result.returncode == 2
     assert "secret" not in result.stdout + result.stderr
 
 
-def test_an_encrypted_database_needs_its_key(tmp_path: Path) -> None:
+def test_an_encrypted_database_needs_its_key(tmp_path: Path, start: Start) -> None:
     options = ["--database", f"sqlite:///{tmp_path}/v.sqlite3"]
     key = bytes(range(32)).hex()
     with service_process(tmp_path, *options, VOICEPRINT_KEY=key) as service:
@@ -405,15 +436,15 @@ def test_an_encrypted_database_needs_its_key(tmp_path: Path) -> None:
         )
         assert answer.status_code == 201
     for env in [{}, {"VOICEPRINT_KEY": "00" * 32}]:
-        result = start(tmp_path, "--port", "0", *options, **env)
+        result = start("--port", "0", *options, **env)
         assert result.returncode == 2
         assert re.fullmatch(r"error: [^\n]*key[^\n]*\n", result.stderr)
         assert key not in result.stderr
 
 
-def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+def test_a_database_that_is_not_there(start: Start) -> None:
     options = ["--port", "0", "--database", "postgresql://me:secret@127.0.0.1:1/voice"]
-    result = start(tmp_path, *options)
+    result = start(*options)
     assert result.returncode == 2
     assert re.fullmatch(r"error: [^\n]*127\.0\.0\.1[^\n]*\n", result.stderr)
     assert "secret" not in result.stdout + result.stderr

@@ -1,120 +1,92 @@
 """What comes at the same time is handled together, and nothing that was taken is left lying."""
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import asyncio
+import time
 
 import pytest
 
 from service.encoding.joiner import MAX_JOINED, MAX_WAIT_S, Joiner
-from service.encoding.pool import EncodingPool
 
 
-def at_once(run: Callable[[], None]) -> None:
-    run()
+class Handler:
+    """Multiplies, and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    async def __call__(self, items: list[int]) -> list[int]:
+        self.batches.append(items)
+        await asyncio.sleep(0)
+        return [120 // item for item in items]
 
 
-def never(seconds: float, run: Callable[[], None]) -> None:
-    """Stands for a clock whose time has not come."""
+async def settle() -> None:
+    """Lets what was begun run as far as it can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def test_items_are_joined_while_more_is_to_come() -> None:
-    runs: list[list[int]] = []
-    is_pressed = [True]
+    handler = Handler()
+    is_pressed = True
+    joiner = Joiner(handler, lambda: is_pressed)
 
-    def handle(items: list[int]) -> list[int]:
-        runs.append(items)
-        return [10 * item for item in items]
+    async def run() -> list[int]:
+        nonlocal is_pressed
+        first = [asyncio.create_task(joiner.handle(item)) for item in range(1, MAX_JOINED + 1)]
+        await settle()
+        assert handler.batches == [[1, 2, 3, 4]]
+        held = asyncio.create_task(joiner.handle(5))
+        await settle()
+        assert not held.done() and len(handler.batches) == 1
+        is_pressed = False
+        last = asyncio.create_task(joiner.handle(6))
+        return await asyncio.gather(*first, held, last)
 
-    joiner = Joiner(handle, at_once, never, lambda: is_pressed[0])
-    futures: list[Future[int]] = [Future() for _ in range(MAX_JOINED + 2)]
-    for item, future in enumerate(futures[:MAX_JOINED]):
-        assert runs == []
-        joiner.add(item, future)
-        joiner.release()
-    assert runs == [list(range(MAX_JOINED))]
-    joiner.add(8, futures[-2])
-    joiner.release()
-    assert not futures[-2].done()
-    is_pressed[0] = False
-    joiner.add(9, futures[-1])
-    joiner.release()
-    joiner.release()
-    assert runs[1:] == [[8, 9]]
-    assert [future.result(0) for future in futures] == [0, 10, 20, 30, 80, 90]
+    assert asyncio.run(run()) == [120, 60, 40, 30, 24, 20]
+    assert handler.batches[1:] == [[5, 6]]
 
 
 def test_no_item_is_held_back_for_long() -> None:
-    later: list[tuple[float, Callable[[], None]]] = []
-    joiner: Joiner[int, int] = Joiner(
-        lambda items: items, at_once, lambda *call: later.append(call), lambda: True
-    )
-    futures: list[Future[int]] = [Future() for _ in range(MAX_JOINED + 2)]
-    for item in range(2):
-        joiner.add(item, futures[item])
-        joiner.release()
-    assert [seconds for seconds, _ in later] == [MAX_WAIT_S] and not futures[1].done()
-    later[0][1]()
-    assert futures[0].result(0) == 0 and futures[1].result(0) == 1
-    joiner.add(2, futures[2])
-    joiner.release()
-    later[0][1]()
-    # The time of the first two tells nothing of the third, which has its own.
-    assert not futures[2].done() and len(later) == 2
-    for item in range(3, MAX_JOINED + 2):
-        joiner.add(item, futures[item])
-        joiner.release()
-    assert futures[-1].done() and len(later) == 2
-    later[1][1]()
+    handler = Handler()
+    joiner = Joiner(handler, lambda: True)
+
+    async def run() -> None:
+        for batch in ([1, 2], [3]):
+            # The time of the first two tells nothing of the third, which has its own.
+            start = time.monotonic()
+            await asyncio.gather(*map(joiner.handle, batch))
+            assert time.monotonic() - start > 0.9 * MAX_WAIT_S
+        await asyncio.wait_for(asyncio.gather(*map(joiner.handle, range(1, 5))), MAX_WAIT_S)
+
+    asyncio.run(run())
+    assert handler.batches == [[1, 2], [3], [1, 2, 3, 4]]
 
 
-def test_a_failure_is_told_to_all() -> None:
-    def refuse(run: Callable[[], None]) -> None:
-        raise RuntimeError("can't start new thread")
+def test_a_failure_is_told_to_all_and_harms_no_later_batch() -> None:
+    joiner = Joiner(Handler(), lambda: True)
 
-    def ended(seconds: float, run: Callable[[], None]) -> None:
-        raise RuntimeError("Event loop is closed")
+    async def run() -> list[object]:
+        tasks = [asyncio.create_task(joiner.handle(item)) for item in (3, 0, 4, 5)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        return [*results, await joiner.handle(6)]
 
-    def divide(items: list[int]) -> list[int]:
-        return [12 // item for item in items]
-
-    for start, later, is_pressed, kind in [
-        (at_once, never, False, ZeroDivisionError),
-        (at_once, ended, True, ZeroDivisionError),
-        (refuse, never, False, RuntimeError),
-    ]:
-        joiner = Joiner(divide, start, later, lambda is_pressed=is_pressed: is_pressed)
-        futures: list[Future[int]] = [Future() for _ in range(3)]
-        for item, future in zip([3, 0, 4], futures, strict=True):
-            joiner.add(item, future)
-        joiner.release()
-        for future in futures:
-            with pytest.raises(kind):
-                future.result(0)
+    results = asyncio.run(run())
+    assert [type(each) for each in results] == 4 * [ZeroDivisionError] + [int]
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-def test_nothing_is_left_whatever_happens_in_the_pool(num_threads: int) -> None:
-    pool = EncodingPool(num_threads, queue_size=1_000)
-    sizes: list[int] = []
-    lock = threading.Lock()
+@pytest.mark.parametrize("num_given_up", [1, 4])
+def test_who_gives_up_does_not_disturb_the_others(num_given_up: int) -> None:
+    handler = Handler()
+    joiner = Joiner(handler, lambda: True)
 
-    def handle(items: list[int]) -> list[int]:
-        with lock:
-            sizes.append(len(items))
-        return items
+    async def run() -> list[object]:
+        tasks = [asyncio.create_task(joiner.handle(item)) for item in range(1, 5)]
+        await settle()
+        for task in tasks[:num_given_up]:
+            task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
 
-    with ThreadPoolExecutor(2) as executor:
-        joiner = Joiner(handle, executor.submit, never, lambda: pool.is_pressed)
-        pool.after_job = joiner.release
-        futures: list[Future[int]] = [Future() for _ in range(300)]
-        others = []
-        for item, future in enumerate(futures):
-            # Jobs of other kinds run between, fail, and are cancelled before they begin.
-            pool.submit([lambda item=item, future=future: joiner.add(item, future)])
-            others += pool.submit([lambda: None, lambda: 1 // 0, lambda: None])
-            others[-1].cancel()
-        assert [future.result(30) for future in futures] == list(range(300))
-        pool.close()
-    # Threads may add at the same moment.
-    assert sum(sizes) == 300 and 1 < max(sizes) < MAX_JOINED + num_threads
+    results = asyncio.run(run())
+    assert results[num_given_up:] == [120, 60, 40, 30][num_given_up:]
+    assert handler.batches == [[1, 2, 3, 4]]

@@ -32,21 +32,6 @@ def test_jobs_run_side_by_side_and_the_rest_is_refused() -> None:
     assert pool.num_pending == 0 and not pool.is_pressed
 
 
-def test_it_tells_when_a_job_has_left() -> None:
-    pool = EncodingPool(num_threads=1, queue_size=5)
-    left: list[int] = []
-    pool.after_job = lambda: left.append(pool.num_pending)
-    gate = threading.Event()
-    _, failing, waiting = pool.submit([gate.wait, lambda: 1 // 0, gate.wait])
-    assert pool.num_pending == 3
-    waiting.cancel()
-    assert left == [2]
-    gate.set()
-    assert isinstance(failing.exception(10), ZeroDivisionError)
-    pool.close()
-    assert left == [2, 1, 0]
-
-
 def test_all_jobs_of_a_request_are_accepted_or_none() -> None:
     pool = EncodingPool(num_threads=1, queue_size=2)
     gate = threading.Event()

@@ -35,7 +35,7 @@ WAVE = synthetic_speech(1, duration_s=2.0)
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("inputs")
     url = f"sqlite:///{folder}/v.sqlite3"
-    with running(url, max_duration_s=10, max_upload_bytes=2_000_000) as client:
+    with running(url, max_duration_s=10, max_upload_mb=2) as client:
         enrol(client, "Ann", 1)
         yield client
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from service.answers.schemas import IdentifyDocument, InfoDocument
+from service.answers.problems import describe_error
+from service.answers.schemas import InfoDocument
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.service_client import (
     TOKEN,
@@ -17,9 +18,13 @@ from tests.support.service_client import (
     check_problem,
     enrol,
     files,
+    pack,
     running,
     speech,
 )
+from tests.support.synthetic_sounds import sounds
+from tests.support.synthetic_voices import synthetic_speech
+from utils.audio.decode import AudioTooLargeError, load_audio
 
 
 @pytest.fixture
@@ -122,10 +127,31 @@ def test_compare_and_embed(client: TestClient) -> None:
 def test_quality_measures_silence_too(client: TestClient) -> None:
     good = client.post("/v1/quality", files=files(speech(1, duration_s=3))).json()
     assert good["warnings"] == []
+    assert good["heard"] == "speech"
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(16000), 16000, format="WAV")
     silent = client.post("/v1/quality", files=files(buffer.getvalue())).json()
     assert {"quiet", "short"} <= set(silent["warnings"])
+    assert silent["heard"] == "silence"
+    for name, heard in (("white noise", "steady noise"), ("piano, chords", "tones or music")):
+        answer = client.post("/v1/quality", files=files(pack(sounds(3.0)[name]))).json()
+        assert answer["heard"] == heard
+
+
+def test_channels_with_different_voices_are_a_warning(client: TestClient) -> None:
+    ada, ben = synthetic_speech(1, 0, 3.0), synthetic_speech(2, 0, 3.0)
+    for right, are_two in ((ben, True), (0.5 * ada, False)):
+        call = pack(np.stack([ada, right], axis=1))
+        for path in ("/v1/quality", "/v1/embed"):
+            answer = client.post(path, files=files(call)).json()
+            assert ("two_voices" in answer.get("quality", answer)["warnings"]) is are_two
+
+
+def test_a_recording_of_too_many_bytes_is_too_large() -> None:
+    with pytest.raises(AudioTooLargeError) as caught:
+        load_audio(speech(1), max_bytes=1000)
+    problem = describe_error(caught.value)
+    assert (problem.code, problem.extra) == ("too-large", {"expected": "at most 1000 bytes"})
 
 
 def test_info(client: TestClient) -> None:
@@ -328,11 +354,3 @@ def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> N
         client.put("/v1/speakers/Ann/recordings", files=files(speech(1)))
         answer = client.post("/v1/speakers/Ann/verify", files=files(speech(1)))
         assert answer.json()["is_same_speaker"] is True
-
-
-def test_the_answer_to_identify_is_what_the_document_says(client: TestClient) -> None:
-    for number in range(3):
-        found = client.post("/v1/identify", files=files(speech(1, 7))).json()
-        assert found == IdentifyDocument.model_validate(found).model_dump()
-        assert len(found["matches"]) == number
-        enrol(client, f"speaker {number}", number + 1)

@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.containers import encode_with_av
-from tests.support.synthetic_voices import synthetic_speech
-from utils.audio.decode import AudioFormatError, AudioTooLongError, load_audio, read_blocks
+from tests.support.synthetic_voices import synthetic_speech, write_wav
+from utils.audio.decode import (
+    AudioFormatError,
+    AudioTooLargeError,
+    AudioTooLongError,
+    load_audio,
+    read_blocks,
+)
 from utils.errors import AudioError
 
 FORMATS = {
@@ -265,3 +271,12 @@ def test_what_is_beyond_full_scale_is_divided_by_its_peak(scale: float) -> None:
     np.testing.assert_allclose(load_audio(data), expected, atol=1e-6)
     blocks = np.concatenate(list(read_blocks(data, 0.5)))
     assert np.abs(blocks).max() == 1
+
+
+def test_too_many_bytes_are_refused_in_files_and_in_memory(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", np.zeros(8000, np.float32))
+    size = path.stat().st_size
+    for source in (path, path.read_bytes()):
+        assert len(load_audio(source, max_bytes=size)) == 8000
+        with pytest.raises(AudioTooLargeError, match=rf"{size} bytes, expected at most {size - 1}"):
+            load_audio(source, max_bytes=size - 1)

@@ -63,13 +63,13 @@ def test_pieces_are_heard_as_one_recording() -> None:
 
 def test_a_short_word_is_heard_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[int] = []
-    run = detector._run
+    hear = detector.SpeechStream.hear
 
-    def count(samples: np.ndarray, *state: object) -> object:
+    def count(stream: detector.SpeechStream, samples: np.ndarray) -> np.ndarray:
         heard.append(len(samples))
-        return run(samples, *state)
+        return hear(stream, samples)
 
-    monkeypatch.setattr(detector, "_run", count)
+    monkeypatch.setattr(detector.SpeechStream, "hear", count)
     word = synthetic_speech(1, 0, 0.5)[: 2 * detector.FRAME_SAMPLES * 2]
     assert Recording(word).missing_speech is None
     assert heard == [len(word), 2 * len(word)]

@@ -396,5 +396,5 @@ def test_folders_are_those_of_the_settings(tmp_path: Path) -> None:
 
 def test_every_augmentation_has_a_probability_of_its_own() -> None:
     for name in AUGMENTATIONS:
-        assert AugmentSettings().probability(name) == 0
-        assert AugmentSettings(**{name: 0.25}).probability(name) == 0.25
+        assert getattr(AugmentSettings(), name) == 0
+        assert getattr(AugmentSettings(**{name: 0.25}), name) == 0.25

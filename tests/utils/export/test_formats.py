@@ -230,9 +230,7 @@ def test_file_that_differs_is_not_kept(
 ) -> None:
     other = write_tiny_model(tmp_path / "other.keras")
     _spoil(other)
-    replaced(
-        write=lambda model_path, path, paths: export_formats.onnx_graph.write_onnx(other, path)
-    )
+    replaced(write=lambda model_path, path, paths: export_formats.write_onnx(other, path))
     (tmp_path / "tiny.onnx").write_bytes(b"the older one")
     with pytest.raises(ModelError, match=r"onnx: .* cosine of -?0\.\d+ to .*at least 0\.9999"):
         comparison.export("onnx", tmp_path)

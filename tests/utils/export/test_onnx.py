@@ -32,6 +32,11 @@ def onnx_model(model: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def network(model: Path) -> Any:
+    return load_network(model)
+
+
 def embed_with_keras(network: Any, waveform: np.ndarray) -> np.ndarray:
     features = spectrogram(extend(waveform, max(len(waveform), CROP_SAMPLES)))
     return np.asarray(network(features[None, :, :, None], training=False)[1])[0]
@@ -48,9 +53,9 @@ def test_basis_is_the_short_time_fourier_transform() -> None:
 
 # Frames in even and odd number, clips shorter than a crop, one sample around a whole crop.
 @pytest.mark.parametrize("num_samples", [399, 16000, 40959, 40960, 40961, 48000, 48160, 100_001])
-def test_equals_keras_at_any_length(model: Path, onnx_model: Path, num_samples: int) -> None:
+def test_equals_keras_at_any_length(network: Any, onnx_model: Path, num_samples: int) -> None:
     waveform = extend(synthetic_speech(1, 0, 3.0), num_samples)
-    expected = embed_with_keras(load_network(model), waveform)
+    expected = embed_with_keras(network, waveform)
     embedding = load_onnx_network(onnx_model, num_threads=1)(waveform)
     np.testing.assert_allclose(embedding, expected, atol=2e-4)
 
@@ -118,17 +123,20 @@ def test_shipped_file_is_the_shipped_model(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def campplus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def campplus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A small CAM++, and its .onnx file."""
     path = tmp_path_factory.mktemp("campplus") / "tiny.keras"
-    return write_tiny_model(path, network=build_tiny_campplus())
+    network = build_tiny_campplus()
+    write_tiny_model(path, network=network)
+    write_onnx(path, path.with_suffix(".onnx"), half_precision=False)
+    return network, path.with_suffix(".onnx")
 
 
 @pytest.mark.parametrize("num_samples", [250, 400, 9000, 32560, 48000, 48160, 100_001])
-def test_campplus_equals_keras_at_any_length(campplus: Path, num_samples: int) -> None:
+def test_campplus_equals_keras_at_any_length(campplus: tuple[Any, Path], num_samples: int) -> None:
+    network, path = campplus
     waveform = extend(synthetic_speech(1, 0, 3.0), num_samples)
     features = compute_features("filterbank", waveform)[None, :, :, None]
-    expected = np.asarray(load_network(campplus)(features, training=False)[1])[0]
-    path = campplus.with_suffix(".onnx")
-    write_onnx(campplus, path, half_precision=False)
+    expected = np.asarray(network(features, training=False)[1])[0]
     embedding = load_onnx_network(path, num_threads=1)(waveform)
     np.testing.assert_allclose(embedding, expected, atol=2e-4)

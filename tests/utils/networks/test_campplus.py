@@ -15,7 +15,6 @@ from utils.networks.campplus import (
     SegmentMask,
     SegmentMeans,
     Statistics,
-    build_campplus,
 )
 from utils.networks.catalogue import NETWORKS
 from utils.networks.features import FEATURES
@@ -31,18 +30,17 @@ def test_names_of_the_options_are_those_of_the_catalogue() -> None:
     assert tuple(NETWORKS) == NETWORK_NAMES
 
 
+@pytest.fixture(scope="module")
+def network() -> Any:
+    return build_tiny_campplus()
+
+
 @pytest.mark.parametrize("num_frames", [1, 3, 98, 399, 400, 401])
-def test_any_length(num_frames: int) -> None:
-    classification, embedding = build_tiny_campplus()(features(num_frames))
+def test_any_length(num_frames: int, network: Any) -> None:
+    classification, embedding = network(features(num_frames))
     assert classification.shape == (2, 3)
     embedding = keras.ops.convert_to_numpy(embedding)
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-5)
-
-
-def test_size_of_the_published_network() -> None:
-    # Table 1 of the paper says 7.18 M with 512 numbers in an embedding, here are 192; beside them
-    # stands the vector of the one class.
-    assert build_campplus(1).count_params() == 6_930_528 + 192
 
 
 @pytest.mark.parametrize("num_frames", [1, 99, 100, 101, 250])

@@ -5,13 +5,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.torch_files import torch_tensors, write_torch_file
+from tests.support.torch_files import (
+    PUBLIC_LAYERS,
+    public_network,
+    shorten_network,
+    torch_tensors,
+    write_torch_file,
+)
 from utils.errors import ModelError
 from utils.networks.campplus_weights import campplus_from_tensors
 from utils.networks.torch_file import read_torch_file
 
 
-def test_weights_find_their_places() -> None:
+def test_size_of_the_published_network() -> None:
+    # Table 1 of the paper says 7.18 M with 512 numbers in an embedding, here are 192; beside them
+    # stands the vector of the one class.
+    assert public_network().count_params() == 6_930_528 + 192
+
+
+def test_weights_find_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_network(monkeypatch, PUBLIC_LAYERS)
     tensors = torch_tensors()
     network = campplus_from_tensors(read_torch_file(write_torch_file(tensors), "file"), "file")
     # The first time-delay layer: there channels of the front come first, here frequencies.
@@ -39,7 +52,10 @@ def test_weights_find_their_places() -> None:
         ),
     ],
 )
-def test_other_weights_are_refused(change: Any, message: str) -> None:
+def test_other_weights_are_refused(
+    change: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_network(monkeypatch, (1, 1, 1))
     tensors = torch_tensors()
     change(tensors)
     with pytest.raises(ModelError, match=message):

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 import train
+from tests.support.script_runs import run_here
 from tests.support.synthetic_voices import write_speech_folder
 from tests.support.tiny_model import TRAIN_OPTIONS, build_tiny_network, write_tiny_model
 from utils.errors import DataListError, ModelError, VoiceprintError
@@ -137,6 +138,7 @@ def test_checkpoints_can_be_used_at_once(uninterrupted: Path) -> None:
     assert metadata["training"]["reader"]["crop_frames"] == 65
 
 
+@pytest.mark.usefixtures("eager")
 def test_prints_arguments_and_epochs(capsys: pytest.CaptureFixture[str]) -> None:
     train.main(options(epochs=1))
     out, err = capsys.readouterr()
@@ -146,13 +148,15 @@ def test_prints_arguments_and_epochs(capsys: pytest.CaptureFixture[str]) -> None
     assert "epoch 1/1: 100%" in err
 
 
+@pytest.mark.usefixtures("eager")
 def test_without_test_list_the_loss_decides(capsys: pytest.CaptureFixture[str]) -> None:
-    train.main(options("--test_list_path", "", epochs=1))
+    train.main(options("--test_list_path", "", "--steps_per_epoch", "1", epochs=1))
     assert log()[0].keys() == {"epoch", "accuracy", "loss", "samples_per_s"}
     with pytest.raises(ModelError, match="no calibrated threshold"):
         _ = read_header("m/resnet34-1.keras").calibration
 
 
+@pytest.mark.usefixtures("eager")
 def test_newest_and_best_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     eers = iter([0.4, 0.1, 0.3, 0.2])
     monkeypatch.setattr(
@@ -163,7 +167,7 @@ def test_newest_and_best_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("m").mkdir()
     Path("m/resnet34-x.keras").write_text("somebody else's")
     Path("m/resnet34-99.keras").write_text("somebody else's")
-    train.main(options(epochs=4))
+    train.main(options("--steps_per_epoch", "1", epochs=4))
     assert names() == [f"resnet34-{name}.keras" for name in ("2", "4", "99", "x")]
 
 
@@ -205,6 +209,7 @@ def read_stopped_path(err: str) -> str:
     return err.split("stopped; go on with --resume ")[1].split("\n")[0]
 
 
+@pytest.mark.usefixtures("eager")
 def test_second_ctrl_c_ends_at_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +220,7 @@ def test_second_ctrl_c_ends_at_once(
     assert names() == []
 
 
+@pytest.mark.usefixtures("eager")
 def test_checkpoints_inside_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_module, "CHUNK_STEPS", 1)
     written: list[str] = []
@@ -244,17 +250,13 @@ def test_resume_from_what_is_no_checkpoint(tmp_path: Path) -> None:
         train.main(options("--resume", "none.keras"))
 
 
-def test_wrong_resume_file_is_told_in_one_line(root: Path) -> None:
+def test_wrong_resume_file_is_told_in_one_line(
+    root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     Path("list.keras").write_text("no model")
-    result = subprocess.run(
-        [sys.executable, root / "train.py", *options("--resume", "list.keras")],
-        capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(root)},
-        timeout=120,
-    )  # fmt: skip
-    assert result.returncode == 2
-    last = [line for line in result.stderr.splitlines() if "0000 00:00" not in line][-1]
-    assert last.startswith("error: list.keras: damaged or incomplete")
-    assert "Traceback" not in result.stderr
+    assert run_here(root / "train.py", options("--resume", "list.keras")) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: list.keras: damaged or incomplete")
 
 
 def test_init_begins_with_the_weights_of_a_model(
@@ -289,23 +291,26 @@ def test_too_few_classes_name_the_first_bad_line() -> None:
         train.main(options("--num_classes", "2"))
 
 
+@pytest.mark.usefixtures("eager")
 def test_more_classes_than_the_list_has_are_allowed() -> None:
-    train.main(options("--num_classes", "5", epochs=1))
+    train.main(options("--num_classes", "5", "--steps_per_epoch", "1", epochs=1))
     assert read_header("m/resnet34-1.keras").metadata["num_classes"] == 5
 
 
+@pytest.mark.usefixtures("eager")
 def test_unreadable_clip_is_told_once_and_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.wav").write_bytes(b"no audio")
     for name in ("train.txt", "test.txt"):
         with open(name, "a") as file:
             file.write("broken.wav\t0\n")
-    train.main(options("--steps_per_epoch", "7"))
+    train.main(options("--steps_per_epoch", "7", epochs=1))  # twice through the list
     err = capsys.readouterr().err
     assert err.count("warning: replaced a clip: broken.wav") == 1
     assert err.count("warning: left out of the test list: broken.wav") == 1
     assert names()
 
 
+@pytest.mark.usefixtures("eager")
 def test_diverged_training_says_so_and_spares_the_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -316,11 +321,12 @@ def test_diverged_training_says_so_and_spares_the_checkpoint(
             assert np.isfinite(weight).all()
 
 
+@pytest.mark.usefixtures("eager")
 def test_teacher_file_is_learnt_from() -> None:
     listed = [line.split("\t")[0] for line in Path("train.txt").read_text().splitlines()]
     vectors = np.random.default_rng(0).normal(size=(len(listed), 24)).astype(np.float32)
     np.savez("teacher.npz", path=np.array(listed), embedding=vectors)
-    more = ["--teacher", "teacher.npz", "--classification_weight", "0.1"]
+    more = ["--teacher", "teacher.npz", "--classification_weight", "0.1", "--steps_per_epoch", "1"]
     train.main(options(*more, epochs=1))
     assert -1 <= log()[0]["teacher_cosine"] <= 1
     train.main(options(*more, "--resume", "m/resnet34-1.keras"))

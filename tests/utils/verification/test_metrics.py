@@ -1,13 +1,14 @@
 """Metrics against trials worked out by hand, a plain search, and what must not change them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from utils.verification.metrics import ErrorCurve, best_accuracy, equal_error_rate, min_dcf
+from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import (
     BINS_PER_UNIT,
     histogram_of,
@@ -24,6 +25,14 @@ def arrays(trials: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
     scores, labels = np.array([t[0] for t in trials]), np.array([t[1] for t in trials])
     assume(0 < labels.sum() < len(labels))
     return scores, labels
+
+
+def equal_error_rate(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    return ErrorCurve.from_scores(scores, labels).equal_error_rate()
+
+
+def min_dcf(scores: np.ndarray, labels: np.ndarray, *costs: float, **named: float) -> Any:
+    return ErrorCurve.from_scores(scores, labels).min_dcf(*costs, **named)
 
 
 def plain_rates(scores: np.ndarray, labels: np.ndarray) -> list[tuple[float, float, float]]:
@@ -77,16 +86,6 @@ def test_min_dcf_of_useless_scores_is_one() -> None:
     assert min_dcf(scores, labels, p_target=0.9)[0] == 1
 
 
-def test_best_accuracy_by_hand() -> None:
-    scores = np.array([0.9, 0.4, 0.5, 0.3, 0.2])
-    labels = np.array([1, 1, 0, 0, 0])
-    assert best_accuracy(scores, labels) == pytest.approx((0.8, 0.35))
-    # Targets under all others: "different" throughout is the best answer, above the highest score.
-    accuracy, threshold = best_accuracy(scores[::-1], labels)
-    assert accuracy == pytest.approx(0.6)
-    assert threshold == np.nextafter(0.9, 1)
-
-
 @given(TRIALS)
 def test_points_of_the_curve_equal_the_plain_way(trials: list[tuple[float, bool]]) -> None:
     scores, labels = arrays(trials)
@@ -106,7 +105,7 @@ def test_points_of_the_curve_equal_the_plain_way(trials: list[tuple[float, bool]
 
 
 @given(TRIALS)
-def test_costs_and_accuracy_equal_the_plain_search(trials: list[tuple[float, bool]]) -> None:
+def test_costs_equal_the_plain_search(trials: list[tuple[float, bool]]) -> None:
     scores, labels = arrays(trials)
     plain = plain_rates(scores, labels)
     cost, threshold = min_dcf(scores, labels, 0.05, 2, 3)
@@ -115,9 +114,6 @@ def test_costs_and_accuracy_equal_the_plain_search(trials: list[tuple[float, boo
     at_threshold = 2 * 0.05 * (scores[labels] < threshold).mean()
     at_threshold += 3 * 0.95 * (scores[~labels] >= threshold).mean()
     assert at_threshold == pytest.approx(min(costs))
-    accuracy, threshold = best_accuracy(scores, labels)
-    assert accuracy == pytest.approx(max(((scores >= t) == labels).mean() for t, *_ in plain))
-    assert accuracy == pytest.approx(((scores >= threshold) == labels).mean())
 
 
 @given(TRIALS)
@@ -139,7 +135,6 @@ def test_only_the_order_of_the_scores_matters(
     scores, labels = arrays(trials)
     assert equal_error_rate(transform(scores), labels)[0] == equal_error_rate(scores, labels)[0]
     assert min_dcf(transform(scores), labels)[0] == min_dcf(scores, labels)[0]
-    assert best_accuracy(transform(scores), labels)[0] == best_accuracy(scores, labels)[0]
 
 
 @given(TRIALS, st.randoms(use_true_random=False))
@@ -185,7 +180,6 @@ def test_bins_agree_with_the_exact_figures() -> None:
     assert binned.equal_error_rate()[0] == pytest.approx(eer, abs=share)
     assert binned.equal_error_rate()[1] == pytest.approx(threshold, abs=one_bin)
     assert binned.min_dcf()[0] == pytest.approx(exact.min_dcf()[0], abs=2e-3)
-    assert binned.best_accuracy()[0] == pytest.approx(exact.best_accuracy()[0], abs=1e-4)
 
 
 def test_threshold_between_neighbouring_floats() -> None:
@@ -209,7 +203,7 @@ def test_threshold_at_false_accept_rate() -> None:
             curve.threshold_at_false_accept_rate(rate)
 
 
-@pytest.mark.parametrize("metric", [equal_error_rate, min_dcf, best_accuracy])
+@pytest.mark.parametrize("metric", [equal_error_rate, min_dcf])
 @pytest.mark.parametrize(
     ("scores", "labels", "message"),
     [

@@ -1,7 +1,5 @@
 """All pairs and listed trials against the plain way of computing them."""
 
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.script_runs import run_here
 from utils.verification import scoring
 from utils.verification.scoring import (
     BINS_PER_UNIT,
@@ -201,13 +200,13 @@ def test_random_embeddings_reach_the_seeds_accuracy_with_self_pairs() -> None:
     assert accuracy > 0.9995
 
 
-def test_benchmark_runs(root: Path) -> None:
-    command = [sys.executable, str(root / "benchmarks" / "scoring.py"), "--dimensions=16"]
-    command += ["--clips=120", "--speakers=20", "--baseline_clips=60", "--large_clips=200"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "120 clips x 16, 7,140 pairs" in done.stdout
-    assert "1,770 pairs measured" in done.stdout
-    assert "ratio:" in done.stdout
+def test_benchmark_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--dimensions=16", "--clips=120", "--speakers=20", "--baseline_clips=60"]
+    assert run_here(root / "benchmarks" / "scoring.py", [*options, "--large_clips=200"]) == 0
+    shown = capsys.readouterr().out
+    assert "120 clips x 16, 7,140 pairs" in shown
+    assert "1,770 pairs measured" in shown
+    assert "ratio:" in shown
 
 
 ONE = np.ones((2, 3), np.float32)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from voices.sql.index import Question
 from voices.sql.records import NewRecording
 from voices.sql.search import VECTOR_INDEX
 from voices.sql.store import SqlVoiceStore
@@ -33,13 +34,12 @@ def database(postgres_url: str) -> Iterator[SqlVoiceStore]:
 
 def plan(database: SqlVoiceStore) -> str:
     """Returns how PostgreSQL would search if it had so many speakers that reading all is slow."""
-    query, distance = database._search._distances(embedding(0))
-    compiled = query.order_by(distance).limit(1)
+    query = database._search._nearest(Question(embedding(0)))
     with database._connections.read() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         connection.execute(text("SET LOCAL enable_sort = off"))
         dialect = database._connections.engine.dialect
-        statement = compiled.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        statement = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         values = {
             key: str(value.tolist()) if isinstance(value, np.ndarray) else value
             for key, value in statement.params.items()

@@ -1,0 +1,222 @@
+"""Who is speaking now: turns, names, numbers and enrolments of what was heard."""
+
+import io
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.arrays import FloatArray
+from utils.audio.decode import load_audio
+from utils.errors import DatabaseError
+from utils.model.encoder import SpeakerEncoder
+from voices import live_session
+from voices.live import KEPT_S, MAX_UNKNOWN, LiveRecogniser, LiveTurn
+from voices.live_session import HINT, LiveSession, describe_turn, open_source
+
+ROOT = Path(__file__).resolve().parents[2]
+PAUSE = np.zeros(16000, np.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> SpeakerEncoder:
+    return SpeakerEncoder(str(ROOT / "models" / "campplus.int8.onnx"), num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def sound() -> dict[str, FloatArray]:
+    return {
+        name: load_audio(ROOT / "audio" / f"{name}.wav") for name in ["a_1", "a_2", "b_1", "b_2"]
+    }
+
+
+class Store:
+    """Enrolled voices in memory."""
+
+    def __init__(self, encoder: SpeakerEncoder) -> None:
+        self.encoder = encoder
+        self.voices: dict[str, FloatArray] = {}
+
+    def names(self) -> list[str]:
+        return sorted(self.voices)
+
+    def rank(self, embedding: FloatArray) -> list[tuple[str, float]]:
+        scores = [(name, float(embedding @ voice)) for name, voice in self.voices.items()]
+        return sorted(scores, key=lambda pair: -pair[1])
+
+    def add(self, name: str, waveform: FloatArray) -> list[str]:
+        self.voices[name] = self.encoder.embed_waveform(waveform)
+        return [f"{name}.wav"]
+
+
+def pieces(*waveforms: FloatArray, size: int = 1600) -> Iterator[FloatArray]:
+    joined = np.concatenate([part for waveform in waveforms for part in (PAUSE, waveform, PAUSE)])
+    for start in range(0, len(joined), size):
+        yield joined[start : start + size]
+
+
+def follow(recogniser: LiveRecogniser, *waveforms: FloatArray) -> list[LiveTurn]:
+    turns = [turn for piece in pieces(*waveforms) for turn in recogniser.hear(piece)]
+    return [*turns, *recogniser.finish()]
+
+
+def over(turns: list[LiveTurn]) -> list[str | int | None]:
+    return [turn.speaker for turn in turns if turn.is_over]
+
+
+def test_enrolled_speakers_are_named_and_others_keep_their_number(
+    encoder: SpeakerEncoder, sound: dict[str, FloatArray]
+) -> None:
+    store = Store(encoder)
+    store.add("Ann", sound["a_2"])
+    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    turns = follow(recogniser, sound["a_1"], sound["b_1"], sound["a_2"], sound["b_2"])
+    assert over(turns) == ["Ann", 1, "Ann", 1]
+    ends = np.cumsum([len(sound[name]) / 16000 + 2 for name in ["a_1", "b_1", "a_2", "b_2"]])
+    for turn, end in zip([turn for turn in turns if turn.is_over], ends, strict=True):
+        assert turn.end_s == pytest.approx(end - 1, abs=0.35)
+        assert turn.start_s < turn.end_s
+    # Who speaks is known within about a second of the start of the first turn.
+    known = next(turn for turn in turns if turn.speaker is not None)
+    assert (known.name, known.end_s - known.start_s < 1.1) == ("Ann", True)
+    assert known.score is not None and known.score > encoder.strict_threshold
+
+
+def test_the_size_of_the_pieces_does_not_matter(
+    encoder: SpeakerEncoder, sound: dict[str, FloatArray]
+) -> None:
+    found = []
+    for size in [160, 777, 50_000]:
+        recogniser = LiveRecogniser(encoder, Store(encoder), encoder.strict_threshold)
+        turns = [t for p in pieces(sound["b_1"], size=size) for t in recogniser.hear(p)]
+        found.append([*turns, *recogniser.finish()])
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_voice_that_takes_over_without_a_pause_begins_a_turn(
+    encoder: SpeakerEncoder, sound: dict[str, FloatArray]
+) -> None:
+    store = Store(encoder)
+    store.add("Ann", sound["a_2"])
+    store.add("Bea", sound["b_2"])
+    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    both = np.concatenate([sound["a_1"][:72_000], sound["b_1"][4_000:]])
+    turns = follow(recogniser, both)
+    assert over(turns) == ["Ann", "Bea"]
+    last = [turn for turn in turns if turn.is_over][1]
+    assert last.start_s == pytest.approx(1 + 4.5, abs=1.2)
+
+
+def test_an_unknown_speaker_is_enrolled_from_what_was_heard(
+    encoder: SpeakerEncoder, sound: dict[str, FloatArray]
+) -> None:
+    store = Store(encoder)
+    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    assert over(follow(recogniser, sound["a_1"], sound["b_1"])) == [1, 2]
+    speech = recogniser.speech_of(2)
+    assert 3 < len(speech) / 16000 < 5.5
+    store.add("Bea", speech)
+    recogniser.rename(2, "Bea")
+    assert over(follow(recogniser, sound["b_2"], sound["a_2"])) == ["Bea", 1]
+    with pytest.raises(DatabaseError, match=r"received the number 2, expected .*: 1$"):
+        recogniser.speech_of(2)
+
+
+def test_noise_and_silence_are_nobodys(encoder: SpeakerEncoder) -> None:
+    recogniser = LiveRecogniser(encoder, Store(encoder), encoder.strict_threshold)
+    noise = np.random.default_rng(0).normal(0, 0.1, 5 * 16000).astype(np.float32)
+    assert follow(recogniser, noise, np.zeros(16000, np.float32)) == []
+    with pytest.raises(DatabaseError, match="nobody unknown"):
+        recogniser.speech_of(1)
+
+
+def test_memory_stays_the_same(encoder: SpeakerEncoder, sound: dict[str, FloatArray]) -> None:
+    class Stranger:
+        """Gives every turn a voice of its own."""
+
+        threshold = 0.9
+
+        def __init__(self) -> None:
+            self.random = np.random.default_rng(1)
+
+        def embed_waveform(self, recording: FloatArray, source: str = "") -> FloatArray:
+            vector = self.random.normal(size=64).astype(np.float32)
+            return vector / np.float32(np.linalg.norm(vector))
+
+    recogniser = LiveRecogniser(Stranger(), Store(encoder), 0.95)
+    for turn in itertools.chain.from_iterable(
+        follow(recogniser, sound["b_1"][16000:48000]) for _ in range(MAX_UNKNOWN + 5)
+    ):
+        assert turn.name is None
+    voices = recogniser._voices
+    assert len(voices) == MAX_UNKNOWN
+    assert min(voices) > 1
+    assert max(len(np.concatenate(voice.speech)) for voice in voices.values()) <= KEPT_S * 16000
+
+
+def test_session_prints_the_turns_and_obeys_the_keyboard(
+    encoder: SpeakerEncoder, sound: dict[str, FloatArray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(encoder)
+    session = LiveSession(LiveRecogniser(encoder, store, encoder.strict_threshold), store.add)
+    is_over = threading.Event()
+
+    def first() -> Iterator[FloatArray]:
+        yield from pieces(sound["b_1"])
+        is_over.set()
+
+    def typed() -> Iterator[str]:
+        is_over.wait()
+        yield from ["n 7 小王\n", "what\n", "n 1 a/b\n", "n 1 小王\n", "\n", "n 1 late\n"]
+
+    session.run(first(), typed())
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith("... s  未知说话人1")
+    assert printed[-5].endswith("未知说话人1")
+    assert [line[:5] for line in printed[-4:]] == [
+        "操作失败：",
+        HINT[:5],
+        "操作失败：",
+        "已注册小王",
+    ]
+    assert store.names() == ["小王"]
+    session.run(pieces(sound["b_2"]), [])
+    assert "说话人：小王，相似度：0." in capsys.readouterr().out
+
+    def endless() -> Iterator[FloatArray]:
+        is_over.set()
+        while True:
+            yield PAUSE
+
+    session.run(endless(), ["\n"])  # Enter stops what would never end
+
+
+def test_a_turn_as_a_line() -> None:
+    assert describe_turn(LiveTurn(1.0, 1.2)) == "     1.0 -     ... s  有人说话"
+    assert describe_turn(LiveTurn(61.0, 65.25, number=2, is_over=True)).endswith(
+        "65.2 s  未知说话人2"
+    )
+
+
+def test_sources(
+    tmp_path: Path, sound: dict[str, FloatArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = np.concatenate(list(open_source(str(ROOT / "audio" / "b_1.wav"), None, real_time=False)))
+    np.testing.assert_array_equal(file, sound["b_1"])
+
+    class Stdin:
+        buffer = io.BufferedReader(
+            io.BytesIO((sound["b_1"] * 32768).astype("<i2").tobytes() + b"x")
+        )
+
+    monkeypatch.setattr("sys.stdin", Stdin)
+    piped = np.concatenate(list(open_source("-", None, real_time=False)))
+    np.testing.assert_allclose(piped, sound["b_1"], atol=1 / 32768)
+    slept: list[float] = []
+    monkeypatch.setattr(live_session.time, "sleep", slept.append)
+    list(itertools.islice(open_source(str(ROOT / "audio" / "b_1.wav"), None, real_time=True), 5))
+    assert slept[-1] == pytest.approx(0.5, abs=0.45)
+    assert slept == sorted(slept)
