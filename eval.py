@@ -12,6 +12,7 @@ told too.
 """
 
 import argparse
+from dataclasses import replace
 
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ from utils.errors import run_script
 from utils.messages import translate
 from utils.model.header import read_header
 from utils.verification import evaluation
+from utils.verification.cohort import SCORE_NORMS
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.scoring import SWEEP_STEPS, sweep_accuracy
 
@@ -30,6 +32,7 @@ def make_options() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--list_path", default="dataset/test_list.txt", help="data list, table or folder")
     add("--model_path", help="model to measure")
+    add("--score_norm", choices=SCORE_NORMS, default="none", help="asnorm: by the model's cohort")
     add("--include_self_pairs", action="store_true", help="pair each clip with itself too")
     add("--trials", metavar="FILE", help="trials (1 a.wav b.wav) in place of all pairs of a list")
     add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")
@@ -53,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         evaluation.make_folder(args.report_dir)
     header = read_header(args.model_path)
     args.model_path = header.path
+    header = header.with_score_norm(args.score_norm)
     print_arguments(args, ["trials" if args.trials else "list_path", "model_path"], parser)
 
     from utils.model.encoder import SpeakerEncoder
@@ -64,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     with tqdm(total=len(chosen.paths)) as bar:
         clips = evaluation.embed_clips(encoder, chosen.paths, store, bar.update)
     evaluation.name_defects(clips)
+    if header.cohort:
+        clips = replace(clips, statistics=header.cohort.statistics(clips.embeddings))
 
     print(translate("开始两两对比音频特征..."), flush=True)
     with tqdm(total=chosen.num_rounds(clips)) as bar:
@@ -87,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
         "num_clips": len(clips.rows),
         "left_out": clips.defects,
     }
+    if args.score_norm != "none":
+        report["score_norm"] = args.score_norm
     for line in evaluation.describe(report):
         print(translate(line))
     if args.report_dir:

@@ -19,8 +19,10 @@ from utils.errors import run_script
 from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import ModelHeader, choose_threshold, read_header
+from utils.verification.cohort import SCORE_NORMS
 from utils.verification.contrast import contrast_pairs, contrast_recordings
 from utils.verification.embedding import Encoder
+from utils.verification.verdict import ScorePair, cosine_score
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -37,6 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--channel", type=channel, default="mix", help="left, right, mix, or a number from 1")
     add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of the same person (default: the model's)")
+    add("--score_norm", choices=SCORE_NORMS, default="none", help="asnorm: by the model's cohort")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--trials", metavar="FILE", help="pairs to compare: two paths a line, or a trial list")
     add("--trials_root", metavar="DIR", help="folder that the paths of --trials start from")
@@ -54,13 +57,15 @@ def infer(encoder: Encoder, recording: Recording) -> FloatArray:
     return encoder.embed_waveform(recording)
 
 
-def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
+def contrast_list(args: argparse.Namespace, header: ModelHeader, score_pair: ScorePair) -> int:
     """Compares the pairs of a list and writes their scores."""
     print_arguments(args, ["trials", "model_path", "threshold", "scores"])
     pairs = read_pair_list(args.trials, args.trials_root)
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings)
+    left_out = contrast_pairs(
+        encoder, pairs, args.threshold, args.scores, args.embeddings, score_pair
+    )
     line = f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)"
     print(translate(line))
     return 0
@@ -71,10 +76,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     header = read_header(args.model_path)
     args.model_path = header.path
+    header = header.with_score_norm(args.score_norm)
+    score_pair = header.cohort.score if header.cohort else cosine_score
     args.threshold = choose_threshold(header, args.threshold)
     if args.trials:
-        return contrast_list(args, header)
+        return contrast_list(args, header, score_pair)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
+    shown += ["score_norm"] if header.cohort else []
     if not args.json:
         print_arguments(args, shown)
     paths = [args.audio1_path, args.audio2_path]
@@ -86,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     note_voices(encoder, recordings, args.strict_single_speaker)
-    contrast = contrast_recordings(encoder, recordings, args.threshold, infer)
+    contrast = contrast_recordings(encoder, recordings, args.threshold, infer, score_pair)
     if args.json:
         report = {name: getattr(args, name) for name in shown} | vars(contrast)
         print(json.dumps(report, ensure_ascii=False))

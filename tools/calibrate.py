@@ -27,7 +27,8 @@ from utils.errors import ModelError, run_script
 from utils.files import atomic_path
 from utils.messages import translate
 from utils.model.archive import update_metadata
-from utils.model.header import ModelHeader, read_header
+from utils.model.header import ASNORM, ModelHeader, read_header
+from utils.verification.cohort import SCORE_NORMS
 from utils.verification.conditions import embed_conditions
 from utils.verification.evaluation import make_folder
 from utils.verification.thresholds import calibrate, calibration_entries, describe, measured
@@ -44,6 +45,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="the model; further files of the same model get the same thresholds",
     )
     add("--output_dir", default="calibrated", help="folder to write to, under the same names")
+    add("--score_norm", choices=SCORE_NORMS, default="none", help="scores to calibrate")
     add("--plot", metavar="FILE.png", help="draw errors against the threshold")
     add("--embeddings", metavar="FILE.npz", help="keep embeddings here and reuse them from here")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
@@ -54,13 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     """Calibrates a model; returns the exit status."""
     args = parse_args(argv)
     clips = read_clips(args.recordings)
-    headers = read_headers(args.model_path)
+    headers = read_headers(args.model_path, args.score_norm)
     make_folder(args.output_dir)
 
     from utils.model.encoder import SpeakerEncoder
 
     encoder = SpeakerEncoder(headers[0], args.num_threads)
-    groups = embed_conditions(encoder, clips, args.embeddings).groups()
+    groups = embed_conditions(encoder, clips, args.embeddings).groups(headers[0].cohort)
     calibration = calibrate(groups)
     for line in describe(groups, calibration):
         print(translate(line))
@@ -70,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         plot_thresholds(measured(groups), calibration, args.plot)
         print(translate(f"written: {args.plot}"))
     changes = calibration_entries(args.recordings, clips, groups, calibration)
+    if args.score_norm == ASNORM:
+        changes = {ASNORM: {**headers[0].metadata[ASNORM], **changes}}
     for header in headers:
         target = Path(args.output_dir) / Path(header.path).name
         with atomic_path(target) as path:
@@ -79,14 +83,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def read_headers(paths: Sequence[str] | None) -> list[ModelHeader]:
+def read_headers(paths: Sequence[str] | None, score_norm: str = "none") -> list[ModelHeader]:
     """Returns the headers of files that are forms of one model; None is the shipped model.
 
     Raises:
-        ModelError: If one can't be used, or is of another model than the first.
+        ModelError: If one can't be used, is of another model than the first, or lacks the cohort
+            of the score norm.
     """
     chosen: Sequence[str | None] = paths or [None]
-    headers = [read_header(path) for path in chosen]
+    headers = [read_header(path).with_score_norm(score_norm) for path in chosen]
     for header in headers:
         if header.model_id != headers[0].model_id:
             raise ModelError(

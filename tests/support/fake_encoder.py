@@ -24,6 +24,12 @@ class FakeHeader:
         self.path = path or "models/resnet34.keras"
         self.calibration = calibration
 
+    cohort = None
+
+    def with_score_norm(self, score_norm: str) -> "FakeHeader":
+        assert score_norm == "none"
+        return self
+
 
 class FakeEncoder:
     """Tells synthetic voices apart, in well under a millisecond; counts what it embeds."""

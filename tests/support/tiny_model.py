@@ -21,20 +21,37 @@ CALIBRATION = {
 }
 
 
-def build_tiny_network(num_classes: int = 3, **changes: Any) -> Any:
+def _seeded(build: Any, num_classes: int, shape: dict[str, Any]) -> Any:
     """Returns a network with seeded weights; residual branches count, unlike at the start."""
     import keras
     import numpy as np
 
-    from utils.resnet import build_resnet34
-
     keras.utils.set_random_seed(0)
-    network = build_resnet34(num_classes, **{**SHAPE, **changes})
+    network = build(num_classes, **shape)
     random = np.random.default_rng(0)
     for weight in network.weights:
         if "norm" in weight.path or "pooling/weight" in weight.path:
             weight.assign(random.uniform(0.5, 1.5, weight.shape))
     return network
+
+
+def build_tiny_network(num_classes: int = 3, **changes: Any) -> Any:
+    """Returns a small ResNet34."""
+    from utils.resnet import build_resnet34
+
+    return _seeded(build_resnet34, num_classes, {**SHAPE, **changes})
+
+
+TINY_ECAPA_TDNN: dict[str, Any] = {
+    "channels": 16, "scale": 4, "bottleneck": 8, "aggregated_channels": 24, "embedding_size": 16,
+}  # fmt: skip
+
+
+def build_tiny_ecapa_tdnn(num_classes: int = 3, **changes: Any) -> Any:
+    """Returns a small ECAPA-TDNN."""
+    from utils.networks.ecapa_tdnn import build_ecapa_tdnn
+
+    return _seeded(build_ecapa_tdnn, num_classes, {**TINY_ECAPA_TDNN, **changes})
 
 
 TINY_CAMPPLUS: dict[str, Any] = {
@@ -44,19 +61,10 @@ TINY_CAMPPLUS: dict[str, Any] = {
 
 
 def build_tiny_campplus(num_classes: int = 3, **changes: Any) -> Any:
-    """Returns a small CAM++ with seeded weights."""
-    import keras
-    import numpy as np
-
+    """Returns a small CAM++."""
     from utils.networks.campplus import build_campplus
 
-    keras.utils.set_random_seed(0)
-    network = build_campplus(num_classes, **{**TINY_CAMPPLUS, **changes})
-    random = np.random.default_rng(0)
-    for weight in network.weights:
-        if "norm" in weight.path:
-            weight.assign(random.uniform(0.5, 1.5, weight.shape))
-    return network
+    return _seeded(build_campplus, num_classes, {**TINY_CAMPPLUS, **changes})
 
 
 def write_tiny_model(

@@ -59,6 +59,16 @@ def test_any_length_gives_unit_embeddings_and_cosines(network: Any, num_frames: 
     np.testing.assert_allclose(classification, expected, atol=1e-5)
 
 
+def test_the_nearest_subcenter_counts() -> None:
+    layer = CosineClassifier(num_classes=2, num_subcenters=3)
+    rows = np.eye(2, dtype=np.float32)
+    layer.build(rows.shape)
+    # First vectors of both classes, then their second ones, then their third ones.
+    layer.set_weights([np.array([[3, 0, -1, 4, 0, 3], [0, 2, 0, -3, -1, 4]], np.float32)])
+    cosines = np.asarray(layer(rows))
+    np.testing.assert_allclose(cosines, [[1.0, 0.8], [0.0, 1.0]], atol=1e-6)
+
+
 def test_each_row_is_computed_alone(network: Any) -> None:
     inputs = spectrograms(batch=3)
     together = np.asarray(network(inputs)[1])
@@ -138,6 +148,7 @@ def test_wrong_arguments(changes: dict[str, Any], text: str) -> None:
         (AttentiveStatistics(attention_size=8), (2, 3, 5, 4)),
         (UnitLength(), (2, 6)),
         (CosineClassifier(num_classes=4), (2, 6)),
+        (CosineClassifier(num_classes=4, num_subcenters=3), (2, 6)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, keras.Layer) else "",
 )

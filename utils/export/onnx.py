@@ -24,13 +24,14 @@ from utils.audio.spectrogram import (
 )
 from utils.errors import ModelError
 from utils.files import atomic_path
-from utils.model.archive import load_network
-from utils.model.header import ModelHeader, read_header
+from utils.model.archive import load_network, update_metadata
+from utils.model.header import ASNORM, ModelHeader, read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 from utils.networks.features import LEAST_SAMPLES
 from utils.networks.filterbank import (
     FRAME_LENGTH,
     FRAME_SHIFT,
+    HIGHEST_HZ,
     LOG_FLOOR,
     NUM_FFT_BINS,
     frame_basis,
@@ -46,18 +47,23 @@ LEFT_OUT = ("training", "progress", "network", "labels")
 """Training metadata that inference doesn't need."""
 
 
-def fourier_basis() -> FloatArray:
+def fourier_basis(window: FloatArray | None = None) -> FloatArray:
     """Returns the convolution kernels that compute a Fourier transform.
 
+    Args:
+        window: Analysis window, shape `(length,)`, by default that of the spectrogram, 400 long.
+
     Returns:
-        Shape `(514, 1, 400)`: cosines of the 257 bins, then sines, times the analysis window,
-        without the 112 samples where the window is zero.
+        Shape `(514, 1, length)`: cosines of the 257 bins, then sines, times the analysis window,
+        without the samples where the window is zero.
     """
-    start = (N_FFT - WIN_LENGTH) // 2
-    samples = np.arange(start, start + WIN_LENGTH)
+    length = WIN_LENGTH if window is None else len(window)
+    start = (N_FFT - length) // 2
+    samples = np.arange(start, start + length)
     # Exact integers before the scaling: a phase of 2 pi * 256 * 455 would lose digits.
     phase = 2 * np.pi * (np.outer(np.arange(NUM_BINS), samples) % N_FFT) / N_FFT
-    basis = np.concatenate([np.cos(phase), -np.sin(phase)]) * padded_window()[samples]
+    window = padded_window()[samples] if window is None else window
+    basis = np.concatenate([np.cos(phase), -np.sin(phase)]) * window
     return basis[:, None, :].astype(np.float32)
 
 
@@ -92,6 +98,8 @@ def write_onnx(
     onnx.checker.check_model(model)
     with atomic_path(output_path) as temporary:
         temporary.write_bytes(model.SerializeToString())
+        if ASNORM in header.metadata:
+            update_metadata(temporary, {}, header.with_score_norm(ASNORM).cohort)
 
 
 def exported_metadata(header: ModelHeader) -> dict[str, Any]:
@@ -205,9 +213,9 @@ class Graph:
         length = self.node("Gather", self.node("Shape", waveform), self.ints(1), axis=0)
         crop, one = self.ints(least), self.ints(1)
         whole = self.node("Sub", self.node("Add", crop, length), one)
-        repeats = self.node("Max", self.node("Div", whole, length), one)
+        repeats = self.node("Div", whole, length)
         tiled = self.node("Tile", waveform, self.node("Concat", one, repeats, axis=0))
-        end = self.node("Max", length, crop)
+        end = self.node("ReduceMax", self.node("Concat", length, crop, axis=0))
         return self.node("Slice", tiled, self.ints(0), end, self.ints(1))
 
     def spectrogram(self, waveform: str) -> str:
@@ -228,17 +236,26 @@ class Graph:
         deviation = self.node("Add", self.node("Sqrt", variance), self.constant(EPSILON))
         return self.node("Div", centred, deviation)
 
-    def filterbank(self, waveform: str) -> str:
-        """Adds `utils.networks.filterbank.filterbank`: `(1, 1, 80, num_frames)` from `(1, n)`."""
+    def filterbank(
+        self, waveform: str, window: str = "povey", highest_hz: float = HIGHEST_HZ, scale: int = 1
+    ) -> str:
+        """Adds `utils.networks.filterbank.filterbank`: `(1, 1, 80, num_frames)` from `(1, n)`.
+
+        Args:
+            waveform: Samples in [-1, 1].
+            window: A key of `utils.networks.filterbank.WINDOWS`.
+            highest_hz: Upper edge of the last triangle.
+            scale: Multiplies the samples.
+        """
         framed = self.node("Unsqueeze", waveform, self.ints(1))
         transform = self.node(
-            "Conv", framed, self.constant(frame_basis().T[:, None, :]),
+            "Conv", framed, self.constant(scale * frame_basis(window).T[:, None, :]),
             kernel_shape=[FRAME_LENGTH], strides=[FRAME_SHIFT],
         )  # fmt: skip
         square = self.node("Mul", transform, transform)
         parts = self.node("Reshape", square, self.ints(1, 2, NUM_FFT_BINS, -1))
         power = self.node("ReduceSum", parts, self.ints(1), keepdims=0)
-        energies = self.node("MatMul", self.constant(mel_filters().T), power)
+        energies = self.node("MatMul", self.constant(mel_filters(highest_hz).T), power)
         levels = self.node("Log", self.node("Max", energies, self.constant(LOG_FLOOR)))
         centred = self.node("Sub", levels, self.node("ReduceMean", levels, axes=[2]))
         return self.node("Unsqueeze", centred, self.ints(1))
@@ -285,6 +302,18 @@ class Graph:
             return self.node("Add", means, self.node("ReduceMean", inputs[0], axes=[3]))
         if kind == "SegmentMask":
             return self.segment_mask(inputs[0], inputs[1], int(layer.output.shape[3]))
+        if kind == "Multiply":
+            return self.node("Mul", *inputs)
+        if kind == "GlobalAveragePooling2D":
+            return self.node("ReduceMean", inputs[0], axes=[2, 3], keepdims=int(layer.keepdims))
+        if kind == "ChannelGroup":
+            width = int(layer.output.shape[3])
+            start = layer.index * width
+            return self.node(
+                "Slice", inputs[0], self.ints(start), self.ints(start + width), self.ints(1)
+            )
+        if kind == "ContextStatistics":
+            return self.context_statistics(layer, inputs[0])
         if kind == "Statistics":
             return self.statistics(layer, inputs[0])
         raise ModelError(
@@ -373,6 +402,28 @@ class Graph:
         square = self.node(
             "ReduceSum", self.node("Mul", weighted, frames), self.ints(1), keepdims=0
         )
+        return self.moments(mean, square)
+
+    def context_statistics(self, layer: Any, x: str) -> str:
+        """Adds the pooling over time: `(1, 2 * channels)` from `(1, channels, 1, num_frames)`."""
+        squeezed = self.node("Squeeze", x, self.ints(2))
+        frames = self.node("Transpose", squeezed, perm=[0, 2, 1])
+        square = self.node("Mul", frames, frames)
+        whole = self.moments(
+            *(self.node("ReduceMean", item, axes=[1], keepdims=0) for item in (frames, square))
+        )
+        context = self.node("Unsqueeze", self.dense(layer.context, whole), self.ints(1))
+        hidden = self.node("Tanh", self.node("Add", self.dense(layer.hidden, frames), context))
+        weights = self.node("Softmax", self.dense(layer.weight, hidden), axis=1)
+        return self.moments(
+            *(
+                self.node("ReduceSum", self.node("Mul", weights, item), self.ints(1), keepdims=0)
+                for item in (frames, square)
+            )
+        )
+
+    def moments(self, mean: str, square: str) -> str:
+        """Adds mean and deviation, `(1, 2 * size)`, from the means of values and squares."""
         variance = self.node("Sub", square, self.node("Mul", mean, mean))
         deviation = self.node("Sqrt", self.node("Max", variance, self.constant(1e-4)))
         return self.node("Concat", mean, deviation, axis=1)

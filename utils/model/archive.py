@@ -21,8 +21,9 @@ from utils.errors import ModelError
 from utils.files import atomic_path
 from utils.model.backend import start_backend
 from utils.model.header import ModelHeader, is_onnx, read_header
-from utils.model.onnx import METADATA_NAME, write_onnx_metadata
+from utils.model.onnx import COHORT_NAME, METADATA_NAME, write_onnx_metadata
 from utils.networks.features import FEATURES
+from utils.verification.cohort import Cohort
 
 STATE_NAME = "training_state.npz"
 WEIGHTS_NAME = "model.weights.h5"
@@ -133,7 +134,9 @@ def write_model(
                 archive.writestr(STATE_NAME, buffer.getvalue())
 
 
-def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
+def update_metadata(
+    path: str | Path, changes: Mapping[str, Any], cohort: Cohort | None = None
+) -> None:
     """Changes entries of a model file's metadata, such as its thresholds, in one step.
 
     The model keeps its identity: voiceprints enrolled with it stay valid.
@@ -141,18 +144,27 @@ def update_metadata(path: str | Path, changes: Mapping[str, Any]) -> None:
     Args:
         path: A `.keras` or an `.onnx` file.
         changes: The entries that become different.
+        cohort: The cohort of AS-norm, if the file shall hold this one from now on.
 
     Raises:
         ModelError: As `read_header`.
     """
     header = read_header(path)
     metadata = {**header.metadata, "model_id": header.model_id, **changes}
+    numbers = None
+    if cohort is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, cohort.to_bytes(), allow_pickle=False)
+        numbers = buffer.getvalue()
     if header.is_onnx:
-        write_onnx_metadata(path, metadata)
+        write_onnx_metadata(path, metadata, numbers)
         return
+    text = json.dumps(metadata, ensure_ascii=False, indent=1)
+    replaced = {METADATA_NAME: text.encode()}
+    if numbers is not None:
+        replaced[COHORT_NAME] = numbers
     with atomic_path(path) as temporary:
-        text = json.dumps(metadata, ensure_ascii=False, indent=1)
-        _copy_archive(Path(path), temporary, {METADATA_NAME: text.encode()})
+        _copy_archive(Path(path), temporary, replaced)
 
 
 def _to_json(metadata: Mapping[str, Any]) -> str:

@@ -5,21 +5,25 @@ file is hashed when its identity is first asked for.
 """
 
 import hashlib
+import io
 import json
 import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.errors import ModelError
 from utils.messages import translate
-from utils.model.onnx import METADATA_NAME, read_onnx_metadata
+from utils.model.onnx import COHORT_NAME, METADATA_NAME, read_onnx_cohort, read_onnx_metadata
 from utils.networks.features import FEATURES, front_end_name
 from utils.verification.calibration import Calibration
+from utils.verification.cohort import TOP, Cohort
 
 DEFAULT_MODELS = ("models/campplus", "models/resnet34")
 """The shipped models, without the suffix; the first one that is there is the default."""
@@ -31,6 +35,9 @@ for use alone (`export.py`) leave them out."""
 CALIBRATION_KEYS = ("threshold", "strict_threshold", "calibration")
 """Metadata that `Calibration.to_dict` writes; a model without calibration has none of them."""
 
+ASNORM = "asnorm"
+"""Metadata of AS-norm: how many of the cohort count, thresholds and calibration of its scores."""
+
 
 @dataclass(frozen=True)
 class ModelHeader:
@@ -39,10 +46,57 @@ class ModelHeader:
     Attributes:
         path: The file.
         metadata: Its `voiceprint.json`.
+        score_norm: Which scores the thresholds are for, one of
+            `utils.verification.cohort.SCORE_NORMS`.
     """
 
     path: str
     metadata: dict[str, Any]
+    score_norm: str = "none"
+
+    def with_score_norm(self, score_norm: str) -> "ModelHeader":
+        """Returns the header with the thresholds for other scores.
+
+        Raises:
+            ModelError: If the file holds no cohort for AS-norm, or a damaged one.
+        """
+        header = replace(self, score_norm=score_norm)
+        _ = header.cohort
+        return header
+
+    @cached_property
+    def cohort(self) -> Cohort | None:
+        """The cohort of AS-norm, `None` for scores without.
+
+        Raises:
+            ModelError: If the file holds none, or a damaged one.
+        """
+        if self.score_norm == "none":
+            return None
+        data = read_onnx_cohort(self.path) if self.is_onnx else _read_archived_cohort(self.path)
+        if data is None:
+            raise ModelError(
+                f"{self.path}: holds no cohort, expected one for --score_norm {self.score_norm}; "
+                "give it one with tools/build_cohort.py"
+            )
+        try:
+            numbers = np.load(io.BytesIO(data), allow_pickle=False)
+            top = int(self._calibrated_metadata.get("top", TOP))
+            cohort = Cohort.from_bytes(numbers, top)
+            if top < 1 or cohort.embeddings.shape[1] != self.embedding_size:
+                raise ValueError(f"the best {top} of {cohort.embeddings.shape}")
+        except (ValueError, TypeError, EOFError) as error:
+            raise ModelError(
+                f"{self.path}: its cohort is damaged ({error}); make it anew with "
+                "tools/build_cohort.py"
+            ) from error
+        return cohort
+
+    @property
+    def _calibrated_metadata(self) -> dict[str, Any]:
+        """The metadata that hold thresholds and calibration of these scores."""
+        metadata = self.metadata if self.score_norm == "none" else self.metadata.get(ASNORM)
+        return metadata if isinstance(metadata, dict) else {}
 
     @property
     def is_onnx(self) -> bool:
@@ -90,7 +144,7 @@ class ModelHeader:
     @property
     def is_calibrated(self) -> bool:
         """Whether the file holds thresholds, well-formed or not."""
-        return any(key in self.metadata for key in CALIBRATION_KEYS)
+        return any(key in self._calibrated_metadata for key in CALIBRATION_KEYS)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -106,7 +160,7 @@ class ModelHeader:
                 "calibrate the model with tools/finish_model.py"
             )
         try:
-            return Calibration.from_dict(self.metadata)
+            return Calibration.from_dict(self._calibrated_metadata)
         except ValueError as error:
             raise ModelError(
                 f"{self.path}: {error}; calibrate the model with tools/finish_model.py"
@@ -198,6 +252,17 @@ def _read(path: Path, name: str) -> ModelHeader:
             f"{list(FEATURES.values())}; train it again with this version"
         )
     return ModelHeader(name, metadata)
+
+
+def _read_archived_cohort(path: str) -> bytes | None:
+    """Returns the cohort in a `.keras` archive, None if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(COHORT_NAME)
+    except KeyError:
+        return None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ModelError(f"{path}: its cohort is damaged ({error}); copy it again") from error
 
 
 def _read_archive(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The trained network as an ONNX file, run by ONNX Runtime without Keras and TensorFlow."""
 
+import base64
 import json
 import mmap
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ METADATA_PROPS = 14
 METADATA_NAME = "voiceprint.json"
 """Name of our metadata among these pairs, and in a `.keras` archive."""
 
+COHORT_NAME = "cohort.npy"
+"""Name of the cohort of AS-norm in both kinds of file; in an ONNX file, a text in base64."""
+
 INPUT_NAME = "waveform"
 
 
@@ -30,19 +34,7 @@ def read_onnx_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         ModelError: If the file is damaged or was not written by export.py.
     """
-    texts: dict[str, bytes] = {}
-    try:
-        # Mapped into memory, only the pages that are looked at are read.
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for number, start, end in _fields(data, 0, len(data)):
-                if number == METADATA_PROPS:
-                    pair = {key: data[a:b] for key, a, b in _fields(data, start, end)}
-                    texts[pair[1].decode()] = pair[2]
-    except (IndexError, KeyError, ValueError, OSError) as error:
-        raise ModelError(
-            f"{path}: damaged or no ONNX file, expected a complete .onnx file of export.py; "
-            "copy it again"
-        ) from error
+    texts = _read_texts(path)
     try:
         metadata = json.loads(texts[METADATA_NAME])
     except (KeyError, ValueError) as error:
@@ -53,22 +45,58 @@ def read_onnx_metadata(path: str | Path) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def write_onnx_metadata(path: str | Path, metadata: dict[str, Any]) -> None:
+def read_onnx_cohort(path: str | Path) -> bytes | None:
+    """Returns the cohort in an ONNX file, None if there is none.
+
+    Raises:
+        ModelError: If the file is damaged.
+    """
+    text = _read_texts(path).get(COHORT_NAME)
+    return None if text is None else base64.b64decode(text)
+
+
+def _read_texts(path: str | Path) -> dict[str, bytes]:
+    """Returns the pairs of texts in an ONNX file."""
+    texts: dict[str, bytes] = {}
+    try:
+        # Mapped into memory, only the pages that are looked at are read.
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for number, start, end in _fields(data, 0, len(data)):
+                if number == METADATA_PROPS:
+                    pair = {key: data[a:b] for key, a, b in _fields(data, start, end)}
+                    # An empty text takes no field.
+                    texts[pair[1].decode()] = pair.get(2, b"")
+    except (IndexError, KeyError, ValueError, OSError) as error:
+        raise ModelError(
+            f"{path}: damaged or no ONNX file, expected a complete .onnx file of export.py; "
+            "copy it again"
+        ) from error
+    return texts
+
+
+def write_onnx_metadata(
+    path: str | Path, metadata: dict[str, Any], cohort: bytes | None = None
+) -> None:
     """Replaces the metadata in an ONNX file in one step; the network stays byte by byte.
+
+    Args:
+        path: The file.
+        metadata: The new ones.
+        cohort: The new cohort, if that is to be replaced too.
 
     Raises:
         ModelError: As `read_onnx_metadata`.
     """
     read_onnx_metadata(path)
-    text = json.dumps(metadata, ensure_ascii=False).encode()
-    name = METADATA_NAME.encode()
-    pair = _field(1, name) + _field(2, text)
+    texts = {METADATA_NAME.encode(): json.dumps(metadata, ensure_ascii=False).encode()}
+    if cohort is not None:
+        texts[COHORT_NAME.encode()] = base64.b64encode(cohort)
     data = Path(path).read_bytes()
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         position = 0
         for number, start, end in _fields(data, 0, len(data)):
             is_ours = number == METADATA_PROPS and any(
-                key == 1 and data[a:b] == name for key, a, b in _fields(data, start, end)
+                key == 1 and data[a:b] in texts for key, a, b in _fields(data, start, end)
             )
             if is_ours:
                 # The tag and the length stand before the content.
@@ -76,7 +104,8 @@ def write_onnx_metadata(path: str | Path, metadata: dict[str, Any]) -> None:
                 file.write(data[position : start - head])
                 position = end
         file.write(data[position:])
-        file.write(_field(METADATA_PROPS, pair))
+        for name, text in texts.items():
+            file.write(_field(METADATA_PROPS, _field(1, name) + _field(2, text)))
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -140,6 +140,7 @@ def build_campplus(
     bottleneck: int = BOTTLENECK,
     embedding_size: int = EMBEDDING_SIZE,
     cosine_classifier: bool = True,
+    num_subcenters: int = 1,
 ) -> keras.Model:
     """Returns the network with its two outputs; the constants above explain the sizes.
 
@@ -170,7 +171,7 @@ def build_campplus(
         x = layers.Conv2D(x.shape[-1] // 2, 1, use_bias=False, name=f"transit{block}_conv")(x)
     x = _norm_relu(x, "output")
     x = Statistics(dtype="float32", name="pooling")(x)
-    outputs = speaker_outputs(x, num_classes, embedding_size, cosine_classifier)
+    outputs = speaker_outputs(x, num_classes, embedding_size, cosine_classifier, num_subcenters)
     return keras.Model(inputs, outputs, name="campplus")
 
 

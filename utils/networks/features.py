@@ -37,6 +37,9 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 """Settings of each front end, as a model file holds them."""
 
+PUBLIC_FRONT_ENDS = ("wespeaker", "3dspeaker", "sherpa", "nemo")
+"""Front ends of other projects: an imported .onnx file holds the one that it needs."""
+
 FUNCTIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "spectrogram": spectrogram,
     "filterbank": filterbank,
@@ -64,6 +67,8 @@ def compute_features(front_end: str, waveform: FloatArray) -> FloatArray:
 
 def front_end_name(settings: Any) -> str | None:
     """Returns which front end has these settings, or `None`."""
+    if isinstance(settings, dict) and settings.get("front_end") in PUBLIC_FRONT_ENDS:
+        return str(settings["front_end"])
     for name, known in FEATURES.items():
         if settings == known:
             return name

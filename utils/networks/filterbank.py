@@ -30,7 +30,10 @@ NUM_MEL_BINS = 80
 PRE_EMPHASIS = 0.97
 
 LOWEST_HZ = 20.0
-"""Lower edge of the first triangle, Kaldi's default; the upper edge of the last is 8 kHz."""
+"""Lower edge of the first triangle, Kaldi's default."""
+
+HIGHEST_HZ = SAMPLE_RATE / 2
+"""Upper edge of the last triangle, Kaldi's default."""
 
 LOG_FLOOR = float(np.finfo(np.float32).eps)
 """Least energy under the logarithm, for samples in [-1, 1]."""
@@ -46,9 +49,21 @@ def povey_window() -> FloatArray:
     return np.asarray(np.hanning(FRAME_LENGTH) ** 0.85, np.float32)
 
 
-@lru_cache(maxsize=1)
-def frame_basis() -> FloatArray:
+def hamming_window() -> FloatArray:
+    """Returns Hamming's window, shape `(400,)`."""
+    return np.asarray(np.hamming(FRAME_LENGTH), np.float32)
+
+
+WINDOWS = {"povey": povey_window, "hamming": hamming_window}
+"""Windows by Kaldi's names."""
+
+
+@lru_cache
+def frame_basis(window: str = "povey") -> FloatArray:
     """Returns the linear map from a frame to its Fourier transform.
+
+    Args:
+        window: A key of `WINDOWS`.
 
     Returns:
         Shape `(400, 514)`: real parts of the 257 bins, then imaginary parts.
@@ -57,18 +72,21 @@ def frame_basis() -> FloatArray:
     frames = identity - 1.0 / FRAME_LENGTH  # the frame's mean is removed first
     # The first sample has no predecessor: Kaldi takes itself.
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    windowed = (frames - PRE_EMPHASIS * before) * povey_window()
+    windowed = (frames - PRE_EMPHASIS * before) * WINDOWS[window]()
     transform = np.fft.rfft(windowed, FFT_LENGTH)
     return np.concatenate([transform.real, transform.imag], axis=1).astype(np.float32)
 
 
-@lru_cache(maxsize=1)
-def mel_filters() -> FloatArray:
+@lru_cache
+def mel_filters(highest_hz: float = HIGHEST_HZ) -> FloatArray:
     """Returns triangles that are straight on the mel scale, shape `(257, 80)`.
 
     The mel scale is 1127 ln(1 + f / 700); the bin at 8 kHz is left out.
+
+    Args:
+        highest_hz: Upper edge of the last triangle.
     """
-    low, high = _mel(LOWEST_HZ), _mel(SAMPLE_RATE / 2)
+    low, high = _mel(LOWEST_HZ), _mel(highest_hz)
     step = (high - low) / (NUM_MEL_BINS + 1)
     left = low + step * np.arange(NUM_MEL_BINS)
     mel = _mel(np.arange(NUM_FFT_BINS) * SAMPLE_RATE / FFT_LENGTH)[:, None]

@@ -8,7 +8,12 @@ from keras import ops
 from utils.audio.spectrogram import NUM_BINS
 from utils.crops.batches import INT16_SCALE, VIEW_MARGIN_FRAMES
 from utils.networks.front_ends import front_end
-from utils.training.losses import CLASSIFICATION_LOSSES, teacher_contrast, teacher_distance
+from utils.training.losses import (
+    CLASSIFICATION_LOSSES,
+    penalise_nearest,
+    teacher_contrast,
+    teacher_distance,
+)
 from utils.training.settings import LossSettings
 from utils.training.views import cut_views
 
@@ -51,6 +56,12 @@ class SpeakerLearner(keras.Model):
         self.bridge = (
             keras.layers.Dense(teacher_size, use_bias=False, dtype="float32", name="bridge")
             if self.uses_teacher and teacher_size != embedding_size
+            else None
+        )
+        # Where SphereFace2 draws the line between the same and another speaker is learned too.
+        self.bias = (
+            self.add_weight(name="bias", shape=(), initializer="zeros")
+            if losses.name == "sphereface2"
             else None
         )
         self.trackers = [
@@ -96,10 +107,7 @@ class SpeakerLearner(keras.Model):
         settings = self.losses_used
         total = 0.0
         if settings.classification > 0:
-            function = CLASSIFICATION_LOSSES[settings.name]
-            values = function(
-                y_pred["classification"], y["labels"], settings.margin, settings.scale
-            )
+            values = self._classification_loss(y_pred["classification"], y["labels"])
             weight = y["has_class"] / ops.maximum(ops.sum(y["has_class"]), 1.0)
             total = total + settings.classification * ops.sum(weight * values)
         if self.uses_teacher:
@@ -112,6 +120,22 @@ class SpeakerLearner(keras.Model):
                 )
             total = total + ops.sum(weight * values)
         return total / _num_replicas()
+
+    def _classification_loss(self, outputs: Any, labels: Any) -> Any:
+        """Returns the classification loss of each sample, with the margin of this step."""
+        settings = self.losses_used
+        margin: Any = settings.margin
+        if settings.margin_steps:
+            step = ops.cast(self.optimizer.iterations, "float32")
+            margin = margin * ops.minimum(step / settings.margin_steps, 1.0)
+        if settings.nearest_penalty:
+            outputs = penalise_nearest(
+                outputs, labels, settings.nearest_penalty, settings.num_nearest
+            )
+        learned = {} if self.bias is None else {"bias": self.bias}
+        return CLASSIFICATION_LOSSES[settings.name](
+            outputs, labels, margin, settings.scale, **learned
+        )
 
     def _repeat(self, targets: dict[str, Any]) -> dict[str, Any]:
         """Repeats each sample's targets for its views."""

@@ -19,11 +19,11 @@ BASELINE_OPTIONS = (
 
 GROUPS = {
     "the run": "gpu resume init batch_size num_classes num_epoch steps_per_epoch learning_rate "
-    "warmup_steps weight_decay train_list_path test_list_path model_dir precision seed "
+    "warmup_steps body_rate weight_decay train_list_path test_list_path model_dir precision seed "
     "num_workers checkpoint_minutes keep_checkpoints",
     "the network": "network widths num_blocks embedding_size keep_statistics",
-    "the losses": "loss margin scale classification_weight teacher distance_weight "
-    "contrast_weight temperature teacher_centroid",
+    "the losses": "loss margin margin_steps num_subcenters inter_topk_penalty inter_topk scale "
+    "classification_weight teacher distance_weight contrast_weight temperature teacher_centroid",
     "the crops": "crop_frames num_views balance keep_silence no_join speeds speed_change",
     "augmentation (probabilities)": "reverb noise babble equalizer gain clipping telephone codec "
     "flip spec_mask noise_dir rir_dir snr_db babble_snr_db",
@@ -52,6 +52,10 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         low, high = getattr(args, name)
         if low > high:
             parser.error(f"--{name} {low} {high}: expected the lower figure first")
+    if args.loss == "softmax" and args.num_subcenters > 1:
+        parser.error("--num_subcenters needs a loss on cosines, not softmax")
+    if args.inter_topk_penalty and args.loss not in ("am_softmax", "aam_softmax"):
+        parser.error("--inter_topk_penalty needs --loss am_softmax or aam_softmax")
     if not args.teacher and args.classification_weight == 0:
         parser.error("--classification_weight 0 needs a --teacher: there is nothing to learn from")
 

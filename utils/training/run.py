@@ -121,6 +121,7 @@ class TrainingRun:
 
         from utils.networks.catalogue import NETWORKS
         from utils.training.learner import SpeakerLearner
+        from utils.training.optimizer import make_optimizer
 
         settings = self.settings
         keras.utils.set_random_seed(settings.reader.seed + 1)
@@ -128,6 +129,7 @@ class TrainingRun:
             "num_classes": self.num_speakers * self.reader.maker.num_speed_classes,
             "embedding_size": settings.embedding_size,
             "cosine_classifier": settings.losses.name != "softmax",
+            "num_subcenters": settings.losses.num_subcenters,
         }
         if settings.network == "resnet34":
             shape |= {"widths": settings.widths, "num_blocks": settings.num_blocks}
@@ -149,7 +151,7 @@ class TrainingRun:
             max(total - warmup, 1), alpha=1e-3, warmup_steps=warmup,
             warmup_target=settings.learning_rate if warmup else None,
         )  # fmt: skip
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+        optimizer = make_optimizer(schedule, settings.weight_decay, settings.body_rate)
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         self.learner.compile(optimizer=optimizer, jit_compile="auto")
         frames = settings.reader.crop_samples
@@ -183,7 +185,8 @@ class TrainingRun:
         """
         maker = self.reader.maker
         kernel = self.learner.network.get_layer("classification").kernel
-        if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, self.num_speakers):
+        num_vectors = self.num_speakers * self.settings.losses.num_subcenters
+        if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, num_vectors):
             return
         values = np.array(kernel)
         for label, vector in maker.speaker_vectors().items():
@@ -221,9 +224,10 @@ class TrainingRun:
                 )
 
     def _extra_variables(self) -> list[Any]:
-        """Returns the training's variables outside the network: optimiser and bridge."""
+        """Returns the training's variables outside the network: optimiser, bridge, bias."""
         bridge = self.learner.bridge.weights if self.learner.bridge else []
-        return [*self.learner.optimizer.variables, *bridge]
+        bias = [] if self.learner.bias is None else [self.learner.bias]
+        return [*self.learner.optimizer.variables, *bridge, *bias]
 
     def run(self) -> None:
         """Trains to the last epoch; each epoch ends with a checkpoint and its figures.

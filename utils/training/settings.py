@@ -6,10 +6,10 @@ from utils.crops.batches import ReaderSettings
 from utils.processors import num_processors
 from utils.settings import option
 
-DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2}
+DEFAULT_MARGINS = {"softmax": 0.0, "am_softmax": 0.2, "aam_softmax": 0.2, "sphereface2": 0.2}
 """The losses of `utils.training.losses.CLASSIFICATION_LOSSES`, with their papers' margins."""
 
-NETWORK_NAMES = ("resnet34", "campplus")
+NETWORK_NAMES = ("resnet34", "campplus", "ecapa_tdnn")
 """The networks of `utils.networks.catalogue.NETWORKS`."""
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -21,8 +21,19 @@ class LossSettings:
 
     name: str = option("aam_softmax", name="loss", choices=sorted(DEFAULT_MARGINS))
     margin: float = option(
-        0.2, "non_negative_float", "margin of am_softmax and aam_softmax; default 0.2", preset=None
+        0.2, "non_negative_float", "margin of all losses but softmax; default 0.2", preset=None
     )
+    margin_steps: int = option(0, "non_negative_int", "steps over which the margin grows from 0")
+    num_subcenters: int = option(
+        1, "positive_int", "vectors of each speaker; the nearest counts (not with softmax)"
+    )
+    nearest_penalty: float = option(
+        0.0,
+        "non_negative_float",
+        "angle by which the nearest wrong speakers come nearer; am_softmax and aam_softmax",
+        name="inter_topk_penalty",
+    )
+    num_nearest: int = option(5, "positive_int", "how many wrong speakers", name="inter_topk")
     scale: float = option(32.0, "positive_float")
     classification: float = option(1.0, "non_negative_float", name="classification_weight")
     distance: float = option(
@@ -54,6 +65,9 @@ class TrainingSettings:
     learning_rate: float = option(1e-3, "positive_float")
     weight_decay: float = option(1e-4, "non_negative_float")
     warmup_steps: int = option(500, "non_negative_int")
+    body_rate: float = option(
+        1.0, "fraction", "share of the learning rate for the network before its classification"
+    )
     precision: str = option("float32", choices=PRECISIONS)
     network: str = option("resnet34", choices=NETWORK_NAMES)
     keep_statistics: bool = option(

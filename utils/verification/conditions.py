@@ -3,7 +3,7 @@
 import sys
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from utils.corpus.clip_lists import LabelledClip
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import atomic_path
 from utils.messages import translate
+from utils.verification.cohort import Cohort
 from utils.verification.embedding import Encoder
 from utils.verification.trial_groups import FULL_LENGTH, Condition, TrialGroup, make_groups
 
@@ -36,10 +37,17 @@ class ConditionedClips:
     clips: Sequence[LabelledClip]
     conditions: Sequence[Condition]
 
-    def groups(self) -> list[TrialGroup]:
-        """Returns the trials: each condition against itself, and whole recordings against 1 s."""
-        pairs = [(condition, condition) for condition in self.conditions]
-        return make_groups(self.clips, [*pairs, (self.conditions[0], self.conditions[-1])])
+    def groups(self, cohort: Cohort | None = None) -> list[TrialGroup]:
+        """Returns the trials: each condition against itself, and whole recordings against 1 s.
+
+        Args:
+            cohort: For AS-norm of the scores.
+        """
+        found = list(self.conditions)
+        if cohort is not None:
+            found = [replace(c, statistics=cohort.statistics(c.embeddings)) for c in found]
+        pairs = [(condition, condition) for condition in found]
+        return make_groups(self.clips, [*pairs, (found[0], found[-1])])
 
 
 def embed_conditions(

@@ -15,7 +15,7 @@ from utils.verification.channel_voices import note_channels
 from utils.verification.embedding import Encoder
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import Clips, embed_clips, name_defects
-from utils.verification.verdict import cosine_score, verdict
+from utils.verification.verdict import ScorePair, cosine_score, verdict
 
 COLUMNS = ("score", "is_same_speaker", "probability", "audio1_path", "audio2_path", "error")
 """First line of the file of scores. A field that can't be told is empty."""
@@ -28,7 +28,7 @@ class Contrast:
     """The comparison of two recordings.
 
     Attributes:
-        score: Cosine of their embeddings.
+        score: Cosine of their embeddings, or its AS-norm.
         is_same_speaker: Whether the score reaches the threshold.
         probability: That both are of one person; None without a calibration.
         mean_time_ms: Milliseconds of an embedding.
@@ -63,6 +63,7 @@ def contrast_recordings(
     recordings: Sequence[Recording],
     threshold: float,
     infer: Callable[[Encoder, Recording], FloatArray],
+    score_pair: ScorePair = cosine_score,
 ) -> Contrast:
     """Compares two recordings.
 
@@ -71,6 +72,7 @@ def contrast_recordings(
         recordings: Two.
         threshold: Least score of the same person.
         infer: Returns the embedding of a recording.
+        score_pair: From two embeddings to their score.
 
     Raises:
         AudioError: If one of them cannot be used.
@@ -79,7 +81,7 @@ def contrast_recordings(
     start = time.perf_counter()
     first, second = (infer(encoder, recording) for recording in recordings)
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
-    score = cosine_score(first, second)
+    score = score_pair(first, second)
     speech_s = recordings[0].speech_s, recordings[1].speech_s
     return Contrast(
         score,
@@ -88,7 +90,7 @@ def contrast_recordings(
         mean_time_ms,
         [round(seconds, 2) for seconds in speech_s],
         [round(recording.level_dbfs, 2) for recording in recordings],
-        note_channels(encoder, recordings, threshold),
+        note_channels(encoder, recordings, threshold, score_pair),
     )
 
 
@@ -98,6 +100,7 @@ def contrast_pairs(
     threshold: float,
     output_path: str | Path,
     embeddings_path: str | None = None,
+    score_pair: ScorePair = cosine_score,
 ) -> int:
     """Scores pairs of recordings and writes them to a table, one line a pair, in their order.
 
@@ -122,13 +125,15 @@ def contrast_pairs(
     with atomic_path(output_path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\t".join(COLUMNS) + "\n")
         for pair in tqdm(pairs, unit="pair"):
-            values = _judge(encoder, clips, pair, threshold)
+            values = _judge(encoder, clips, pair, threshold, score_pair)
             num_left_out += bool(values["error"])
             file.write("\t".join(str(values[column]) for column in COLUMNS) + "\n")
     return num_left_out
 
 
-def _judge(encoder: Encoder, clips: Clips, pair: Pair, threshold: float) -> dict[str, Any]:
+def _judge(
+    encoder: Encoder, clips: Clips, pair: Pair, threshold: float, score_pair: ScorePair
+) -> dict[str, Any]:
     """Returns the line of a pair by column."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS, "")
     values |= {"audio1_path": pair[0], "audio2_path": pair[1]}
@@ -138,7 +143,7 @@ def _judge(encoder: Encoder, clips: Clips, pair: Pair, threshold: float) -> dict
         values["error"] = " ".join(clips.defects[unusable[0]].split())
         return values
     first, second = (clips.embeddings[clips.rows[path]] for path in pair)
-    score = cosine_score(first, second)
+    score = score_pair(first, second)
     values |= {"score": f"{score:.6f}", "is_same_speaker": int(verdict(score, threshold))}
     if encoder.is_calibrated:
         values["probability"] = f"{encoder.probability(score):.6f}"

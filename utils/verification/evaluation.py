@@ -32,6 +32,7 @@ from utils.verification.calibration import (
     ThresholdRates,
     fit_calibration,
 )
+from utils.verification.cohort import CohortStatistics
 from utils.verification.embedding import ClipEncoder, Encoder
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.log_odds import LogOddsHistogram, count_pairs, count_trials
@@ -59,11 +60,13 @@ class Clips:
         rows: Row of each usable clip's path in `embeddings`.
         embeddings: Shape `(num_usable_clips, embedding_size)`.
         defects: What is wrong with each unusable clip, by path.
+        statistics: Of each embedding, for AS-norm of the scores.
     """
 
     rows: dict[str, int]
     embeddings: FloatArray
     defects: dict[str, str]
+    statistics: CohortStatistics | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +112,14 @@ class EvaluationSet:
     ) -> ScoreHistogram:
         """Scores the trials; those with a clip that can't be used are left out, and counted."""
         if self.trials is None:
-            return score_all_pairs(clips.embeddings, self.labels(clips), include_self, progress)
+            return score_all_pairs(
+                clips.embeddings, self.labels(clips), include_self, progress, clips.statistics
+            )
         rows, is_target = self._usable_trials(clips)
         if len(rows) < len(self.trials):
             note = f"left out {len(self.trials) - len(rows)} of {len(self.trials)} trials"
             print(translate(note), file=sys.stderr)
-        scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1])
+        scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1], clips.statistics)
         progress(len(self.trials))
         return histogram_of(scores, is_target)
 
@@ -125,9 +130,11 @@ class EvaluationSet:
         if calibration.slope_by_speech or calibration.offset_by_speech:
             speech_s = measure_speech(list(clips.rows))
         if self.trials is None:
-            return count_pairs(clips.embeddings, self.labels(clips), calibration, speech_s)
+            return count_pairs(
+                clips.embeddings, self.labels(clips), calibration, speech_s, clips.statistics
+            )
         rows, is_target = self._usable_trials(clips)
-        scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1])
+        scores = score_trials(clips.embeddings, rows[:, 0], rows[:, 1], clips.statistics)
         durations = None if speech_s is None else speech_s[rows]
         return count_trials(scores, is_target, calibration, durations)
 
@@ -155,7 +162,10 @@ class EvaluationSet:
         for kind, values in members.items():
             for value, group in sorted(values.items()) if len(values) > 1 else ():
                 rows = [clips.rows[clip.path] for clip in group]
-                histogram = score_all_pairs(clips.embeddings[rows], [clip.label for clip in group])
+                statistics = None if clips.statistics is None else clips.statistics[rows]
+                histogram = score_all_pairs(
+                    clips.embeddings[rows], [clip.label for clip in group], statistics=statistics
+                )
                 if histogram.num_target_trials and histogram.num_nontarget_trials:
                     found[f"{kind} {value}"] = _rates(histogram, encoder)
         return found

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.verification.calibration import Calibration
+from utils.verification.cohort import CohortStatistics, normalised
 from utils.verification.metrics import actual_dcf, cllr, min_cllr
 
 BIN = 0.01
@@ -59,6 +60,7 @@ def count_pairs(
     labels: npt.ArrayLike,
     calibration: Calibration,
     speech_s: npt.NDArray[np.float64] | None = None,
+    statistics: CohortStatistics | None = None,
 ) -> LogOddsHistogram:
     """Counts the log-odds of every pair of different clips.
 
@@ -67,6 +69,7 @@ def count_pairs(
         labels: Speaker of each clip. Shape `(num_clips,)`.
         calibration: From scores to log-odds.
         speech_s: Seconds of speech in each clip, if known. Shape `(num_clips,)`.
+        statistics: Of each clip, for AS-norm of the cosines.
     """
     speakers = np.asarray(labels)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -74,10 +77,13 @@ def count_pairs(
     for start in range(0, len(unit), BLOCK_ROWS):
         scores = unit[start : start + BLOCK_ROWS] @ unit[start:].T
         rows, columns = np.nonzero(np.triu(np.ones(scores.shape, bool), 1))
+        scores = scores[rows, columns]
         first, second = start + rows, start + columns
+        if statistics is not None:
+            scores = normalised(scores, statistics[first], statistics[second])
         durations = None if speech_s is None else np.stack([speech_s[first], speech_s[second]], 1)
         is_target = speakers[first] == speakers[second]
-        part = count_trials(scores[rows, columns], is_target, calibration, durations)
+        part = count_trials(scores, is_target, calibration, durations)
         total = LogOddsHistogram(
             total.target_counts + part.target_counts,
             total.nontarget_counts + part.nontarget_counts,

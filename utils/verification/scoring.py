@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.arrays import RealArray
+from utils.verification.cohort import CohortStatistics, normalised
 
 CountArray = npt.NDArray[np.int64]
 
@@ -85,6 +86,7 @@ def score_all_pairs(
     labels: npt.ArrayLike,
     include_self: bool = False,
     progress: Callable[[int], object] | None = None,
+    statistics: CohortStatistics | None = None,
 ) -> ScoreHistogram:
     """Scores every pair of clips once.
 
@@ -96,6 +98,7 @@ def score_all_pairs(
         labels: Speaker of each clip. Shape `(num_clips,)`.
         include_self: Whether each clip is paired with itself too (a target trial of score 1).
         progress: Called with the number of clips finished since the last call.
+        statistics: Of each clip, for AS-norm of the cosines.
 
     Raises:
         ValueError: If the shapes don't fit, a value is not finite, or a row is zero.
@@ -120,7 +123,10 @@ def score_all_pairs(
         for column in range(start, len(order), BLOCK_ROWS):
             columns = order[column : column + BLOCK_ROWS]
             right = left if column == start else _unit_rows(embeddings, norms, columns)
-            bins = _bins(left @ right.T)
+            scores = left @ right.T
+            if statistics is not None:
+                scores = normalised(scores, statistics[rows[:, None]], statistics[columns])
+            bins = _bins(scores)
             right_speakers = speakers[column : column + BLOCK_ROWS]
             wanted = None
             if column == start:
@@ -135,7 +141,10 @@ def score_all_pairs(
 
 
 def score_trials(
-    embeddings: RealArray, rows1: npt.ArrayLike, rows2: npt.ArrayLike
+    embeddings: RealArray,
+    rows1: npt.ArrayLike,
+    rows2: npt.ArrayLike,
+    statistics: CohortStatistics | None = None,
 ) -> npt.NDArray[np.float32]:
     """Scores a list of trials.
 
@@ -143,9 +152,10 @@ def score_trials(
         embeddings: One row a clip, of any length but 0. Shape `(num_clips, embedding_size)`.
         rows1: Row of the first clip of each trial. Shape `(num_trials,)`.
         rows2: Row of the second clip of each trial. Shape `(num_trials,)`.
+        statistics: Of each clip, for AS-norm of the cosines.
 
     Returns:
-        Cosine scores in [-1, 1]. Shape `(num_trials,)`.
+        Scores in [-1, 1]. Shape `(num_trials,)`.
 
     Raises:
         ValueError: If the shapes don't fit, a value is not finite, or an embedding is zero.
@@ -163,6 +173,8 @@ def score_trials(
         left = _unit_rows(embeddings, norms, first[part])
         right = _unit_rows(embeddings, norms, second[part])
         scores[part] = np.einsum("ij,ij->i", left, right)
+    if statistics is not None:
+        scores = normalised(scores, statistics[first], statistics[second]).astype(np.float32)
     return np.clip(scores, -1, 1)
 
 

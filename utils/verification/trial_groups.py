@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.corpus.clip_lists import LabelledClip
+from utils.verification.cohort import CohortStatistics, normalised
 
 FULL_LENGTH = "full length"
 
@@ -31,11 +32,13 @@ class Condition:
         name: Such as "full length" or "3 s".
         embeddings: Unit length; NaN where a recording can't be used. Shape `(num_clips, size)`.
         speech_s: Seconds of speech in each. Shape `(num_clips,)`.
+        statistics: Of each, for AS-norm of the cosines.
     """
 
     name: str
     embeddings: FloatArray
     speech_s: npt.NDArray[np.float64]
+    statistics: CohortStatistics | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,7 @@ class TrialGroup:
         corpus: The corpus of all its recordings.
         people: What its speakers have in common beside it: their sex, or nothing.
         condition: Such as "3 s", or "full length against 1 s".
-        scores: Cosines. Shape `(num_trials,)`.
+        scores: Cosines, or their AS-norm. Shape `(num_trials,)`.
         is_target: Whether both are of one speaker. Shape `(num_trials,)`.
         speakers: Labels of both speakers. Shape `(num_trials, 2)`.
         speech_s: Seconds of speech of both. Shape `(num_trials, 2)`.
@@ -163,11 +166,14 @@ def _pair(
     place = np.zeros(len(labels), np.intp)
     place[indices] = np.arange(len(indices))
     name = left.name if left is right else f"{left.name} against {right.name}"
+    scores = np.clip(products[place[first], place[second]], -1, 1).astype(np.float64)
+    if left.statistics is not None and right.statistics is not None:
+        scores = normalised(scores, left.statistics[first], right.statistics[second])
     return TrialGroup(
         corpus,
         people,
         name,
-        np.clip(products[place[first], place[second]], -1, 1).astype(np.float64),
+        scores,
         is_target,
         np.stack([labels[first], labels[second]], axis=1),
         np.stack([left.speech_s[first], right.speech_s[second]], axis=1),

@@ -105,10 +105,10 @@ def test_unknown_layer(tmp_path: Path) -> None:
     from utils.resnet import UnitLength
 
     inputs = keras.Input((257, None, 1), name="spectrogram")
-    pooled = keras.layers.GlobalAveragePooling2D(name="mean")(inputs)
+    pooled = keras.layers.GlobalMaxPooling2D(name="largest")(inputs)
     network = keras.Model(inputs, [keras.layers.Dense(3)(pooled), UnitLength()(pooled)])
     write_model(tmp_path / "other.keras", network, {"embedding_size": 1, "num_classes": 3})
-    with pytest.raises(ModelError, match=r"other\.keras: its layer mean is a GlobalAverage"):
+    with pytest.raises(ModelError, match=r"other\.keras: its layer largest is a GlobalMax"):
         write_onnx(tmp_path / "other.keras", tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()
 

@@ -92,6 +92,63 @@ def test_loss_is_the_mean_over_the_samples_with_a_class() -> None:
     assert float(learner.compute_loss(y=targets, y_pred=outputs)) == 0.0
 
 
+def test_margin_grows_with_the_steps() -> None:
+    inputs, targets = batch()
+    learner = make(LossSettings(margin=0.3, margin_steps=2))
+    outputs = {
+        name: keras.ops.convert_to_tensor(np.asarray(found))
+        for name, found in learner(inputs).items()
+    }
+    learner.optimizer.build(learner.trainable_variables)
+    for step, margin in enumerate([0.0, 0.15, 0.3, 0.3]):
+        learner.optimizer.iterations.assign(step)
+        loss = float(learner.compute_loss(y=targets, y_pred=outputs))
+        each = np.asarray(aam_softmax(outputs["classification"], targets["labels"], margin, 32.0))
+        assert loss == pytest.approx(each.mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        LossSettings("sphereface2"),
+        LossSettings("aam_softmax", nearest_penalty=0.06, num_nearest=1, margin_steps=10),
+    ],
+    ids=["sphereface2", "inter-top-k"],
+)
+def test_a_step_lowers_the_loss(losses: LossSettings) -> None:
+    inputs, targets = batch()
+    learner = make(losses)
+    values = [learner.train_on_batch(inputs, targets, return_dict=True)["loss"] for _ in range(6)]
+    assert np.isfinite(values).all() and values[-1] < values[0]
+    if losses.name == "sphereface2":
+        assert learner.bias is not None and float(learner.bias) != 0
+        assert any(weight is learner.bias for weight in learner.trainable_variables)
+
+
+def test_the_body_moves_by_smaller_steps() -> None:
+    from utils.training.optimizer import make_optimizer
+
+    inputs, targets = batch()
+    moved = {}
+    for share in (1.0, 0.1, 0.0):
+        learner = make()
+        learner.compile(optimizer=make_optimizer(1e-3, 0.0, share))
+        before = {
+            weight.path: np.asarray(weight).copy() for weight in learner.network.trainable_weights
+        }
+        learner.train_on_batch(inputs, targets)
+        moved[share] = {
+            weight.path: float(np.abs(np.asarray(weight) - before[weight.path]).max())
+            for weight in learner.network.trainable_weights
+        }
+    head = "classification/kernel"
+    assert moved[0.1][head] == pytest.approx(moved[1.0][head], rel=1e-3) != 0
+    for path, distance in moved[1.0].items():
+        if path != head:
+            assert moved[0.1][path] == pytest.approx(0.1 * distance, rel=1e-2, abs=1e-7)
+            assert moved[0.0][path] == 0
+
+
 @pytest.mark.parametrize("teacher_size", [16, 24])
 def test_teacher_losses_are_added_with_their_weights(teacher_size: int) -> None:
     inputs, targets = batch(teacher_size=teacher_size)

@@ -9,7 +9,9 @@ from utils.training.losses import (
     CLASSIFICATION_LOSSES,
     aam_softmax,
     am_softmax,
+    penalise_nearest,
     softmax,
+    sphereface2,
     teacher_contrast,
     teacher_distance,
 )
@@ -59,14 +61,50 @@ def test_aam_softmax_by_hand() -> None:
     assert ours == pytest.approx(expected, rel=1e-4)
 
 
+def test_sphereface2_by_hand() -> None:
+    # Cosines 0.6 and 0: g(0.6) = 2 * 0.8^3 - 1 = 0.024, g(0) = 2 / 8 - 1 = -0.75. Margin 0.1,
+    # scale 10, bias 0.5: the true class at 10 * (0.024 - 0.1) + 0.5 = -0.26, the other at
+    # 10 * (-0.75 + 0.1) + 0.5 = -6.
+    expected = (0.7 * math.log(1 + math.exp(0.26)) + 0.3 * math.log(1 + math.exp(-6))) / 10
+    cosines = ops.convert_to_tensor([[0.6, 0.0]])
+    assert value(sphereface2(cosines, np.array([0]), 0.1, 10.0, 0.5)) == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+def test_nearest_wrong_classes_come_nearer() -> None:
+    # The angles of the two nearest wrong classes, 60 and 90 degrees, shrink by 30.
+    cosines = ops.convert_to_tensor([[0.9, 0.5, 0.0, -0.5], [0.0, -0.5, 0.5, 0.9]])
+    labels = np.array([0, 3])
+    ours = value(penalise_nearest(cosines, labels, math.pi / 6, 2))
+    half = math.cos(math.pi / 3)
+    expected = [[0.9, math.cos(math.pi / 6), half, -0.5], [half, -0.5, math.cos(math.pi / 6), 0.9]]
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    # More than there are: all wrong ones. An angle can't fall below 0.
+    ours = value(penalise_nearest(cosines, labels, math.pi / 6, 9))
+    assert ours[0, 3] == pytest.approx(0.0, abs=1e-5) and ours[0, 0] == pytest.approx(0.9)
+    near = ops.convert_to_tensor([[0.2, 0.999]])
+    assert value(penalise_nearest(near, np.array([0]), 0.2, 1))[0, 1] == 1
+    # A single class has no wrong one.
+    assert value(penalise_nearest(near[:, :1], np.array([0]), 0.2, 5)) == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("loss", [am_softmax, aam_softmax])
+def test_the_penalty_makes_a_margin_loss_larger(loss: Any) -> None:
+    cosines = ops.convert_to_tensor(COSINES)
+    penalised = penalise_nearest(cosines, LABELS, 0.1, 1)
+    more, less = (value(loss(found, LABELS, 0.2, 8.0)) for found in (penalised, cosines))
+    assert (more > less).all()
+
+
+@pytest.mark.parametrize("loss", [am_softmax, aam_softmax, sphereface2])
 def test_a_wider_margin_costs_more(loss: Any) -> None:
     cosines = ops.convert_to_tensor(COSINES)
     values = np.stack([value(loss(cosines, LABELS, margin, 8.0)) for margin in (0, 0.1, 0.2, 0.4)])
     assert (np.diff(values, axis=0) > 0).all()
 
 
-@pytest.mark.parametrize("loss", [am_softmax, aam_softmax])
+@pytest.mark.parametrize("loss", [am_softmax, aam_softmax, sphereface2])
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
 def test_a_better_cosine_costs_less_over_the_whole_range(loss: Any, margin: float) -> None:
     true = np.linspace(-1.0, 1.0, 401, dtype=np.float32)

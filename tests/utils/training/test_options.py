@@ -45,6 +45,8 @@ def test_every_option_reaches_the_settings() -> None:
         --batch_size 5 --crop_frames 65 --num_views 2 --seed 11 --balance 0.5
         --keep_silence --no_join --speeds 1.1 1.0 0.9 --speed_change 0.5
         --snr_db 1 2 --babble_snr_db 3 4 --noise_dir n --rir_dir r --flip 0.125
+        --margin_steps 4 --num_subcenters 3 --inter_topk_penalty 0.0625 --inter_topk 6
+        --body_rate 0.5
     """
     settings = to_settings(read(*options.split()))
     assert (settings.model_dir, settings.num_epochs, settings.steps_per_epoch) == ("m", 7, 9)
@@ -53,6 +55,10 @@ def test_every_option_reaches_the_settings() -> None:
     assert (settings.widths, settings.num_blocks) == ((1, 2, 3, 4), (5, 6, 7, 8))
     assert (settings.embedding_size, settings.checkpoint_minutes) == (9, 2.0)
     assert (settings.keep_checkpoints, settings.num_workers) == (3, 0)
+    losses = settings.losses
+    assert (losses.margin_steps, losses.num_subcenters) == (4, 3)
+    assert (losses.nearest_penalty, losses.num_nearest) == (0.0625, 6)
+    assert settings.body_rate == 0.5
     reader = settings.reader
     assert (reader.batch_size, reader.crop_frames, reader.num_views) == (5, 65, 2)
     assert (reader.seed, reader.balance) == (11, 0.5)
@@ -113,6 +119,8 @@ def test_devices_that_can_be_named(gpu: str) -> None:
         (["--snr_db", "20", "0"], "--snr_db 20.0 0.0: expected the lower figure first"),
         (["--babble_snr_db", "9", "3"], "--babble_snr_db"),
         (["--classification_weight", "0"], "needs a --teacher"),
+        (["--loss", "softmax", "--num_subcenters", "3"], "needs a loss on cosines"),
+        (["--loss", "sphereface2", "--inter_topk_penalty", "0.1"], "needs --loss am_softmax or"),
         (["--gpu", "gpu0"], "expected 0 or 0,1 or cpu or cpu:2"),
         (["--gpu", "cpu:0"], "expected 0 or 0,1"),
         (["--loss", "triplet"], "invalid choice"),

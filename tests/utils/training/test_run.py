@@ -1,6 +1,7 @@
 """The real training loop on synthetic voices, through train.main as a user starts it."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -399,3 +400,18 @@ def test_a_kill_leaves_whole_checkpoints(root: Path) -> None:
     for name in names():
         assert load_network(Path("m", name)).output_shape[1] == (None, 16)
         assert int(read_training_state(Path("m", name))["num_variables"]) > 0
+
+
+def test_fine_tuning_options_train_and_resume() -> None:
+    more = ["--loss", "sphereface2", "--num_subcenters", "2", "--body_rate", "0.5"]
+    assert train.main(options(*more, epochs=1)) == 0
+    last = "m/resnet34-1.keras"
+    assert read_header(last).metadata["network"]["num_subcenters"] == 2
+    state = read_training_state(last)
+    bias = state[f"variable_{int(state['num_variables']) - 1}"]
+    assert bias.shape == () and bias != 0
+    assert train.main(options(*more, "--resume", last, epochs=2)) == 0
+    assert [math.isfinite(figures["loss"]) for figures in log()] == [True, True]
+    # New classes and a margin loss on top of its weights.
+    margin = ["--margin_steps", "2", "--inter_topk_penalty", "0.06", "--init", f"m/{names()[-1]}"]
+    assert train.main(options(*margin, epochs=1, folder="tuned")) == 0
