@@ -1,3 +1,3 @@
 """The version of the toolkit: of its scripts, its service and its interface."""
 
-__version__ = "2.1.0"
+__version__ = "2.2.0"

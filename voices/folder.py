@@ -34,6 +34,12 @@ LEFTOVER_AGE_S = 3600.0
 PROGRESS_MIN_FILES = 20
 """Embedding fewer files than this is done before a progress bar would help."""
 
+COMPANIONS = ("README", "voiceprints.sqlite3")
+"""How the names of files begin that belong in the folder and are no recordings: the service's
+database is there by default."""
+
+PASSED_OVER = "not a recording by its name; rename it to .wav, .flac, .mp3 or what it is, or move it"
+
 Recordings = dict[str, list[Path]]
 """Name -> recordings, `NAME.wav` first."""
 
@@ -118,6 +124,8 @@ class FolderVoiceStore:
             elif entry.is_dir():
                 stem, recordings = entry.name, _recordings_in(entry.path)
             else:
+                if not entry.name.startswith(COMPANIONS):
+                    self._unnamed.append((Path(entry.path), PASSED_OVER))
                 continue
             if not recordings:
                 continue

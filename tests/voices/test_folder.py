@@ -94,13 +94,17 @@ def test_unusable_recordings_are_named_and_left_out(folder: Path) -> None:
     (folder / "broken.wav").write_bytes(b"RIFF....")
     write_wav(folder / "silent.wav", np.zeros(32000))
     write_wav(folder / "con.wav", synthetic_speech(2))
+    (folder / "voice.ape").write_bytes(b"MAC ")
+    (folder / "README.md").write_text("about this folder")
+    (folder / "voiceprints.sqlite3-wal").write_bytes(b"")
     database = FolderVoiceStore(folder, FakeEncoder())
     assert database.load() == ["李达康", "沙瑞金"]
     reasons = {path.name: reason for path, reason in database.rejected}
-    assert sorted(reasons) == ["broken.wav", "con.wav", "silent.wav"]
+    assert sorted(reasons) == ["broken.wav", "con.wav", "silent.wav", "voice.ape"]
+    assert "not a recording by its name" in reasons["voice.ape"]
     assert "reserved" in reasons["con.wav"]
     assert database.load() == ["李达康", "沙瑞金"]
-    assert len(database.rejected) == 3
+    assert len(database.rejected) == 4
 
 
 def test_add_writes_a_file_that_says_the_same(tmp_path: Path) -> None:
