@@ -38,7 +38,9 @@ COMPANIONS = ("README", "voiceprints.sqlite3")
 """How the names of files begin that belong in the folder and are no recordings: the service's
 database is there by default."""
 
-PASSED_OVER = "not a recording by its name; rename it to .wav, .flac, .mp3 or what it is, or move it"
+PASSED_OVER = (
+    "not a recording by its name; rename it to .wav, .flac, .mp3 or what it is, or move it"
+)
 
 Recordings = dict[str, list[Path]]
 """Name -> recordings, `NAME.wav` first."""

@@ -98,16 +98,19 @@ class LiveSession:
         """
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=_pass_on, args=(commands, lines), daemon=True).start()
+        line: str | None = ""
         for samples in sound:
             self._show(self._recogniser.hear(samples))
-            while not lines.empty():
+            while line is not None and not lines.empty():
                 line = lines.get()
                 if line is not None and not self._obey(line):
                     self._show(self._recogniser.finish())
                     return
         self._show(self._recogniser.finish())
-        while (line := lines.get()) is not None and self._obey(line):
-            pass
+        while line is not None:
+            line = lines.get()
+            if line is not None and not self._obey(line):
+                return
 
     def _show(self, turns: Iterator[LiveTurn]) -> None:
         """Prints each turn when its speaker is known or changes; a terminal keeps one line each."""

@@ -36,6 +36,7 @@ CHECKED_ELSEWHERE = {
     "pip install -r requirements.txt -i https://mirrors.aliyun.com/pypi/simple/": "the same",
     "pip install -r requirements-infer.txt": "test_infer_requirements.py",
     "python serve.py": "test_service_server.py and test_web_page.py start it",
+    "python infer_recognition.py --live": "test_live.py, with a microphone",
     "make test": "is what runs this",
 }
 

@@ -2,6 +2,9 @@
 
 import io
 import itertools
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.synthetic_voices import write_wav
+from tests.support.virtual_microphone import missing_packages, virtual_microphone
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
 from utils.errors import DatabaseError
@@ -220,3 +225,45 @@ def test_sources(
     list(itertools.islice(open_source(str(ROOT / "audio" / "b_1.wav"), None, real_time=True), 5))
     assert slept[-1] == pytest.approx(0.5, abs=0.45)
     assert slept == sorted(slept)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing_packages() is not None, reason=str(missing_packages()))
+def test_the_microphone_is_followed_until_enter(
+    sound: dict[str, FloatArray], tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "audio_db", tmp_path / "audio_db")
+    played = write_wav(
+        tmp_path / "played.wav", np.concatenate([PAUSE, sound["a_2"], PAUSE, sound["b_1"], PAUSE])
+    )
+    command = [sys.executable, ROOT / "infer_recognition.py", "--live"]
+    with virtual_microphone() as microphone:
+        process = subprocess.Popen(
+            [*command, "--audio_db", tmp_path / "audio_db"],
+            cwd=ROOT,
+            env=microphone.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        assert any(HINT in line for line in lines)
+        player = microphone.play(played)
+        first = next(line for line in lines if "说话人：" in line)
+        assert "说话人：李达康，相似度：0." in first
+        # Two turns end: the second voice is nobody's so far.
+        over = [next(line for line in lines if "..." not in line) for _ in range(2)]
+        assert "说话人：李达康" in over[0]
+        assert "未知说话人1" in over[1]
+        process.stdin.write("n 1 夜雨飘零\n")
+        process.stdin.flush()
+        assert "已注册夜雨飘零" in next(lines)
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
+        process.stdout.close()
+        player.wait(timeout=60)
+    assert (tmp_path / "audio_db" / "夜雨飘零.wav").is_file()
