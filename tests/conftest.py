@@ -105,9 +105,21 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the files that hold slow tests, so that no worker ends alone with one."""
+    """Deals out the tests so that every worker begins with its share of the slow ones.
+
+    Workers take equal parts of the list, one after the other, and steal from each other later:
+    with the slow ones first, none ends alone with one.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    shares: list[list[pytest.Item]] = [
+        [] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    ]
+    for path in sorted(files, key=lambda path: path not in slow):
+        min(shares, key=len).extend(files[path])
+    items[:] = [item for share in shares for item in share]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support.peak_memory import PEAK_MB
 from tests.support.synthetic_sounds import sounds
 from tests.support.synthetic_voices import synthetic_speech
 from utils.audio.recording import BLOCK_S, Recording
@@ -15,17 +16,13 @@ from utils.audio.recording import BLOCK_S, Recording
 MAX_GROWTH_MB = 600
 """An hour at 16 kHz takes 230 MB, and is held once, with what is computed of it in blocks."""
 
-MEASURE = """
-import resource, sys
+MEASURE = f"""
+import sys
 import numpy as np
 from utils.audio.quality import measure_quality
 from utils.audio.recording import Recording
 from utils.audio.waveform import describe_defect
-
-def peak_mb():
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
+{PEAK_MB}
 _ = Recording(np.zeros(16000, np.float32)).missing_speech  # the detector is loaded
 before = peak_mb()
 recording = Recording.load(sys.argv[1])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support.peak_memory import PEAK_MB
 from tests.support.synthetic_sounds import coloured_noise, sounds
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from tests.support.tiny_model import write_tiny_model
@@ -234,14 +235,15 @@ def test_file_is_read_block_by_block(
     assert max(lengths) <= 30.0
 
 
-LONG_PROBE = """
-import resource, sys
+LONG_PROBE = f"""
+import sys
 from utils.model.encoder import SpeakerEncoder
+{PEAK_MB}
 encoder = SpeakerEncoder(sys.argv[1], num_threads=1)
 peaks = []
 for path in sys.argv[2:]:
     encoder.embed_file(path)
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    peaks.append(round(peak_mb()))
 print(*peaks)
 """
 

@@ -125,6 +125,7 @@ def test_a_step_lowers_the_loss(losses: LossSettings) -> None:
         assert any(weight is learner.bias for weight in learner.trainable_variables)
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_body_moves_by_smaller_steps() -> None:
     from utils.training.optimizer import make_optimizer
 
