@@ -106,6 +106,7 @@ def test_onnx_equals_keras_at_any_length(tmp_path: Path, num_samples: int) -> No
     np.testing.assert_allclose(embedding, expected, atol=2e-4)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_training_step_lowers_the_loss(precision: str) -> None:
     keras.config.set_dtype_policy(precision)
