@@ -59,8 +59,8 @@ class Model:
 
     def embed_one(self) -> FloatArray:
         """Returns another embedding each time."""
-        vector = self._rng.standard_normal(DIMENSIONS).astype(np.float32)
-        return vector / np.linalg.norm(vector)
+        vector: FloatArray = self._rng.standard_normal(DIMENSIONS).astype(np.float32)
+        return vector / np.float32(np.linalg.norm(vector))
 
 
 def make_options() -> argparse.ArgumentParser:
