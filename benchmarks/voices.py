@@ -60,7 +60,8 @@ class Model:
     def embed_one(self) -> FloatArray:
         """Returns another embedding each time."""
         vector: FloatArray = self._rng.standard_normal(DIMENSIONS).astype(np.float32)
-        return vector / np.float32(np.linalg.norm(vector))
+        vector /= np.linalg.norm(vector)
+        return vector
 
 
 def make_options() -> argparse.ArgumentParser:
