@@ -108,6 +108,8 @@ def test_reader_that_closes_the_pipe_ends_the_script_quietly(root: Path, num_lin
 
 def test_output_survives_a_console_in_another_encoding(root: Path) -> None:
     body = "print('张三'); raise AudioError('李四\\udcff.wav: empty')"
-    result = run(root, body, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    # The locale is for the program's text, which comes as an argument.
+    own = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}
+    result = run(root, body, env={**os.environ, **own})
     assert (result.returncode, result.stdout) == (2, b"??" + os.linesep.encode())
     assert result.stderr.startswith(b"error: ???.wav: empty")
