@@ -47,8 +47,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--embeddings", metavar="FILE.npz", help="keep embeddings of --trials here, and reuse them")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
     args = parser.parse_args(argv)
-    if args.trials and (args.channel != "mix" or args.segment1 or args.segment2):
-        parser.error("--channel and --segment are for two recordings, not for a list of --trials")
+    alone = args.channel != "mix" or args.segment1 or args.segment2 or args.strict_single_speaker
+    if args.trials and alone:
+        parser.error(
+            "--channel, --segment and --strict_single_speaker are for two recordings, not for a "
+            "list of --trials"
+        )
     return args
 
 

@@ -26,6 +26,7 @@ from utils.messages import translate
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import choose_threshold, read_header
 from utils.processors import num_processors
+from voices.menu import print_rejected
 from voices.store import choose_target, open_database
 
 BAR = "{l_bar}{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"  # seconds of the recording
@@ -72,10 +73,12 @@ def main(argv: list[str] | None = None) -> int:
     args.threshold = choose_threshold(header, args.threshold, is_strict=True)
     if not args.json:
         print_arguments(args, ["audio_path", "audio_db", "model_path", "threshold"])
-        print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     encoder = SpeakerEncoder(header, 1)
+    if not args.json:
+        print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     database = open_database(target, encoder, create=bool(wishes))
     rank = database.rank if database.load() else None
+    print_rejected(database)
     count, status = SpeakerCount(args.min_speakers, args.max_speakers), 0
     threads = args.num_threads or num_processors()
     for path in outputs:

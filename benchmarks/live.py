@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             database, silent = enrol(encoder, enrolments, talk, Path(args.root))
             start = time.process_time()
-            recogniser = LiveRecogniser(encoder, database, encoder.strict_threshold)
+            recogniser = LiveRecogniser(encoder, database, encoder.strict_threshold)  # type: ignore[arg-type]
             shown = follow(recogniser, talk.waveform)
             busy_s += time.process_time() - start
             heard_s += len(talk.waveform) / SAMPLE_RATE

@@ -149,9 +149,14 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> int:
 def check_model(encoder: Encoder) -> None:
     """Compares shipped recordings, so that a damaged model is found before anybody enrols.
 
+    Without the recordings, where only the code was installed, nothing is compared.
+
     Raises:
-        ModelError: If its embeddings are not finite, or take two people for one, or one for two.
+        ModelError: If its embeddings are not finite, or two recordings of one person are no more
+            alike than those of two people.
     """
+    if not SAMPLES.is_dir():
+        return
     first, second, other = (
         encoder.embed_waveform(load_audio(SAMPLES / name), name)
         for name in ("a_1.wav", "a_2.wav", "b_2.wav")
@@ -160,7 +165,8 @@ def check_model(encoder: Encoder) -> None:
     if not same > different:
         raise ModelError(
             f"the model fails its self-test: two recordings of one person score {same:.2f}, of two "
-            f"people {different:.2f}; the file is damaged, restore it"
+            f"people {different:.2f}; the file is damaged, or was trained too little: restore it, "
+            "or choose another"
         )
 
 

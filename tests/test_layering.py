@@ -24,7 +24,7 @@ ROOMS = [
     "utils/messages utils/version",
     "utils/errors utils/files utils/workers utils/processors utils/interruption utils/arrays "
     "utils/settings",
-    "utils/arguments",
+    "utils/arguments utils/onnx_session",
     "utils/audio",
     "utils/speaker_names",
     "utils/corpus utils/resnet",

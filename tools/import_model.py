@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--front_end", choices=FRONT_ENDS, help="features of the model, if the file doesn't tell")
     add("--output_name", help="output that holds the embedding, if the file has several")
     add("--list_path", help="people to calibrate on: folder, data list or table")
-    add("--description", default="", help="what the file shall say of its origin")
+    add("--description", default="", help="what the file says of its origin")
     add("--output", metavar="FILE.onnx", help="the file to write (default: its name in models/)")
     return parser.parse_args(argv)
 

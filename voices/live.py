@@ -6,9 +6,8 @@ enrolled gets a number that stays.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -16,7 +15,9 @@ from utils.arrays import FloatArray
 from utils.audio.detector import FRAME_SAMPLES, SpeechStream
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DatabaseError
+from utils.verification.embedding import Encoder
 from utils.verification.verdict import verdict
+from voices.store import VoiceStore
 
 START_PROBABILITY = 0.5
 """Probability of speech from which a turn begins."""
@@ -56,27 +57,6 @@ KEPT_S = 20.0
 
 MAX_UNKNOWN = 50
 """Unknown speakers to remember; those who were silent longest are forgotten."""
-
-
-class LiveEncoder(Protocol):
-    """What is needed of a speaker model here."""
-
-    @property
-    def threshold(self) -> float:
-        """The score from which two recordings count as one speaker's."""
-
-    def embed_waveform(self, recording: FloatArray, source: str = ...) -> FloatArray:
-        """Returns the embedding of a waveform."""
-
-
-class LiveStore(Protocol):
-    """What is needed of the enrolled voices here."""
-
-    def names(self) -> Sequence[str]:
-        """Returns the enrolled speakers."""
-
-    def rank(self, embedding: FloatArray) -> list[tuple[str, float]]:
-        """Compares an embedding with all speakers, the best first."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +107,7 @@ class _Voice:
 class LiveRecogniser:
     """Follows who is speaking. Memory stays the same however long it listens."""
 
-    def __init__(self, encoder: LiveEncoder, database: LiveStore, strict_threshold: float) -> None:
+    def __init__(self, encoder: Encoder, database: VoiceStore, strict_threshold: float) -> None:
         """Prepares to listen.
 
         Args:
@@ -181,23 +161,28 @@ class LiveRecogniser:
             DatabaseError: If nobody has the number.
         """
         voice = self._voices.get(number)
-        if voice is None:
-            numbers = sorted(label for label in self._voices if isinstance(label, int))
+        speech = [] if voice is None else list(voice.speech)
+        if self._turn is not None and self._turn.number == number:
+            speech += self._speech
+        if not speech:
+            numbers = {label for label in self._voices if isinstance(label, int)}
+            numbers |= {self._turn.number} if self._turn and self._turn.number else set()
             raise DatabaseError(
                 f"received the number {number}, expected one of an unknown speaker: "
-                + (", ".join(map(str, numbers)) or "nobody unknown was heard so far")
+                + (", ".join(map(str, sorted(numbers))) or "nobody unknown was heard so far")
             )
-        return np.concatenate([*voice.speech, *(self._speech if self._is_speaking(number) else [])])
+        return np.concatenate(speech)
 
     def rename(self, number: int, name: str) -> None:
         """Gives an unknown speaker the name under which they were enrolled."""
-        self._voices[name] = self._voices.pop(number)
-        self._voices[name].speech.clear()
+        voice = self._voices.pop(number, None)
+        if voice is not None:
+            known = self._voices.get(name)
+            voice.total = voice.total + (0 if known is None else known.total)
+            voice.speech.clear()
+            self._voices[name] = voice
         if self._turn is not None and self._turn.number == number:
             self._turn = replace(self._turn, name=name, number=None)
-
-    def _is_speaking(self, label: str | int) -> bool:
-        return self._turn is not None and self._turn.speaker == label
 
     @property
     def _now_s(self) -> float:

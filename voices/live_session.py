@@ -44,7 +44,7 @@ def follow(
     """Follows who is speaking until the sound ends or the keyboard stops it.
 
     Args:
-        args: Options of infer_recognition.py: live, microphone, real_time and threshold.
+        args: Options of infer_recognition.py: channel, live, microphone, real_time, threshold.
         encoder: The speaker model.
         database: The enrolled voices, loaded.
         register: Enrols an unknown speaker.
@@ -52,7 +52,7 @@ def follow(
     Returns:
         The exit status.
     """
-    sound = open_source(args.live, args.microphone, real_time=args.real_time)
+    sound = open_source(args.live, args.microphone, args.channel, real_time=args.real_time)
     commands: Iterable[str] = ()
     if args.live == MICROPHONE or (args.live != PIPE and sys.stdin.isatty()):
         print(translate(HINT), file=sys.stderr)
@@ -65,17 +65,20 @@ def follow(
     return 0
 
 
-def open_source(source: str, microphone: str | None, *, real_time: bool) -> Iterator[FloatArray]:
+def open_source(
+    source: str, microphone: str | None, channel: str = "mix", *, real_time: bool
+) -> Iterator[FloatArray]:
     """Returns the sound to follow.
 
     Args:
         source: `MICROPHONE`, `PIPE` (16-bit samples, 16 kHz, mono), or a recording.
         microphone: Which one, as in `listen`.
+        channel: Of a recording, as in `load_audio`.
         real_time: Whether a recording is heard at the speed at which it was spoken.
     """
     if source == MICROPHONE:
         return listen(microphone)
-    blocks = _read_pipe() if source == PIPE else _read_file(source)
+    blocks = _read_pipe() if source == PIPE else _read_file(source, channel)
     return _at_real_speed(blocks) if real_time else blocks
 
 
@@ -165,10 +168,10 @@ def _pass_on(commands: Iterable[str], lines: "queue.SimpleQueue[str | None]") ->
         lines.put(None)
 
 
-def _read_file(path: str) -> Iterator[FloatArray]:
+def _read_file(path: str, channel: str) -> Iterator[FloatArray]:
     """Yields a recording in pieces of 0.1 s."""
     size = round(BLOCK_S * SAMPLE_RATE)
-    for block in read_blocks(path, 10.0):
+    for block in read_blocks(path, 10.0, channel=channel):
         for start in range(0, len(block), size):
             yield block[start : start + size]
 

@@ -243,6 +243,7 @@ def test_parts_of_recordings_are_compared(
     assert scores[0] > 0.8 > scores[1]
     with pytest.raises(AudioError, match=r"both\.wav: lasts 6\.00 s, expected the part 5-7 s"):
         infer_contrast.main([*options, "--segment2=5-7"])
-    with pytest.raises(SystemExit):
-        infer_contrast.main(["--trials=x", "--segment1=1-2"])
-    assert "--channel and --segment are for two recordings" in capsys.readouterr().err
+    for option in ("--segment1=1-2", "--channel=left", "--strict_single_speaker"):
+        with pytest.raises(SystemExit):
+            infer_contrast.main(["--trials=x", option])
+        assert "are for two recordings, not for a list" in capsys.readouterr().err

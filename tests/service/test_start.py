@@ -157,6 +157,13 @@ def test_a_model_that_takes_two_people_for_one_is_not_started() -> None:
             check_model(Broken(sign))
 
 
+def test_without_the_shipped_recordings_no_model_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.start.SAMPLES", tmp_path / "audio")
+    check_model(Broken(-1.0))
+
+
 def test_a_model_with_flipped_bits_is_not_started(tmp_path: Path) -> None:
     data = bytearray((ROOT / f"{DEFAULT_MODELS[0]}.onnx").read_bytes())
     middle = len(data) // 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from tests.support.synthetic_voices import write_wav
 from tests.support.virtual_microphone import missing_packages, virtual_microphone
@@ -130,6 +131,27 @@ def test_an_unknown_speaker_is_enrolled_from_what_was_heard(
         recogniser.speech_of(2)
 
 
+def test_a_speaker_is_enrolled_while_still_speaking(
+    encoder: SpeakerEncoder, sound: dict[str, FloatArray]
+) -> None:
+    store = Store(encoder)
+    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    half = len(sound["b_1"]) // 2
+    turns = [*recogniser.hear(PAUSE), *recogniser.hear(sound["b_1"][:half])]
+    assert turns[-1].number == 1
+    assert not turns[-1].is_over
+    with pytest.raises(DatabaseError, match=r"received the number 2, expected .*: 1$"):
+        recogniser.speech_of(2)
+    speech = recogniser.speech_of(1)
+    assert 1 < len(speech) / 16000 < half / 16000 + 0.1
+    store.add("Bea", speech)
+    recogniser.rename(1, "Bea")
+    rest = [*recogniser.hear(sound["b_1"][half:]), *recogniser.finish()]
+    assert over(rest) == ["Bea"]
+    # The number was never used, so the next stranger gets it.
+    assert over(follow(recogniser, sound["a_1"])) == [1]
+
+
 def test_noise_and_silence_are_nobodys(encoder: SpeakerEncoder) -> None:
     recogniser = LiveRecogniser(encoder, Store(encoder), encoder.strict_threshold)
     noise = np.random.default_rng(0).normal(0, 0.1, 5 * 16000).astype(np.float32)
@@ -211,6 +233,10 @@ def test_sources(
 ) -> None:
     file = np.concatenate(list(open_source(str(ROOT / "audio" / "b_1.wav"), None, real_time=False)))
     np.testing.assert_array_equal(file, sound["b_1"])
+    stereo = np.stack([sound["b_1"], np.zeros_like(sound["b_1"])], axis=1)
+    soundfile.write(tmp_path / "stereo.wav", stereo, 16000)
+    right = open_source(str(tmp_path / "stereo.wav"), None, "right", real_time=False)
+    assert not np.concatenate(list(right)).any()
 
     class Stdin:
         buffer = io.BufferedReader(

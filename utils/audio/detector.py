@@ -15,6 +15,7 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, ModelError
+from utils.onnx_session import open_session
 
 MODEL_PATH = Path(__file__).resolve().parents[2] / "models" / "silero_vad.onnx"
 
@@ -194,19 +195,6 @@ def _tone_share(waveform: FloatArray) -> float:
 @lru_cache(maxsize=1)
 def _session() -> Any:
     """Loads the network at its first use."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ModelError(
-            "the package onnxruntime is missing, expected it to detect speech; "
-            "pip install -r requirements-infer.txt"
-        ) from error
     if not MODEL_PATH.is_file():
         raise ModelError(f"{MODEL_PATH}: missing, expected the speech detector; copy it again")
-    onnxruntime.set_default_logger_severity(3)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(
-        str(MODEL_PATH), options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(MODEL_PATH)

@@ -115,7 +115,7 @@ class Recording:
 
     @cached_property
     def missing_speech(self) -> str | None:
-        """What is heard instead of speech, as `detector.missing_speech` says it, or None."""
+        """What is heard instead of speech, as `SpeechListener.missing_speech` says it, or None."""
         listener = SpeechListener()
         for block in self.blocks():
             listener.hear(block._steady)

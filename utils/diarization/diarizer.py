@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -22,19 +21,13 @@ from utils.diarization.segmentation import FRAME_SAMPLES, HOP_FRAMES, WINDOW_SAM
 from utils.diarization.stretches import Window, hear_window
 from utils.diarization.turns import Turn
 from utils.errors import AudioError
+from utils.verification.embedding import Encoder
 from utils.workers import map_ahead
 
 HOP_SAMPLES = HOP_FRAMES * FRAME_SAMPLES
 
 OVERLAP_FRAMES = num_frames(WINDOW_SAMPLES) - HOP_FRAMES
 """Frames that a window shares with the next one."""
-
-
-class SpeechEncoder(Protocol):
-    """What is asked of the speaker model: `SpeakerEncoder` has it."""
-
-    def embed_speech(self, speech: FloatArray) -> FloatArray:
-        """Returns the unit embedding of a stretch of speech."""
 
 
 Progress = Callable[[float], object]
@@ -58,7 +51,7 @@ class Diarization:
 
 def diarize(
     source: str | Path | Recording,
-    encoder: SpeechEncoder,
+    encoder: Encoder,
     count: SpeakerCount | None = None,
     num_threads: int = 1,
     channel: str = "mix",

@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.arrays import FloatArray
 from utils.audio.decode import read_blocks
+from utils.audio.recording import BLOCK_S
 from utils.audio.waveform import SAMPLE_RATE
 from utils.diarization.names import numbered_label
 from utils.diarization.turns import Turn
@@ -18,8 +19,6 @@ from utils.speaker_names import clean_name
 
 MOST_SPEECH_S = 30.0
 """Seconds of speech that are taken: more tells a voice hardly better."""
-
-BLOCK_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from utils.arrays import FloatArray
 from utils.diarization.diarizer import Diarization
 from utils.diarization.turns import Turn
 from utils.messages import translate
+from utils.verification.verdict import verdict
 
 Rank = Callable[[FloatArray], Sequence[tuple[str, float]]]
 """From an embedding to the enrolled people and their scores, the best first."""
@@ -53,7 +54,8 @@ def name_speakers(
     speakers: dict[str, FoundSpeaker] = {}
     for number, embedding in enumerate(diarization.embeddings):
         name, score = rank(embedding)[0] if rank else ("", None)
-        label = name if score is not None and score >= threshold else numbered_label(number + 1)
+        is_match = score is not None and verdict(score, threshold)
+        label = name if is_match else numbered_label(number + 1)
         labels.append(label)
         known = speakers.get(label)
         if known is None:

@@ -14,6 +14,7 @@ import numpy as np
 from utils.arrays import BoolArray, FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import ModelError
+from utils.onnx_session import open_session
 
 MODEL_PATH = Path(__file__).resolve().parents[2] / "models" / "segmentation.onnx"
 
@@ -73,22 +74,9 @@ def local_speakers(window: FloatArray) -> BoolArray:
 @lru_cache(maxsize=1)
 def _session() -> Any:
     """Loads the network at its first use; each call runs on the thread that makes it."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ModelError(
-            "the package onnxruntime is missing, expected it to find turns; "
-            "pip install -r requirements-infer.txt"
-        ) from error
     if not MODEL_PATH.is_file():
         raise ModelError(
             f"{MODEL_PATH}: missing, expected the segmentation network; copy it again, or run "
             "tools/fetch_segmentation.py"
         )
-    onnxruntime.set_default_logger_severity(3)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(
-        str(MODEL_PATH), options, providers=["CPUExecutionProvider"]
-    )
+    return open_session(MODEL_PATH)

@@ -11,14 +11,14 @@ from utils.diarization.segmentation import MODEL_PATH
 from utils.diarization.turns import speaking_seconds
 from utils.errors import AudioError
 from utils.messages import translate
-from utils.model.encoder import SpeakerEncoder
+from utils.verification.embedding import Encoder
 
 CHECKED_S = 8.0
 """Seconds from which a recording is searched without being asked for: it takes 0.2 s and more, and
 shorter ones hardly hold two voices of more than a word."""
 
 
-def note_voices(encoder: SpeakerEncoder, recordings: Sequence[Recording], is_strict: bool) -> None:
+def note_voices(encoder: Encoder, recordings: Sequence[Recording], is_strict: bool) -> None:
     """Says on stderr which recordings hold several voices, with the seconds of each.
 
     Args:
@@ -47,7 +47,7 @@ def is_long(recording: Recording) -> bool:
     return recording.duration_s >= CHECKED_S and MODEL_PATH.is_file()
 
 
-def voices_of(recording: Recording, encoder: SpeakerEncoder) -> list[float]:
+def voices_of(recording: Recording, encoder: Encoder) -> list[float]:
     """Returns the seconds of each voice, the longest first; none if nobody is found."""
     try:
         turns = diarize(recording, encoder).turns

@@ -12,6 +12,7 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.errors import ModelError
 from utils.files import atomic_path
+from utils.onnx_session import open_session
 
 METADATA_PROPS = 14
 """Number of the field of `ModelProto` that holds pairs of texts (onnx.proto)."""
@@ -136,30 +137,7 @@ def load_onnx_network(path: str | Path, num_threads: int) -> Any:
     Raises:
         ModelError: If ONNX Runtime is missing or cannot load the file.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ModelError(
-            f"{path}: the package onnxruntime is missing, expected it for .onnx models; "
-            "pip install -r requirements-infer.txt, or use a .keras model"
-        ) from error
-    onnxruntime.set_default_logger_severity(3)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    # One shape after the other, never the same: plans and pools for them only cost memory.
-    options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False
-    # Threads that wait actively would take the cores from other callers.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # its exceptions have no base of their own
-        raise ModelError(
-            f"{path}: the network cannot be loaded ({str(error).splitlines()[0][:160]}); "
-            "write it again with export.py"
-        ) from error
+    session = open_session(path, num_threads)
 
     def embed(waveform: FloatArray) -> FloatArray:
         samples = np.ascontiguousarray(waveform, dtype=np.float32)[None]

@@ -61,6 +61,9 @@ class Encoder(ClipEncoder, Protocol):
     ) -> FloatArray:
         """Returns the unit-length embedding, shape `(embedding_size,)`."""
 
+    def embed_speech(self, speech: FloatArray) -> FloatArray:
+        """Returns the unit-length embedding of a stretch that is known to be speech."""
+
     def embed_file(self, path: str | Path) -> FloatArray:
         """Returns the unit-length embedding of a recording, shape `(embedding_size,)`."""
 

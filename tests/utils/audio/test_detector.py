@@ -96,3 +96,6 @@ def test_a_missing_detector_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pat
     detector._session.cache_clear()
     with pytest.raises(ModelError, match="missing, expected the speech detector"):
         _ = Recording(synthetic_speech(0)).missing_speech
+    (tmp_path / "none.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError, match=r"none.onnx: the network cannot be loaded \("):
+        _ = Recording(synthetic_speech(0)).missing_speech
