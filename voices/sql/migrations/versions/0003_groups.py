@@ -92,7 +92,9 @@ def _rebuild_speakers(*more: sa.schema.SchemaItem) -> None:
     """
     connection = op.get_bind()
     if connection.execute(sa.text("PRAGMA foreign_keys")).scalar():
-        raise RuntimeError("foreign keys are on; open the transaction with SqlConnections.migrating")
+        raise RuntimeError(
+            "foreign keys are on; open the transaction with SqlConnections.migrating"
+        )
     op.create_table(
         "voiceprint_speakers_new",
         sa.Column("id", sa.String(32), primary_key=True),
