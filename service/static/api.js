@@ -135,6 +135,16 @@ async function sendAgain(method, path, body, read, signal) {
   }
 }
 
+/** The answer, or null where the token's scopes don't allow the question. */
+export async function ifAllowed(request) {
+  try {
+    return await request;
+  } catch (error) {
+    if (error instanceof ServiceError && error.code === 'missing-scope') return null;
+    throw error;
+  }
+}
+
 const ask = (method, path, body) => send(method, path, body, (response) => response.json());
 
 /** A multipart form of recordings, [[field, recording], ...], and words, { field: word or words }. */

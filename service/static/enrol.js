@@ -68,6 +68,7 @@ function restart() {
   byId('enrol-name').value = '';
   byId('enrol-exists').hidden = true;
   byId('enrol-similarity').hidden = true;
+  byId('enrol-unchecked').hidden = true;
   showSlots();
   showDoubts();
 }
@@ -98,8 +99,8 @@ async function check(slot) {
     slot.isUsable = isUsable;
     showSlots();
     if (!isUsable) return;
-    await compareAll();
     const known = await findKnown(slot);
+    await compareAll();
     if (recording === slot.capture.recording) slot.known = known;
   } catch (error) {
     if (recording !== slot.capture.recording) return;
@@ -112,10 +113,17 @@ async function check(slot) {
   }
 }
 
+/** The answer to a question that helps but isn't needed; null, and a note, if the token may not ask it. */
+async function askIfAllowed(capture, request) {
+  const answer = await capture.during(api.ifAllowed(request));
+  if (answer === null) byId('enrol-unchecked').hidden = false;
+  return answer;
+}
+
 /** Who is already enrolled with the voice of a recording: { name, score }, or null. */
 async function findKnown({ capture }) {
-  const { matches } = await capture.during(api.identify(capture.recording));
-  const [best] = matches;
+  const answer = await askIfAllowed(capture, api.identify(capture.recording));
+  const [best] = answer?.matches ?? [];
   return best?.score >= service.strictThreshold ? best : null;
 }
 
@@ -124,8 +132,9 @@ async function findStrange(name) {
   for (const slot of usable()) {
     const { recording } = slot.capture;
     // Not by verification: doubts of ours are no attempts of somebody's to pass.
-    const { matches } = await slot.capture.during(api.identify(recording, service.threshold, [name]));
-    const [match] = matches;
+    const asked = api.identify(recording, service.threshold, [name]);
+    const answer = await askIfAllowed(slot.capture, asked);
+    const [match] = answer?.matches ?? [];
     if (recording !== slot.capture.recording) continue;
     slot.strange = match && match.score < service.threshold ? match : null;
   }
@@ -139,7 +148,9 @@ async function compareAll() {
       const key = `${there[i].number} ${there[j].number}`;
       const of = [there[i].capture.recording, there[j].capture.recording];
       if (isCurrent(pairs.get(key), of)) continue;
-      pairs.set(key, { of, answer: await there[j].capture.during(api.compare(...of)) });
+      const answer = await askIfAllowed(there[j].capture, api.compare(...of));
+      if (answer === null) return;
+      pairs.set(key, { of, answer });
       showSimilarity();
     }
   }

@@ -59,6 +59,7 @@ export async function show() {
   await suggestNames();
 }
 
+const claimedName = () => byId('claimed-name').value.trim();
 const question = () => document.querySelector('input[name=question]:checked').value;
 
 function threshold() {
@@ -67,11 +68,10 @@ function threshold() {
 }
 
 async function suggestNames() {
-  const { speakers } = await api.speakers(byId('claimed-name').value.trim(), 0, NUM_SUGGESTIONS);
+  const found = await api.ifAllowed(api.speakers(claimedName(), 0, NUM_SUGGESTIONS));
+  const speakers = found?.speakers ?? [];
   byId('known-names').replaceChildren(...speakers.map(({ name }) => make('option', { value: name })));
 }
-
-const claimedName = () => byId('claimed-name').value.trim();
 
 /**
  * Shows the answer about the recording that is there, and asks the service for it only once: another

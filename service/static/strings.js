@@ -153,6 +153,9 @@ const en = {
   similarity_good: 'The recordings sound like one person.',
   similarity_poor:
     'Recordings {first} and {second} don’t sound like one person. Record one of them again.',
+  unchecked:
+    'Your token does not allow comparing voices: whether the recordings belong together, or the voice is ' +
+    'already enrolled, is not checked.',
   doubts: 'Doubts about the recordings',
   doubt_apart: 'They are one person’s all the same.',
   doubt_known: 'This sounds like {other}, who is already enrolled (recording {numbers}, score {score}).',
@@ -222,6 +225,7 @@ const en = {
   error_bad_json: 'The service did not understand the request.',
   error_bad_host: 'The service does not answer under this address.',
   error_unauthorized: 'The service needs a token.',
+  error_missing_scope: 'Your token does not allow this. Ask whoever runs the service for another.',
   error_cross_origin: 'The service refuses requests from other sites’ pages.',
   error_not_found: 'The service does not have this.',
   error_unknown_speaker: 'Nobody of this name is enrolled.',
@@ -389,6 +393,7 @@ const zh = {
   similarity_pair: '{first} 和 {second}',
   similarity_good: '听起来是同一个人。',
   similarity_poor: '录音 {first} 和 {second} 听起来不像同一个人，请重录其中一段。',
+  unchecked: '您的令牌不允许比对声音，因此不检查各段录音是否属于同一个人，也不检查这个声音是否已经登记。',
   doubts: '对录音的疑问',
   doubt_apart: '确实是同一个人的录音。',
   doubt_known: '听起来像已登记的{other}（录音 {numbers}，得分 {score}）。',
@@ -453,6 +458,7 @@ const zh = {
   error_bad_json: '服务没有看懂这个请求。',
   error_bad_host: '服务不在这个地址上应答。',
   error_unauthorized: '服务需要令牌。',
+  error_missing_scope: '您的令牌不允许这样做。请向服务的管理者索取别的令牌。',
   error_cross_origin: '服务拒绝来自其他网站页面的请求。',
   error_not_found: '服务里没有这一项。',
   error_unknown_speaker: '没有登记过这个姓名。',

@@ -211,3 +211,22 @@ def test_errors_in_chinese_have_no_english_line(browser: Browser, root: Path) ->
         browser.wait_text(f"{RECOGNISE} .error", "its own words")
     finally:
         browser.click("#language")
+
+
+def test_a_token_that_may_only_enrol_does_so_unchecked(
+    browser: Browser, service: Service, root: Path
+) -> None:
+    refusal = problem("missing-scope", 403, 1)
+    browser.script(
+        f"""const real = window.fetch;
+        window.fetch = (url, options) =>
+          /identify|compare|speakers[?]/.test(url) ? {refusal} : real(url, options);"""
+    )
+    browser.go("recognise")  # suggests no names, and doesn't complain of it
+    browser.go("enrol")
+    browser.fill("#enrol-name", "Unchecked")
+    choose_slots(browser, root / "audio" / "b_1.wav", root / "audio" / "b_2.wav")
+    browser.wait_text("#enrol-unchecked", "Your token does not allow comparing voices")
+    browser.wait(lambda: browser.shown(READY), "it can be enrolled")
+    browser.click("#enrol-submit")
+    browser.wait_text("#enrol-result h2", "Unchecked is enrolled.")
