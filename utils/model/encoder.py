@@ -18,6 +18,7 @@ from utils.model.header import DEFAULT_MODELS, ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
 from utils.processors import num_processors
 from utils.verification.calibration import Calibration
+from utils.verification.cohort import Cohort
 from utils.workers import map_ahead
 
 Network = Callable[[FloatArray], FloatArray]
@@ -80,6 +81,11 @@ class SpeakerEncoder:
     def is_calibrated(self) -> bool:
         """Whether the file holds thresholds."""
         return self.header.is_calibrated
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """People whose scores normalise all others, if the header asks for AS-norm."""
+        return self.header.cohort
 
     @property
     def calibration(self) -> Calibration:

@@ -8,7 +8,7 @@ import pytest
 
 from service.answers.problems import Problem
 from service.edge.limits import Lockout, RateLimiter
-from service.edge.security import Tokens, create_token, hash_token, read_token_file
+from service.edge.tokens import Tokens, create_token, hash_token, read_token_file
 from service.logs import JsonFormatter, TextFormatter, log_event, log_failure
 from service.settings import ServiceError
 from tests.support.service_client import (
@@ -42,6 +42,7 @@ def url(tmp_path: Path) -> str:
 # Tokens.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), PATHS)
 def test_without_a_valid_token_nothing_is_told(url: str, method: str, path: str) -> None:
     with running(url, token=TOKEN, authorized=False) as client:
@@ -98,14 +99,16 @@ def test_a_removed_token_stops_working(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "tokens.txt"
     first, _ = create_token("one", path)
     second, line = create_token("two", path)
-    monkeypatch.setattr("service.edge.security.RELOAD_S", 0.0)
+    monkeypatch.setattr("service.edge.tokens.RELOAD_S", 0.0)
     tokens = Tokens(path=path)
-    assert tokens.find_actor(first) == "one"
+    found = tokens.find(first)
+    assert found is not None
+    assert found.name == "one"
     path.write_text(f"# left\n\n{line}\n", encoding="utf-8")
-    assert tokens.find_actor(first) is None
-    assert tokens.find_actor(second) == "two"
+    assert tokens.find(first) is None
+    assert tokens.find(second) is not None
     path.write_text("# none\n", encoding="utf-8")
-    assert tokens.find_actor(second) is None
+    assert tokens.find(second) is None
     assert tokens.are_required
 
 
@@ -114,7 +117,7 @@ def test_a_slip_in_the_token_file_locks_nobody_out(
 ) -> None:
     path = tmp_path / "tokens.txt"
     token, line = create_token("app", path)
-    monkeypatch.setattr("service.edge.security.RELOAD_S", 0.0)
+    monkeypatch.setattr("service.edge.tokens.RELOAD_S", 0.0)
     headers = {"Authorization": f"Bearer {token}"}
     with running(url, token_file=path, authorized=False) as client:
         for damage in [lambda: path.write_text(f"{line}\nb:12\n"), path.unlink]:
@@ -209,6 +212,7 @@ def test_without_tokens_only_localhost_is_answered(url: str, host: str) -> None:
         assert client.get("/v1/speakers", headers={"Host": "a.example"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_one_origin_may_be_allowed(url: str) -> None:
     origin = "https://app.example"
     preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
@@ -448,6 +452,7 @@ def test_docs_need_no_other_machine(url: str, monkeypatch: pytest.MonkeyPatch) -
         assert client.get("/docs/swagger-ui.css").status_code == 404
 
 
+@pytest.mark.slow
 def test_uploads_stay_in_memory(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import tempfile
 
