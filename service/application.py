@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.answers.problems import PROBLEMS, add_handlers
 from service.answers.schemas import ClassicError, ProblemDocument
+from service.chores import chores
 from service.context import Service
 from service.edge.gate import Gate
 from service.edge.limits import Lockout
@@ -55,7 +56,8 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with chores(app.state.service):
+            yield
         await asyncio.to_thread(pool.close)
         app.state.service.close()
 

@@ -36,9 +36,9 @@ ROOMS = [
     "service/settings service/logs service/metrics",
     "service/answers",
     "service/edge service/encoding",
-    "service/inbox service/management",
+    "service/inbox service/management service/configuration",
     "service/context",
-    "service/routes",
+    "service/routes service/chores",
     "service/application",
     "service/start",
 ]

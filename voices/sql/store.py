@@ -39,6 +39,7 @@ from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredR
 from voices.sql.rows import VoiceRows, recordings_of
 from voices.sql.schema import audio, info, keys, recordings, speakers
 from voices.sql.search import Search
+from voices.sql.token_uses import TokenUses
 
 REMOVED_AT_ONCE = 100
 """Speakers of a group that one transaction removes: others may write in between."""
@@ -55,6 +56,7 @@ class SqlVoiceStore:
         rejected: `(recording, reason)` of recordings that `load` found of no use.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
+        token_uses: When which token of the service was used last.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class SqlVoiceStore:
         self.name = self._connections.name
         self.audit_log = AuditLog(self._connections)
         self.inbox_files = InboxFiles(self._connections)
+        self.token_uses = TokenUses(self._connections)
         try:
             self._open()
         except BaseException:
