@@ -1,7 +1,7 @@
 """What the routes share: settings, encoder, database, pool, figures, locks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import Depends, Request
 
 from service.answers.problems import Problem
+from service.diarization.jobs import Jobs
 from service.edge.limits import Lockout
 from service.edge.security import Tokens
 from service.encoding.identification import NOBODY, Identifier
@@ -21,7 +22,7 @@ from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import clean_name
 from utils.verification.embedding import Encoder
-from voices.sql.records import AuditLine, Speaker
+from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
 from voices.sql.store import SqlVoiceStore
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Service:
     lockout: Lockout
     inbox: Inbox | None
     tokens: Tokens
+    jobs: Jobs
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +91,24 @@ class Service:
             ],
         }
 
+    async def store(
+        self,
+        name: str,
+        recordings: list[NewRecording],
+        if_exists: IfExists,
+        *,
+        must_exist: bool = False,
+    ) -> Speaker:
+        """Enrols recordings; with `must_exist`, a speaker deleted meanwhile is not enrolled again."""
+        return await self.call(
+            (self.inbox or self.database).enrol,
+            name,
+            recordings,
+            if_exists=if_exists,
+            max_recordings=self.settings.max_recordings,
+            must_exist=must_exist,
+        )
+
     async def note(
         self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None
     ) -> None:
@@ -128,3 +148,29 @@ async def require_speaker(service: Service, name: str) -> Speaker:
         return await service.call(service.database.speaker, name)
     except UnknownSpeakerError as error:
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
+
+
+async def check_candidates(service: Service, candidates: Sequence[str]) -> list[str]:
+    """Returns the enrolled names to search, each once.
+
+    Raises:
+        Problem: 404 if some are unknown, 422 if one is not a valid name or there are too many.
+    """
+    most = service.settings.max_candidates
+    if len(candidates) > most:
+        raise Problem(
+            "bad-field",
+            "candidates: too many; leave them out to search among all",
+            received=len(candidates),
+            expected=f"at most {most}",
+        )
+    names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
+    found = await service.call(lambda: [service.database.enrolled_name(name) for name in names])
+    unknown = [name for name, other in zip(names, found, strict=True) if other is None]
+    if unknown:
+        raise Problem(
+            "unknown-speaker",
+            f"{len(unknown)} of {len(names)} candidates are not enrolled",
+            unknown=unknown[:20],
+        )
+    return list(dict.fromkeys(name for name in found if name is not None))

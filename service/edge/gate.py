@@ -28,6 +28,9 @@ PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")
 HEALTH_PATH = "/voiceprint/health"
 """The only path with its token in the query, as ?key=."""
 
+STREAMED = {("POST", "/v1/diarizations")}
+"""What reads its body itself, with limits of its own: an hour of sound does not fit the memory."""
+
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 DRAIN_S = 2.0
@@ -62,16 +65,29 @@ class Gate:
         held = 0
         is_finished = "content-length" not in headers and "transfer-encoding" not in headers
 
+        has_begun = "expect" not in headers
+
         async def receive_noted() -> Message:
-            nonlocal is_finished
+            nonlocal is_finished, has_begun
+            has_begun = True
             message = await receive()
             is_finished = not message.get("more_body", False)
             return message
+
+        async def send_read(message: Message) -> None:
+            # A client cannot read an answer while it is still sending.
+            if message["type"] == "http.response.start" and has_begun and not is_finished:
+                await _drain(receive)
+            await send(message)
 
         try:
             try:
                 self._check_origin(scope["method"], headers)
                 self._admit(scope, headers)
+                if (scope["method"], scope["path"]) in STREAMED:
+                    check_encodings(scope, Headers(raw=[]), ())
+                    await self.app(scope, receive_noted, send_read)
+                    return
                 if headers.get("content-type", "").lower().startswith("multipart/"):
                     self.check_room()
                 chunks = deque() if is_finished else await self._read_body(headers, receive_noted)
@@ -79,7 +95,7 @@ class Gate:
                 if scope["path"].startswith(PROTECTED_PREFIXES):
                     check_encodings(scope, headers, chunks)
             except Problem as problem:
-                if not is_finished and "expect" not in headers:
+                if has_begun and not is_finished:
                     await _drain(receive)
                 await problem_response(problem, scope["path"])(scope, receive, send)
                 return

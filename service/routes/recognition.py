@@ -1,7 +1,6 @@
 """Routes of /v1 that process recordings: quality, compare, embed, verify and identify."""
 
 import logging
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -16,7 +15,7 @@ from service.answers.schemas import (
     QualityDocument,
     VerifyDocument,
 )
-from service.context import Context, Service, checked_name, require_speaker
+from service.context import Context, Service, check_candidates, require_speaker
 from service.logs import log_event
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
@@ -143,7 +142,7 @@ async def identify(
     threshold: Threshold = None,
 ) -> dict[str, Any]:
     """Identifies the speaker of a recording, among all speakers or the candidates (1:N)."""
-    names = None if candidates is None else await _check_candidates(service, candidates)
+    names = None if candidates is None else await check_candidates(service, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
     found = await service.identifier.identify(
         request.state.actor, file, threshold, candidates=names, top_k=top_k
@@ -161,32 +160,6 @@ async def identify(
         ],
         "quality": found.voice.quality.to_dict(),
     }
-
-
-async def _check_candidates(service: Service, candidates: Sequence[str]) -> list[str]:
-    """Returns the enrolled names to search, each once.
-
-    Raises:
-        Problem: 404 if some are unknown, 422 if one is not a valid name or there are too many.
-    """
-    most = service.settings.max_candidates
-    if len(candidates) > most:
-        raise Problem(
-            "bad-field",
-            "candidates: too many; leave them out to search among all",
-            received=len(candidates),
-            expected=f"at most {most}",
-        )
-    names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
-    found = await service.call(lambda: [service.database.enrolled_name(name) for name in names])
-    unknown = [name for name, other in zip(names, found, strict=True) if other is None]
-    if unknown:
-        raise Problem(
-            "unknown-speaker",
-            f"{len(unknown)} of {len(names)} candidates are not enrolled",
-            unknown=unknown[:20],
-        )
-    return list(dict.fromkeys(name for name in found if name is not None))
 
 
 async def _score(service: Service, name: str, embedding: FloatArray) -> float:

@@ -33,6 +33,7 @@ from voices.sql.cipher import KeyRing
 from voices.sql.engine import SqlConnections
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
+from voices.sql.jobs import JobTable
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rows import VoiceRows, recordings_of
 from voices.sql.schema import audio, info, keys, recordings, speakers
@@ -49,6 +50,7 @@ class SqlVoiceStore:
         rejected: `(recording, reason)` of recordings that `load` found of no use.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
+        jobs: Recordings that the service works on.
     """
 
     def __init__(
@@ -459,6 +461,7 @@ class SqlVoiceStore:
         self._rows = VoiceRows(self._ring, model_id, has_vectors)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        self.jobs = JobTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
         """Notes model, size and key in the database, unless another process was quicker."""
