@@ -25,11 +25,14 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
-from service.routes import classic, diarizations, health, recognition, speakers
+from service.routes import classic, diarizations, health, recognition, speakers, stream
 from service.settings import Settings
 from utils.verification.embedding import Encoder
 from utils.version import __version__
 from voices.sql.store import SqlVoiceStore
+
+STREAM_PATH = "/v1/stream"
+"""A WebSocket, which OpenAPI cannot describe."""
 
 DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
 (RFC 9457); the classic routes answer `{"detail": "..."}` instead. docs/service.md tells more."""
@@ -87,7 +90,7 @@ def make_app(
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, diarizations, health):
+    for module in (recognition, speakers, diarizations, stream, health):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)
@@ -104,7 +107,9 @@ def make_app(
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(
-        Observation, metrics=metrics, templates=lambda: [*app.openapi()["paths"], "/openapi.json"]
+        Observation,
+        metrics=metrics,
+        templates=lambda: [*app.openapi()["paths"], "/openapi.json", STREAM_PATH],
     )
     return app
 

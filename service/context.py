@@ -45,6 +45,7 @@ class Service:
     inbox: Inbox | None
     tokens: Tokens
     jobs: Jobs
+    num_streams: int = 0
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +100,7 @@ class Service:
         *,
         must_exist: bool = False,
     ) -> Speaker:
-        """Enrols recordings; with `must_exist`, a speaker deleted meanwhile is not enrolled again."""
+        """Enrols recordings; with `must_exist`, whoever is deleted meanwhile does not return."""
         return await self.call(
             (self.inbox or self.database).enrol,
             name,

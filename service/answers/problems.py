@@ -55,6 +55,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "bad-name": (422, "The name is not allowed"),
     "bad-recording": (422, "The recording cannot be used"),
     "too-many-requests": (429, "Too many requests"),
+    "too-fast": (429, "The samples arrive faster than they are spoken"),
     "locked": (429, "Too many failed verifications"),
     "internal": (500, "Internal error"),
     "busy": (503, "The service is busy"),

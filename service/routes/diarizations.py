@@ -91,21 +91,21 @@ async def start_diarization(
             form.close()
             raise
     response.headers["Location"] = f"{router.prefix}/{job.id}"
-    return _describe(service, job)
+    return _describe(job, job.state, job.progress)
 
 
 @router.get("", summary="List your jobs", response_model=JobsDocument)
 async def list_diarizations(request: Request, service: Context) -> dict[str, Any]:
     """Lists the jobs of this token, the newest first."""
     found = await service.call(service.database.jobs.of, _actor(request))
-    return {"diarizations": [_describe(service, job) for job in found]}
+    return {"diarizations": [_describe(job, *service.jobs.now(job)) for job in found]}
 
 
 @router.get("/{job_id}", summary="Show who spoke when", response_model=DiarizationDocument)
 async def show_diarization(request: Request, service: Context, job_id: str) -> dict[str, Any]:
     """Returns state and progress of a job, and the result once it is done."""
     job = await _require(request, service, job_id)
-    document = _describe(service, job)
+    document = _describe(job, *service.jobs.now(job))
     if document["state"] == DONE:
         document["result"] = await _result(service, job)
     return document
@@ -127,7 +127,7 @@ async def show_rttm(request: Request, service: Context, job_id: str) -> PlainTex
 async def remove_diarization(request: Request, service: Context, job_id: str) -> dict[str, Any]:
     """Ends a job if it is not over, and removes it with all that it found; nothing is left."""
     job = await _require(request, service, job_id)
-    document = _describe(service, job)
+    document = _describe(job, *service.jobs.now(job))
     await service.call(service.jobs.cancel, job.id)
     if not await service.call(service.database.jobs.remove, job.id, job.actor):
         raise _unknown()
@@ -235,9 +235,8 @@ def _not_done(service: Service, job: Job) -> Problem:
     return Problem("not-done", f"the job is {state}, expected done", state=state)
 
 
-def _describe(service: Service, job: Job) -> dict[str, Any]:
+def _describe(job: Job, state: str, progress: float) -> dict[str, Any]:
     """Returns a job as a `JobDocument`."""
-    state, progress = service.jobs.now(job)
     error = None if job.error is None else json.loads(job.error)
     if state == LOST and error is None:
         error = problem_document(Problem("lost", LOST_DETAIL))
