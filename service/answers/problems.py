@@ -20,6 +20,7 @@ from utils.errors import (
     OnlyRecordingError,
     SpeakerExistsError,
     TooManyRecordingsError,
+    TooManySpeakersError,
     UnknownSpeakerError,
     VoiceprintError,
 )
@@ -45,6 +46,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "speaker-exists": (409, "The name is already enrolled"),
     "not-done": (409, "The job has no result"),
     "too-many-recordings": (409, "The speaker would have too many recordings"),
+    "too-many-speakers": (409, "The group would have too many speakers"),
     "only-recording": (409, "A speaker keeps at least one recording"),
     "other-model": (409, "The speaker was enrolled with another model"),
     "damaged": (409, "The speaker's stored voice data is damaged"),
@@ -103,6 +105,7 @@ ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
     (SpeakerExistsError, "speaker-exists", None),
     (OnlyRecordingError, "only-recording", "the speaker has no other; delete the speaker"),
     (TooManyRecordingsError, "too-many-recordings", None),
+    (TooManySpeakersError, "too-many-speakers", None),
     (UnknownSpeakerError, "unknown-speaker", "this speaker is no longer enrolled"),
     (DamagedVoiceError, "damaged", "the stored voice data cannot be read; enrol the speaker again"),
 )

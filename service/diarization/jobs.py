@@ -24,7 +24,7 @@ from utils.diarization.clustering import SpeakerCount
 from utils.errors import DatabaseError, VoiceprintError
 from utils.processors import num_processors
 from utils.verification.embedding import Encoder
-from voices.sql.jobs import DONE, FAILED, LOST, QUEUED, RUNNING, Job
+from voices.sql.jobs import DONE, FAILED, LOST, QUEUED, RUNNING, Job, Owner
 from voices.sql.records import AuditLine
 from voices.sql.store import SqlVoiceStore
 
@@ -48,14 +48,14 @@ class Order:
     """What a client ordered.
 
     Attributes:
-        actor: Whose token it is.
+        owner: Whose token it is.
         spool: The recording.
         file_name: What the client calls it.
         count: How many speakers there may be.
         candidates: The enrolled people who may be named; None for all.
     """
 
-    actor: str
+    owner: Owner
     spool: Spool
     file_name: str
     count: SpeakerCount
@@ -168,7 +168,7 @@ class Jobs:
                 raise retry_later("stopping", "the service is stopping", RETRY_S)
             self._running[job.id] = job
         try:
-            row = self._database.jobs.add(job.id, order.actor, self._worker, keep_s)
+            row = self._database.jobs.add(job.id, order.owner, self._worker, keep_s)
             job.is_noted = True
             self._executor.submit(self._run, job)
         except BaseException:
@@ -299,23 +299,31 @@ class Jobs:
     def _keep(self, job: _Running, findings: Findings) -> None:
         """Names the speakers, writes the audit log and keeps the result."""
         order, threshold = job.order, self._encoder.strict_threshold
+        voices = self._database.in_group(order.owner.group)
 
         def rank(embedding: FloatArray) -> list[tuple[str, float]]:
-            return self._database.identify(embedding, candidates=order.candidates)
+            return voices.identify(embedding, candidates=order.candidates)
 
         result, named = describe(findings, rank, threshold, order.file_name)
         lines = [
-            AuditLine(order.actor, "diarize", name or "", "accepted" if name else "rejected", score)
+            AuditLine(
+                order.owner.actor,
+                "diarize",
+                name or "",
+                "accepted" if name else "rejected",
+                score,
+                group=order.owner.group,
+            )
             for name, score in named
         ]
         self._database.audit_log.append(*lines)
-        voices = pack_voices(dict(findings.voices), self._encoder.model_id)
+        packed = pack_voices(dict(findings.voices), self._encoder.model_id)
         self._database.jobs.finish(
             job.id,
             DONE,
             self._settings.diarization_keep_s,
             result=json.dumps(result).encode(),
-            voices=voices,
+            voices=packed,
         )
 
     def _fail(self, job: _Running, problem: Problem, state: str = FAILED) -> None:

@@ -15,13 +15,13 @@ from service.answers.schemas import (
     JobsDocument,
     SpeakerDocument,
 )
-from service.context import Context, Service, check_candidates, checked_name
+from service.context import Context, Service, check_candidates, checked_name, group_of
 from service.diarization.findings import to_rttm, unpack_voice
 from service.diarization.jobs import LOST_DETAIL, Order
 from service.diarization.upload import UploadForm, read_form
 from service.encoding.identification import NOBODY
 from utils.diarization.clustering import SpeakerCount
-from voices.sql.jobs import DONE, LOST, QUEUED, RUNNING, Job
+from voices.sql.jobs import DONE, LOST, QUEUED, RUNNING, Job, Owner
 
 router = APIRouter(prefix="/v1/diarizations", tags=["diarization"])
 
@@ -97,7 +97,7 @@ async def start_diarization(
 @router.get("", summary="List your jobs", response_model=JobsDocument)
 async def list_diarizations(request: Request, service: Context) -> dict[str, Any]:
     """Lists the jobs of this token, the newest first."""
-    found = await service.call(service.database.jobs.of, _actor(request))
+    found = await service.call(service.database.jobs.of, _owner(request))
     return {"diarizations": [_describe(job, *service.jobs.now(job)) for job in found]}
 
 
@@ -129,7 +129,7 @@ async def remove_diarization(request: Request, service: Context, job_id: str) ->
     job = await _require(request, service, job_id)
     document = _describe(job, *service.jobs.now(job))
     await service.call(service.jobs.cancel, job.id)
-    if not await service.call(service.database.jobs.remove, job.id, job.actor):
+    if not await service.call(service.database.jobs.remove, job.id):
         raise _unknown()
     if document["state"] in (QUEUED, RUNNING):
         document["state"] = "cancelled"
@@ -156,7 +156,7 @@ async def enrol_found(
         raise Problem("unknown-label", f"no speaker {label[:20]}; the result lists the labels")
     if model_id != service.encoder.model_id:
         raise Problem("other-model", "this was found with another model; send the recording again")
-    speaker = await service.store(name, [voice], document.if_exists)
+    speaker = await service.store(request, name, [voice], document.if_exists)
     action = "enrol" if document.if_exists == "error" else "add"
     await service.note(request, action, speaker.name, "from a diarization")
     return service.describe(speaker)
@@ -187,16 +187,16 @@ async def _read_order(request: Request, service: Service, form: UploadForm) -> O
         raise Problem("bad-field", f"min_speakers: {least}, expected at most max_speakers, {most}")
     names = None
     if fields.candidates is not None:
-        names = await check_candidates(service, fields.candidates)
+        names = await check_candidates(service, request, fields.candidates)
     if form.spool is None:
         raise ValueError("the form was read without a recording")
     count = SpeakerCount(least, most)
-    return Order(_actor(request), form.spool, form.file_name, count, names)
+    return Order(_owner(request), form.spool, form.file_name, count, names)
 
 
-def _actor(request: Request) -> str:
+def _owner(request: Request) -> Owner:
     """Returns whose jobs a request may see."""
-    return request.state.actor or NOBODY
+    return Owner(request.state.actor or NOBODY, group_of(request))
 
 
 async def _require(request: Request, service: Service, job_id: str) -> Job:
@@ -205,7 +205,7 @@ async def _require(request: Request, service: Service, job_id: str) -> Job:
     Raises:
         Problem: 404 if there is none.
     """
-    job: Job | None = await service.call(service.database.jobs.find, job_id, _actor(request))
+    job: Job | None = await service.call(service.database.jobs.find, job_id, _owner(request))
     if job is None:
         raise _unknown()
     return job

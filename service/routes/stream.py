@@ -9,9 +9,8 @@ from typing import Any, cast
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from service.answers.problems import Problem, describe_error, problem_document
-from service.context import Service, checked_name
+from service.context import Service, checked_name, group_of
 from service.edge.tokens import Grant
-from service.encoding.identification import NOBODY
 from service.live.session import LiveSession
 from service.live.talk import Command, Options, Talk, read_text
 from service.logs import log_failure
@@ -21,6 +20,7 @@ from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DatabaseError, VoiceprintError
 from voices.live import NUM_RANKED
 from voices.sql.records import AuditLine, NewRecording
+from voices.sql.store import SqlVoiceStore
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -38,15 +38,15 @@ async def stream(socket: WebSocket) -> None:
     await socket.accept()
     try:
         with _place(service):
-            grant = await _admit(socket, service)
-            session = LiveSession(service.encoder, partial(_rank, service))
+            await _admit(socket, service)
+            session = LiveSession(service.encoder, partial(_rank, service.voices(socket)))
             talk = Talk(
                 socket,
                 session,
                 service.pool,
                 service.settings,
-                partial(_note, service, grant),
-                partial(_enrol, service, grant),
+                partial(_note, service, socket),
+                partial(_enrol, service, socket),
                 lambda: socket.state.admit(socket.state.token),
             )
             if await talk.run():
@@ -77,7 +77,7 @@ def _place(service: Service) -> Iterator[None]:
         service.metrics.streams.dec()
 
 
-async def _admit(socket: WebSocket, service: Service) -> Grant:
+async def _admit(socket: WebSocket, service: Service) -> None:
     """Reads the first frame, and says that the stream may begin.
 
     Raises:
@@ -98,7 +98,7 @@ async def _admit(socket: WebSocket, service: Service) -> Grant:
     if options.token is not None:
         socket.state.token = options.token
     grant: Grant = socket.state.admit(socket.state.token)
-    socket.state.actor = grant.name
+    socket.state.grant, socket.state.actor = grant, grant.name
     await socket.send_json(
         {
             "event": "ready",
@@ -107,34 +107,36 @@ async def _admit(socket: WebSocket, service: Service) -> Grant:
             "max_duration_s": service.settings.stream_max_s,
         }
     )
-    return grant
 
 
-def _rank(service: Service, embedding: FloatArray) -> list[tuple[str, float]]:
+def _rank(voices: SqlVoiceStore, embedding: FloatArray) -> list[tuple[str, float]]:
     """Returns the enrolled voices that are most alike; in a thread of the pool."""
-    return service.database.identify(embedding, top_k=NUM_RANKED)
+    return voices.identify(embedding, top_k=NUM_RANKED)
 
 
-async def _note(service: Service, grant: Grant, events: list[dict[str, Any]]) -> None:
+async def _note(service: Service, socket: WebSocket, events: list[dict[str, Any]]) -> None:
     """Counts the decisions among events and writes them to the audit log."""
     lines = []
     for event in events:
         if event["event"] in ("speaker", "speaker-corrected"):
             outcome = "accepted" if event["name"] else "rejected"
-            line = (grant.name or NOBODY, "stream", event["name"] or "", outcome, event["score"])
-            lines.append(AuditLine(*line))
+            line = socket.state.actor, "stream", event["name"] or "", outcome, event["score"]
+            lines.append(AuditLine(*line, group=group_of(socket)))
             service.metrics.decisions.labels("stream", outcome).inc()
     if lines:
         await service.call(service.database.audit_log.append, *lines)
 
 
-async def _enrol(service: Service, grant: Grant, session: LiveSession, command: Command) -> str:
+async def _enrol(
+    service: Service, socket: WebSocket, session: LiveSession, command: Command
+) -> str:
     """Enrols an unknown speaker from what was heard; returns the name.
 
     Raises:
         Problem: If the token may not enrol, nobody has the number, too little was heard, or the
             name cannot be taken.
     """
+    grant: Grant = socket.state.grant
     if "enrol" not in grant.scopes:
         raise Problem("missing-scope", f"the token {grant.name} lacks the scope enrol")
     number = command.enrol or 0
@@ -146,10 +148,9 @@ async def _enrol(service: Service, grant: Grant, session: LiveSession, command: 
     try:
         (future,) = service.pool.submit([partial(_embed, service, speech, number)])
         recording = await asyncio.wrap_future(future)
-        speaker = await service.store(name, [recording], command.if_exists)
+        speaker = await service.store(socket, name, [recording], command.if_exists)
         action = "enrol" if command.if_exists == "error" else "add"
-        line = AuditLine(grant.name, action, speaker.name, "from a stream")
-        await service.call(service.database.audit_log.append, line)
+        await service.note(socket, action, speaker.name, "from a stream")
     except VoiceprintError as error:
         raise describe_error(error) from error
     session.rename(number, speaker.name)

@@ -27,12 +27,19 @@ UNFINISHED = (jobs.c.state.in_([QUEUED, RUNNING]),)
 
 
 @dataclass(frozen=True)
+class Owner:
+    """Whose a job is: a token's name, and its group."""
+
+    actor: str
+    group: str
+
+
+@dataclass(frozen=True)
 class Job:
     """A job as the database knows it.
 
     Attributes:
         id: 32 hexadecimal digits.
-        actor: The token that it belongs to.
         state: queued, running, done, failed or lost.
         progress: From 0 to 1.
         created_at: When it came, UTC.
@@ -41,7 +48,6 @@ class Job:
     """
 
     id: str
-    actor: str
     state: str
     progress: float
     created_at: datetime
@@ -51,7 +57,6 @@ class Job:
 
 COLUMNS = (
     jobs.c.id,
-    jobs.c.actor,
     jobs.c.state,
     jobs.c.progress,
     jobs.c.created_at,
@@ -69,24 +74,31 @@ class JobTable:
         self._connections = connections
         self._ring = ring
 
-    def add(self, job_id: str, actor: str, worker: str, keep_s: float) -> Job:
+    def add(self, job_id: str, owner: Owner, worker: str, keep_s: float) -> Job:
         """Adds a job that waits, and returns it."""
         now = _now()
-        job = Job(job_id, actor, QUEUED, 0.0, now, now + timedelta(seconds=keep_s))
-        row = {"id": job.id, "actor": actor, "worker": worker, "state": QUEUED, "progress": 0.0}
+        job = Job(job_id, QUEUED, 0.0, now, now + timedelta(seconds=keep_s))
+        row = {
+            "id": job.id,
+            "group_name": owner.group,
+            "actor": owner.actor,
+            "worker": worker,
+            "state": QUEUED,
+            "progress": 0.0,
+        }
         row |= {"created_at": now, "seen_at": now, "expires_at": job.expires_at}
         with self._connections.write() as connection:
             connection.execute(insert(jobs), row)
         return job
 
-    def find(self, job_id: str, actor: str) -> Job | None:
-        """Returns a job of an actor, None if there is none by now."""
-        found = self._read(jobs.c.id == job_id, jobs.c.actor == actor)
+    def find(self, job_id: str, owner: Owner) -> Job | None:
+        """Returns an owner's job, None if there is none by now."""
+        found = self._read(jobs.c.id == job_id, *_are_of(owner))
         return found[0] if found else None
 
-    def of(self, actor: str) -> list[Job]:
-        """Returns all jobs of an actor, the newest first."""
-        return self._read(jobs.c.actor == actor)
+    def of(self, owner: Owner) -> list[Job]:
+        """Returns all jobs of an owner, the newest first."""
+        return self._read(*_are_of(owner))
 
     def beat(self, worker: str, progress: Mapping[str, tuple[str, float]], keep_s: float) -> None:
         """Gives a sign of life.
@@ -146,9 +158,13 @@ class JobTable:
         """Returns the voices that a job found, None if there is nothing."""
         return self._open(job_id, "voices")
 
-    def remove(self, job_id: str, actor: str) -> bool:
+    def remove(self, job_id: str) -> bool:
         """Removes a job and destroys what it found; returns False if there was none."""
-        return self._remove(jobs.c.id == job_id, jobs.c.actor == actor) > 0
+        return self._remove(jobs.c.id == job_id) > 0
+
+    def remove_group(self, group: str) -> int:
+        """Removes all jobs of a group; returns how many."""
+        return self._remove(jobs.c.group_name == group)
 
     def remove_expired(self) -> int:
         """Removes what has expired, and returns how many jobs those were."""
@@ -166,7 +182,7 @@ class JobTable:
             is_silent = now - row.seen_at > timedelta(seconds=LOST_AFTER_S)
             state = LOST if is_silent and row.state in (QUEUED, RUNNING) else row.state
             found.append(
-                Job(row.id, row.actor, state, row.progress, row.created_at, row.expires_at, row[6])
+                Job(row.id, state, row.progress, row.created_at, row.expires_at, row.error)
             )
         return found
 
@@ -196,6 +212,11 @@ def _remove_rows(connection: Connection, ring: KeyRing, conditions: Any) -> int:
     destroy_keys(connection, ring, [row.key_id for row in rows if row.key_id is not None])
     connection.execute(delete(jobs).where(jobs.c.id.in_([row.id for row in rows])))
     return len(rows)
+
+
+def _are_of(owner: Owner) -> tuple[Any, Any]:
+    """Returns the conditions on an owner's jobs."""
+    return jobs.c.group_name == owner.group, jobs.c.actor == owner.actor
 
 
 def _now() -> datetime:

@@ -58,7 +58,9 @@ class VoiceRows:
         row = connection.execute(counted.returning(*columns)).one()
         return int(row[0]), row[1]
 
-    def add_speaker(self, connection: Connection, name: str, new: Sequence[NewRecording]) -> str:
+    def add_speaker(
+        self, connection: Connection, group: str, name: str, new: Sequence[NewRecording]
+    ) -> str:
         """Inserts a speaker dated by the oldest of the new recordings; returns its id."""
         speaker_id = uuid.uuid4().hex
         now = datetime.now(timezone.utc)
@@ -70,6 +72,7 @@ class VoiceRows:
             "updated_at": now,
             "key_id": new_key(connection, self._ring)[0],
             "change_number": 0,
+            "group_name": group,
         }
         connection.execute(insert(speakers), row)
         return speaker_id

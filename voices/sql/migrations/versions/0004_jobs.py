@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -14,6 +14,7 @@ def upgrade() -> None:
     op.create_table(
         "voiceprint_jobs",
         sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("group_name", sa.Text, nullable=False),
         sa.Column("actor", sa.Text, nullable=False),
         sa.Column("worker", sa.String(32), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
@@ -28,7 +29,7 @@ def upgrade() -> None:
         comment="Recordings of several people that the service works on, and what it found, for a "
         "time",
     )
-    op.create_index("voiceprint_jobs_actor", "voiceprint_jobs", ["actor"])
+    op.create_index("voiceprint_jobs_actor", "voiceprint_jobs", ["group_name", "actor"])
 
 
 def downgrade() -> None:
