@@ -35,6 +35,7 @@ from voices.sql.cipher import KeyRing
 from voices.sql.engine import SqlConnections
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
+from voices.sql.jobs import JobTable
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rows import VoiceRows, recordings_of
 from voices.sql.schema import audio, info, keys, recordings, speakers
@@ -57,6 +58,7 @@ class SqlVoiceStore:
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
         token_uses: When which token of the service was used last.
+        jobs: Recordings that the service works on.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class SqlVoiceStore:
         )
 
     def remove_group(self) -> int:
-        """Removes all speakers of the group, as `remove` does each; returns how many.
+        """Removes all speakers of the group, as `remove` does each, and its jobs; returns how many.
 
         It goes on where it was interrupted when it is called again.
 
@@ -137,6 +139,7 @@ class SqlVoiceStore:
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
         self._connections.truncate_log()
+        self.jobs.remove_group(self.group)
         return num_removed
 
     @property
@@ -525,6 +528,7 @@ class SqlVoiceStore:
         self._rows = VoiceRows(self._ring, model_id, has_vectors)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        self.jobs = JobTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
         """Notes model, size and key in the database, unless another process was quicker."""
