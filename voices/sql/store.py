@@ -138,6 +138,7 @@ class SqlVoiceStore:
                     number, _ = self._rows.next_change(connection)
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
+        self.jobs.remove_group(self.group)
         self._connections.truncate_log()
         self.jobs.remove_group(self.group)
         return num_removed
