@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from service.context import Service
 from service.logs import log_event
 from utils.errors import DatabaseError
+from voices.sql.records import AuditLine
 
 PERIOD_S = 30.0
 """Seconds between two rounds; the last use of a token is known to within that."""
@@ -33,10 +34,30 @@ async def chores(service: Service) -> AsyncIterator[None]:
 
 
 async def do_chores(service: Service) -> None:
-    """Writes down when tokens were used last; a database that fails now is asked again later."""
+    """Writes down what was counted; a database that fails now is asked again later."""
+    for chore in (note_uses, note_refusals):
+        try:
+            await chore(service)
+        except DatabaseError as error:
+            log_event("chores", level=logging.WARNING, reason=str(error))
+
+
+async def note_uses(service: Service) -> None:
+    """Writes down when tokens were used last."""
     uses = service.tokens.take_uses()
     try:
         await service.call(service.database.token_uses.note, uses)
-    except DatabaseError as error:
+    except DatabaseError:
         service.tokens.put_back_uses(uses)
-        log_event("chores", level=logging.WARNING, reason=str(error))
+        raise
+
+
+async def note_refusals(service: Service) -> None:
+    """Writes into the audit log which tokens were refused."""
+    refusals = service.tokens.take_refusals()
+    lines = [
+        AuditLine(name, "refuse", "", f"{reason}, {number} times", group=group)
+        for (name, group, reason), number in refusals.items()
+    ]
+    if lines:
+        await service.call(service.database.audit_log.append, *lines)

@@ -1,6 +1,7 @@
 """What the routes share: settings, encoder, database, pool, figures, locks."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,12 +22,16 @@ from service.inbox import Inbox
 from service.metrics import Metrics
 from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
-from utils.speaker_names import DEFAULT_GROUP, clean_name
+from utils.speaker_names import DEFAULT_GROUP, clean_name, fold_name
 from utils.verification.embedding import Encoder
 from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
+from voices.sql.requests import Errand
 from voices.sql.store import SqlVoiceStore
 
 T = TypeVar("T")
+
+KEY = re.compile(r"[!-~]{1,255}")
+"""What a request may be named by, for the case that it has to be repeated."""
 
 NUM_DATABASE_THREADS = 8
 """Database calls at a time: more would only wait for each other, and for SQLite's one writer."""
@@ -62,11 +67,14 @@ class Service:
         """Returns the store of the speakers whom the request's token reaches, of one group."""
         return self.database.in_group(group_of(request))
 
-    def keeper(self, request: HTTPConnection) -> SqlVoiceStore | Inbox:
-        """Returns who enrols and removes them: the inbox too, which is the default group's."""
+    def keeper(self, request: HTTPConnection, errand: Errand) -> SqlVoiceStore | Inbox:
+        """Returns who changes them: the inbox too, which is the default group's.
+
+        The errand's line of the audit log is written together with the change.
+        """
         if self.inbox is not None and group_of(request) == DEFAULT_GROUP:
-            return self.inbox
-        return self.voices(request)
+            return self.inbox.on(errand)
+        return self.voices(request).on(errand)
 
     def lock_name(self, request: HTTPConnection, name: str) -> str:
         """Returns by what a speaker's failed verifications are counted."""
@@ -115,10 +123,24 @@ class Service:
         if_exists: IfExists,
         *,
         must_exist: bool = False,
+        action: str = "",
+        remark: str = "",
     ) -> Speaker:
-        """Enrols recordings; with `must_exist`, whoever is deleted meanwhile does not return."""
+        """Enrols recordings, and writes the line of the audit log.
+
+        Args:
+            request: Who asks.
+            name: Whom.
+            recordings: At least one.
+            if_exists: What to do if the name is enrolled already.
+            must_exist: Whether it has to be: whoever is deleted meanwhile does not return.
+            action: For the audit log, by default what `if_exists` says.
+            remark: For the audit log, by default the number of recordings.
+        """
+        action = action or ("enrol" if if_exists == "error" else if_exists)
+        errand = errand_of(request, action, remark, about=fold_name(name))
         return await self.call(
-            self.keeper(request).enrol,
+            self.keeper(request, errand).enrol,
             name,
             recordings,
             if_exists=if_exists,
@@ -145,6 +167,21 @@ def group_of(request: HTTPConnection) -> str:
     """Returns the group whose speakers a request is about."""
     grant: Grant | None = request.state.grant
     return DEFAULT_GROUP if grant is None else grant.group
+
+
+def errand_of(request: HTTPConnection, action: str, remark: str = "", about: str = "") -> Errand:
+    """Returns on whose behalf a request changes something; `about` says what.
+
+    Raises:
+        Problem: 422, if the header Idempotency-Key cannot be a key.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (KEY.fullmatch(key) and key.isascii()):
+        raise Problem(
+            "bad-field",
+            f"Idempotency-Key: received {len(key)} characters, expected 1 to 255 of ASCII",
+        )
+    return Errand(request.state.actor or NOBODY, action, remark, key, about)
 
 
 async def get_service(request: Request) -> Service:

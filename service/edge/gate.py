@@ -124,7 +124,7 @@ class Gate:
             grant = self._grant_of(presented, address)
             if grant is None:
                 raise Problem("unauthorized", "no valid token was sent; send it as token")
-            _check_scope(grant, need)
+            self._check_scope(grant, need)
             return grant
 
         try:
@@ -194,7 +194,7 @@ class Gate:
         if grant is not None:
             if grant.group in self.group_rates:
                 self.group_rates[grant.group].check("")
-            _check_scope(grant, need)
+            self._check_scope(grant, need)
 
     def _find_grant(
         self, scope: Scope, headers: Headers, address: str, need: str | None
@@ -226,6 +226,22 @@ class Gate:
             # Only failures count: wrong tokens from an address don't block valid ones from it.
             self.failures.check(address)
         return grant
+
+    def _check_scope(self, grant: Grant, need: str | None) -> None:
+        """Raises Problem if a token does not allow what a route needs."""
+        if need in (None, OPEN, ANY) or need in grant.scopes:
+            return
+        self.tokens.note_refusal(grant, f"lacks {need}")
+        scopes = ", ".join(sorted(grant.scopes))
+        raise Problem(
+            "missing-scope",
+            f"the token {grant.name} lacks the scope {need}; it has {scopes}",
+            headers={
+                "WWW-Authenticate": f'Bearer realm="voiceprint", error="insufficient_scope", '
+                f'scope="{need}"'
+            },
+            scope=need,
+        )
 
     async def _read_body(self, headers: Headers, receive: Receive) -> deque[bytes]:
         """Reads a whole body within the limits on size, total memory and time."""
@@ -271,21 +287,6 @@ class Gate:
             received=f"{size} bytes or more",
             expected=f"at most {limit} bytes",
         )
-
-
-def _check_scope(grant: Grant, need: str | None) -> None:
-    """Raises Problem if a token does not allow what a route needs."""
-    if need in (None, OPEN, ANY) or need in grant.scopes:
-        return
-    raise Problem(
-        "missing-scope",
-        f"the token {grant.name} lacks the scope {need}; it has {', '.join(sorted(grant.scopes))}",
-        headers={
-            "WWW-Authenticate": f'Bearer realm="voiceprint", error="insufficient_scope", '
-            f'scope="{need}"'
-        },
-        scope=need,
-    )
 
 
 def _bearer(headers: Headers) -> str:

@@ -89,6 +89,15 @@ class Lockout:
             )
         return now
 
+    def is_locked(self, name: str) -> bool:
+        """Tells whether the failures that are known by now lock a speaker."""
+        if self.max_failures == 0:
+            return False
+        with self._lock:
+            failures = self._failures.get(name.casefold(), [])
+            since = self._clock() - self.period_s
+            return sum(at > since for at in failures) >= self.max_failures
+
     def forget(self, name: str, mark: float | None = None) -> None:
         """Clears one attempt that did not fail, or all of a speaker's after a success."""
         key = name.casefold()

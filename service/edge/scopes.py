@@ -21,6 +21,7 @@ ROUTES = {
     "GET /health/ready": OPEN,
     "GET /metrics": "read",
     "GET /v1/info": OPEN,
+    "GET /v1/events": "read",
     "POST /v1/quality": ANY,
     "POST /v1/compare": "verify",
     "POST /v1/embed": "enrol",

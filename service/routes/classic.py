@@ -43,8 +43,10 @@ async def register(
     if "," in name:
         raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
     (voice,) = await service.reader.read([("file", file)], store_audio=True)
-    speaker = await service.store(request, name, [voice.to_recording()], "replace")
-    await service.note(request, "enrol", speaker.name, "1 recording, classic")
+    remark = "1 recording, classic"
+    await service.store(
+        request, name, [voice.to_recording()], "replace", action="enrol", remark=remark
+    )
     return {"success": True, "msg": f"已登记: {speaker_id}"}
 
 

@@ -120,6 +120,8 @@ async def verify(
         service.lockout.forget(lock_name)
     _count(service, "verify", is_same)
     await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
+    if service.lockout.is_locked(lock_name):
+        await service.note(request, "lock", speaker, f"{service.lockout.max_failures} failures")
     return {
         "name": speaker,
         "score": score,

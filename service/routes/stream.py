@@ -148,9 +148,8 @@ async def _enrol(
     try:
         (future,) = service.pool.submit([partial(_embed, service, speech, number)])
         recording = await asyncio.wrap_future(future)
-        speaker = await service.store(socket, name, [recording], command.if_exists)
-        action = "enrol" if command.if_exists == "error" else "add"
-        await service.note(socket, action, speaker.name, "from a stream")
+        remark = "from a stream"
+        speaker = await service.store(socket, name, [recording], command.if_exists, remark=remark)
     except VoiceprintError as error:
         raise describe_error(error) from error
     session.rename(number, speaker.name)

@@ -1,5 +1,6 @@
 """Rows of speakers and recordings: written, read and destroyed, sealed with keys of their own."""
 
+import hmac
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -101,6 +102,7 @@ class VoiceRows:
                 "model_id": self.model_id,
                 "key_id": key_id,
                 "embedding": seal(key, to_bytes(recording.embedding), f"{recording_id} embedding"),
+                "content_mark": _mark(key, recording.sha256),
             }
             connection.execute(insert(recordings), row)
             if store_audio and recording.audio is not None:
@@ -113,6 +115,22 @@ class VoiceRows:
         # Whoever is enrolled again is not to be deleted any more.
         speaker = update(speakers).where(speakers.c.id == speaker_id)
         connection.execute(speaker.values(is_being_deleted=False))
+
+    def are_last(
+        self, connection: Connection, speaker_id: str, new: Sequence[NewRecording]
+    ) -> bool:
+        """Tells whether a speaker's last recordings have the content of the new ones."""
+        query = select(recordings.c.content_mark, keys.c.stored)
+        query = query.join(keys, keys.c.id == recordings.c.key_id)
+        query = query.where(recordings.c.speaker_id == speaker_id)
+        rows = connection.execute(query.order_by(recordings.c.position)).all()[-len(new) :]
+        return len(rows) == len(new) and all(
+            row.content_mark is not None
+            and hmac.compare_digest(
+                row.content_mark, _mark(self._ring.open(row.stored), recording.sha256) or b""
+            )
+            for row, recording in zip(rows, new, strict=True)
+        )
 
     def set_embedding(self, connection: Connection, recording: Any, new: FloatArray) -> None:
         """Puts another model's embedding in a recording's place."""
@@ -254,6 +272,11 @@ class VoiceRows:
         return [
             Speaker(row.name, row.created_at, row.updated_at, tuple(found[row.id])) for row in rows
         ]
+
+
+def _mark(key: bytes, sha256: str) -> bytes | None:
+    """Returns by what the same content is known again, together with the record's key."""
+    return hmac.digest(key, sha256.encode(), "sha256") if sha256 else None
 
 
 def recordings_of(speaker_ids: Any) -> Any:

@@ -5,6 +5,7 @@ see what any process has written before they were called. All methods may be cal
 at once.
 """
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -36,7 +37,15 @@ from voices.sql.engine import SqlConnections
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
 from voices.sql.jobs import JobTable
-from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
+from voices.sql.records import (
+    AuditLine,
+    IfExists,
+    NewRecording,
+    Removal,
+    Speaker,
+    StoredRecording,
+)
+from voices.sql.requests import Errand, recall, remember
 from voices.sql.rows import VoiceRows, recordings_of
 from voices.sql.schema import audio, info, keys, recordings, speakers
 from voices.sql.search import Search
@@ -52,6 +61,7 @@ class SqlVoiceStore:
     Attributes:
         name: The address without password.
         group: Whose speakers it reaches; `in_group` gives another group's store.
+        errand: On whose behalf it changes them; None writes nothing into the audit log.
         keep_audio: Whether the sound of new recordings is stored.
         is_encrypted: Whether a key encrypts what is stored of voices.
         rejected: `(recording, reason)` of recordings that `load` found of no use.
@@ -88,6 +98,7 @@ class SqlVoiceStore:
         self.keep_audio = keep_audio
         self.is_encrypted = key is not None
         self.group = DEFAULT_GROUP
+        self.errand: Errand | None = None
         self.rejected: list[tuple[str, str]] = []
         self._connections = SqlConnections(url, create=create)
         self.name = self._connections.name
@@ -109,6 +120,24 @@ class SqlVoiceStore:
         other = copy.copy(self)
         other.group = clean_group(group)
         return other
+
+    def on(self, errand: Errand) -> "SqlVoiceStore":
+        """Returns the same store whose changes carry a line of the audit log, in one transaction.
+
+        A change whose errand has a key is made once: repeated, it returns what it is now.
+        """
+        other = copy.copy(self)
+        other.errand = errand
+        return other
+
+    def recall(self) -> str | None:
+        """Returns what was noted when the store's errand was run before, None if it was not.
+
+        Raises:
+            RepeatedKeyError: If its key was used for something else.
+        """
+        with self._connections.read() as connection:
+            return recall(connection, self.group, self.errand)
 
     def groups(self) -> dict[str, int]:
         """Returns how many speakers each group has, in alphabetical order; none has zero."""
@@ -349,7 +378,11 @@ class SqlVoiceStore:
         with self._connections.write() as connection:
             number, size = self._rows.next_change(connection)
             self._note_size(connection, size, len(embeddings[0]))
+            if (earlier := recall(connection, self.group, self.errand)) is not None:
+                return self._describe_again(connection, earlier)
             row = (self._require if must_exist else self._find)(connection, name)
+            if row is not None and self._is_repeated(connection, row.id, recordings, if_exists):
+                return self._describe(connection, row.id)
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
             if row is None:
@@ -373,6 +406,7 @@ class SqlVoiceStore:
             all_of_them = None if num_kept else embeddings
             self._rows.set_speaker_embedding(connection, speaker_id, number, all_of_them)
             speaker = self._describe(connection, speaker_id)
+            self._note(connection, speaker.name, f"{len(recordings)} recordings", speaker_id)
         if gone:
             self._connections.truncate_log()
         return speaker
@@ -416,6 +450,8 @@ class SqlVoiceStore:
         new_name = clean_name(new_name)
         with self._connections.write() as connection:
             number, _ = self._rows.next_change(connection)
+            if (earlier := recall(connection, self.group, self.errand)) is not None:
+                return self._describe_again(connection, earlier)
             row = self._require(connection, name)
             other = self._find(connection, new_name)
             if other is not None and other.id != row.id:
@@ -424,6 +460,7 @@ class SqlVoiceStore:
             values = {"name": new_name, "folded_name": fold_name(new_name), "updated_at": now}
             changed = update(speakers).where(speakers.c.id == row.id)
             connection.execute(changed.values(change_number=number, **values))
+            self._note(connection, row.name, f"to {new_name}", row.id)
             return self._describe(connection, row.id)
 
     def remove(self, name: str, only: Sequence[str] | None = None) -> Removal:
@@ -444,6 +481,7 @@ class SqlVoiceStore:
             if only is not None and {recording.id for recording in old} != set(only):
                 raise DatabaseError(f"{row.name} has changed meanwhile and was left as it is")
             self._rows.remove_speaker(connection, row.id, number)
+            self._note(connection, row.name, f"{len(old)} recordings", str(len(old)))
         self._connections.truncate_log()
         files = [f"{row.name}/{recording.id}" for recording in old]
         return Removal(len(old) + 1, len(old), (*files, str(row.name)))
@@ -467,6 +505,7 @@ class SqlVoiceStore:
             self._rows.remove_recordings(connection, [recording_id])
             self._rows.set_speaker_embedding(connection, row.id, number, skip_damaged=True)
             speaker = self._describe(connection, row.id)
+            self._note(connection, row.name, recording_id, row.id)
         self._connections.truncate_log()
         return speaker
 
@@ -542,6 +581,40 @@ class SqlVoiceStore:
             check = row.key_check or self._ring.check_text()
             values = {"embedding_size": self._size, "model_id": model_id or None}
             connection.execute(update(info).values(key_check=check, **values))
+
+    def _note(self, connection: Connection, speaker: str, outcome: str, answer: str) -> None:
+        """Writes the errand's line, and remembers that it is run."""
+        if self.errand is None:
+            return
+        outcome = self.errand.remark or outcome
+        line = AuditLine(self.errand.actor, self.errand.action, speaker, outcome, group=self.group)
+        self.audit_log.write(connection, [line])
+        remember(connection, self.group, self.errand, answer)
+
+    def _describe_again(self, connection: Connection, speaker_id: str) -> Speaker:
+        """Returns the speaker of a repeated request, as he or she is now."""
+        query = select(speakers).where(self._are_mine, speakers.c.id == speaker_id)
+        found = self._rows.describe(connection, query)
+        if not found:
+            raise UnknownSpeakerError("what the repeated request enrolled was deleted meanwhile")
+        return found[0]
+
+    def _is_repeated(
+        self,
+        connection: Connection,
+        speaker_id: str,
+        new: Sequence[NewRecording],
+        if_exists: IfExists,
+    ) -> bool:
+        """Tells whether an enrolment was carried out before: it sends the same content again."""
+        if self.errand is None or if_exists == "replace":
+            return False
+        stored = connection.execute(recordings_of([speaker_id])).all()
+        if if_exists == "error" and len(stored) != len(new):
+            return False
+        with contextlib.suppress(DamagedVoiceError):
+            return self._rows.are_last(connection, speaker_id, new)
+        return False
 
     def _check_room(self, connection: Connection, max_speakers: int | None) -> None:
         """Raises TooManySpeakersError if the group has no room for another speaker."""
