@@ -7,15 +7,17 @@ import httpx
 
 from tests.support.service_client import TOKEN
 
-LEFT_OUT: set[tuple[str, str]] = set()
-"""Routes of /v1 that the clients do not speak."""
+LEFT_OUT = ("/v1/diarizations",)
+"""What paths of /v1 begin with that the clients do not speak."""
 
 
 def documented_routes(url: str) -> set[tuple[str, str]]:
     """Returns `(METHOD, path)` of all of /v1 in the OpenAPI document."""
     paths: dict[str, Any] = _get(f"{url}/openapi.json").json()["paths"]
     routes = {(m.upper(), path) for path, methods in paths.items() for m in methods}
-    return {(m, path) for m, path in routes if path.startswith("/v1/")} - LEFT_OUT
+    return {
+        (m, path) for m, path in routes if path.startswith("/v1/") and not path.startswith(LEFT_OUT)
+    }
 
 
 def called_routes(url: str) -> set[tuple[str, str]]:
