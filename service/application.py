@@ -105,7 +105,7 @@ def make_app(
             CORSMiddleware,
             allow_origins=[settings.cors_origin],
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(
