@@ -1,6 +1,7 @@
 """What the routes share: settings, encoder, database, pool, figures, locks."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
+from service.logs import log_event
 from service.metrics import Metrics
 from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
@@ -32,6 +34,9 @@ T = TypeVar("T")
 
 KEY = re.compile(r"[!-~]{1,255}")
 """What a request may be named by, for the case that it has to be repeated."""
+
+DECISIONS = ("verify", "lock")
+"""Actions whose answer does not wait for an audit log that cannot be written."""
 
 NUM_DATABASE_THREADS = 8
 """Database calls at a time: more would only wait for each other, and for SQLite's one writer."""
@@ -52,11 +57,14 @@ class Service:
     tokens: Tokens
     jobs: Jobs
     num_streams: int = 0
+    num_missing_lines: int = 0
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Builds the identifier."""
-        self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
+        self.identifier = Identifier(
+            self.database, self.pool, self.reader, self.metrics, self.call, self.note_decisions
+        )
 
     @property
     def auth_required(self) -> bool:
@@ -149,6 +157,24 @@ class Service:
             must_exist=must_exist,
         )
 
+    async def note_decisions(self, *lines: AuditLine) -> None:
+        """Writes what was decided into the audit log.
+
+        Where that fails, as on a full disk, the decision stands and the gap is counted, told by
+        /health/ready, and noted later; with --strict_audit there is no decision.
+
+        Raises:
+            DatabaseError: If the lines cannot be written and have to be.
+        """
+        try:
+            await self.call(self.database.audit_log.append, *lines)
+        except DatabaseError as error:
+            if self.settings.strict_audit:
+                raise
+            self.num_missing_lines += len(lines)
+            self.metrics.audit_gaps.inc(len(lines))
+            log_event("audit gap", level=logging.ERROR, lines=len(lines), reason=str(error))
+
     async def note(
         self,
         request: HTTPConnection,
@@ -160,7 +186,10 @@ class Service:
         """Writes a line of the audit log; it is on the disk before the client is answered."""
         actor, group = request.state.actor or NOBODY, group_of(request)
         line = AuditLine(actor, action, speaker, outcome, score, group=group)
-        await self.call(self.database.audit_log.append, line)
+        if action in DECISIONS:
+            await self.note_decisions(line)
+        else:
+            await self.call(self.database.audit_log.append, line)
 
 
 def group_of(request: HTTPConnection) -> str:

@@ -108,6 +108,15 @@ class Settings:
     cors_origin: str | None = option(
         None, help="origin whose pages may call the service, such as https://a.example"
     )
+    strict_audit: bool = option(
+        False, help="refuse to identify and verify while the audit log cannot be written"
+    )
+    audit_days: float = option(
+        0.0, "non_negative_float", "days that lines of the audit log are kept; 0: for ever"
+    )
+    audit_max_lines: int = option(
+        0, "non_negative_int", "most lines of the audit log, the newest stay; 0: any number"
+    )
     token: str | None = None
     max_bodies_bytes: int = 400_000_000
     max_candidates: int = 500

@@ -36,16 +36,21 @@ async def live() -> dict[str, str]:
 async def ready(service: Context) -> dict[str, str]:
     """Answers 200 if the model is loaded and the database answers, else 503.
 
-    `warning` says that the token file was changed to something that cannot be read.
+    `warning` says that the token file cannot be read, or the audit log not be written.
     """
     try:
         await service.call(service.database.ping)
     except DatabaseError as error:
         log_event("not ready", level=logging.WARNING, reason=str(error))
         raise retry_later("not-ready", "the database does not answer", 5) from error
+    warnings = []
     if service.tokens.defect is not None:
-        return {"status": "ready", "warning": "the token file is damaged; see the service's log"}
-    return {"status": "ready"}
+        warnings.append("the token file is damaged; see the service's log")
+    if service.num_missing_lines:
+        warnings.append(
+            f"the audit log cannot be written: {service.num_missing_lines} lines are missing"
+        )
+    return {"status": "ready"} | ({"warning": "; ".join(warnings)} if warnings else {})
 
 
 @router.get(

@@ -124,7 +124,7 @@ async def _note(service: Service, socket: WebSocket, events: list[dict[str, Any]
             lines.append(AuditLine(*line, group=group_of(socket)))
             service.metrics.decisions.labels("stream", outcome).inc()
     if lines:
-        await service.call(service.database.audit_log.append, *lines)
+        await service.note_decisions(*lines)
 
 
 async def _enrol(

@@ -7,7 +7,7 @@ import httpx
 
 from tests.support.service_client import TOKEN
 
-LEFT_OUT = ("/v1/diarizations",)
+LEFT_OUT = ("/v1/diarizations", "/v1/events")
 """What paths of /v1 begin with that the clients do not speak."""
 
 

@@ -1,10 +1,11 @@
-"""The audit log of the SQL store: who did what to which speaker; rows are only ever added."""
+"""The audit log of the SQL store: who did what to which speaker; lines are added, and trimmed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, text
 
 from voices.sql.engine import SqlConnections
 from voices.sql.records import AuditLine
@@ -12,6 +13,18 @@ from voices.sql.schema import audit, info
 
 MAX_TEXT = 400
 """Characters of a text in the log; what callers send as a name may be of any length."""
+
+LINES_AT_ONCE = 10_000
+"""Lines that are read at a time."""
+
+SQLITE_OPEN = "DROP TRIGGER voiceprint_audit_DELETE"
+SQLITE_GUARD = (
+    "CREATE TRIGGER voiceprint_audit_DELETE BEFORE DELETE ON voiceprint_audit "
+    "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+)
+POSTGRESQL_OPEN = "ALTER TABLE voiceprint_audit DISABLE TRIGGER voiceprint_audit_guard"
+POSTGRESQL_GUARD = "ALTER TABLE voiceprint_audit ENABLE TRIGGER voiceprint_audit_guard"
+"""What lets lines be removed, and what refuses it again, in one transaction."""
 
 EVENTS = (
     "enrol",
@@ -24,6 +37,7 @@ EVENTS = (
     "hear",
     "lock",
     "refuse",
+    "gap",
     "trim audit",
 )
 """Actions that clients are told as events: changes, and what an operator wants to hear of."""
@@ -78,6 +92,50 @@ class AuditLog:
         columns = audit.c.actor, audit.c.action, audit.c.speaker, audit.c.outcome, audit.c.score
         query = select(*columns, audit.c.at, audit.c.group_name).order_by(audit.c.id.desc())
         return [AuditLine(*row) for row in self._connections.fetch(query.limit(limit))]
+
+    def last_to_go(self, before: datetime | None = None, max_lines: int = 0) -> int:
+        """Returns the number of the last line that is too old or too many, 0 if there is none.
+
+        Args:
+            before: Lines from earlier than this are too old; None for none.
+            max_lines: How many may stay; 0 for all.
+        """
+        last = 0
+        if before is not None:
+            query = select(func.max(audit.c.id)).where(audit.c.at < before)
+            last = self._connections.fetch(query)[0][0] or 0
+        if max_lines:
+            query = select(audit.c.id).order_by(audit.c.id.desc()).offset(max_lines).limit(1)
+            found = self._connections.fetch(query)
+            last = max(last, found[0].id if found else 0)
+        return int(last)
+
+    def until(self, last: int) -> Iterator[dict[str, Any]]:
+        """Yields the lines up to a number, the oldest first, all columns."""
+        after = 0
+        while True:
+            query = select(audit).where(audit.c.id > after, audit.c.id <= last)
+            rows = self._connections.fetch(query.order_by(audit.c.id).limit(LINES_AT_ONCE))
+            if not rows:
+                return
+            for row in rows:
+                yield {**row._mapping, "at": row.at.isoformat()}
+            after = rows[-1].id
+
+    def trim(self, last: int, actor: str) -> int:
+        """Removes the lines up to a number, and notes that; returns how many.
+
+        The only way to remove a line: triggers refuse any other.
+        """
+        is_sqlite = self._connections.is_sqlite
+        with self._connections.write() as connection:
+            connection.execute(select(info.c.id).with_for_update())
+            connection.execute(text(SQLITE_OPEN if is_sqlite else POSTGRESQL_OPEN))
+            gone = connection.execute(delete(audit).where(audit.c.id <= last)).rowcount
+            connection.execute(text(SQLITE_GUARD if is_sqlite else POSTGRESQL_GUARD))
+            if gone:
+                self.write(connection, [AuditLine(actor, "trim audit", "", f"{gone} lines")])
+        return int(gone)
 
     def events(self, group: str, after: int = 0, limit: int = 100) -> list[Event]:
         """Returns the events of a group after a number, the oldest first."""
