@@ -271,7 +271,7 @@ class LiveRecogniser:
         if latest is None or earlier is None:
             return False
         scores = self._scores(latest)
-        mine = max(scores.get(own, -1.0), float(latest @ earlier))
+        mine = max(scores.get(own, -1.0), score_pair(self._encoder, latest, earlier))
         others = [score for label, score in scores.items() if label != own]
         best = max(others, default=-1.0)
         if best >= self._encoder.threshold and best > mine + CHANGE_MARGIN:
