@@ -15,6 +15,7 @@ from service.edge.tokens import (
     rotate_token,
 )
 from service.settings import DEFAULT_DATABASE, ServiceError
+from utils.environment import read_variable
 from utils.messages import translate
 from utils.speaker_names import DEFAULT_GROUP
 from voices.sql.cipher import read_key
@@ -81,7 +82,7 @@ def opened_database(address: str | None, environment: Mapping[str, str]) -> Iter
     Raises:
         DatabaseError: If it cannot be opened.
     """
-    url = address or environment.get("VOICEPRINT_DATABASE") or DEFAULT_DATABASE
+    url = address or read_variable("VOICEPRINT_DATABASE", environment) or DEFAULT_DATABASE
     database = SqlVoiceStore(url, key=read_key(environment), create=False)
     try:
         yield database

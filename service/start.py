@@ -19,6 +19,7 @@ from service.settings import (
 )
 from utils.arguments import read_settings
 from utils.audio.decode import load_audio
+from utils.environment import read_variable
 from utils.errors import ModelError
 from utils.messages import translate
 from utils.verification.embedding import Encoder
@@ -84,7 +85,7 @@ def find_own_address() -> str:
 def resolve_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
     """Sets the options that depend on each other or on the environment."""
     if args.database is None:
-        args.database = environment.get("VOICEPRINT_DATABASE") or DEFAULT_DATABASE
+        args.database = read_variable("VOICEPRINT_DATABASE", environment) or DEFAULT_DATABASE
     if args.audio_db is None and args.database == DEFAULT_DATABASE:
         args.audio_db = DEFAULT_FOLDER
     if args.model_path is None:
@@ -107,7 +108,7 @@ def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> S
         ServiceError: If the service would be open to other machines without a token, or the
             token, its file or the origin cannot be used.
     """
-    token = environment.get("VOICEPRINT_TOKEN", "").strip() or None
+    token = read_variable("VOICEPRINT_TOKEN", environment) or None
     settings = read_settings(Settings, args, token=token)
     if settings.cors_origin is not None and not ORIGIN.fullmatch(settings.cors_origin):
         raise ServiceError(
