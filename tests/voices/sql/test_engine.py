@@ -103,7 +103,9 @@ def test_other_programs_tables_do_not_matter(database_url: str) -> None:
 def test_newer_tables_are_refused(engine: SqlConnections, database_url: str) -> None:
     with engine.write() as connection:
         connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    with pytest.raises(DatabaseError, match="version 9999, this toolkit knows up to 0003"):
+    with pytest.raises(
+        DatabaseError, match=f"version 9999, this toolkit knows up to {SCHEMA_HEAD}"
+    ):
         SqlConnections(database_url)
 
 
