@@ -38,10 +38,11 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
 def main(argv: list[str] | None = None) -> int:
     """Starts the service and runs it until it is told to stop."""
     args, parser = parse_args(argv)
-    from service import start
+    from service import management, start
 
     if args.new_token is not None:
-        return start.print_new_token(args.new_token, args.token_file)
+        management.print_new_token(args.new_token, args.token_file)
+        return 0
     if args.create_token:
         return start.print_classic_token(args)
     start.resolve_defaults(args, os.environ)

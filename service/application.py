@@ -18,7 +18,8 @@ from service.edge.gate import Gate
 from service.edge.limits import Lockout
 from service.edge.observation import Observation
 from service.edge.pages import add_pages
-from service.edge.security import Tokens
+from service.edge.scopes import ANY, OPEN, needed_scope
+from service.edge.tokens import Tokens
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
@@ -31,9 +32,6 @@ from voices.sql.store import SqlVoiceStore
 
 DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
 (RFC 9457); the classic routes answer `{"detail": "..."}` instead. docs/service.md tells more."""
-
-OPEN_PATHS = {"/health/live", "/health/ready", "/v1/info"}
-"""Paths that need no token."""
 
 
 def make_app(
@@ -122,11 +120,21 @@ def _describe(app: FastAPI, auth_required: bool) -> dict[str, Any]:
                     part["format"] = "binary"
     if auth_required:
         components["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
-        for path in document["paths"].keys() - OPEN_PATHS:
-            for operation in document["paths"][path].values():
-                operation["security"] = [{"HTTPBearer": []}]
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                _describe_scope(operation, needed_scope(method.upper(), path))
     app.openapi_schema = document
     return document
+
+
+def _describe_scope(operation: dict[str, Any], need: str | None) -> None:
+    """Tells in a path's description what its token needs."""
+    if need == OPEN:
+        return
+    operation["security"] = [{"HTTPBearer": []}]
+    if need != ANY:
+        told = operation.get("description", "")
+        operation["description"] = f"{told}\n\nThe token needs the scope `{need}`."
 
 
 def _errors(model: type[BaseModel], media: str) -> dict[int | str, dict[str, Any]]:

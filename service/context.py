@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from service.answers.problems import Problem
 from service.edge.limits import Lockout
-from service.edge.security import Tokens
+from service.edge.tokens import Tokens
 from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader

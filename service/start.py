@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.edge.security import Tokens, create_token
+from service.edge.tokens import Tokens, create_token
 from service.settings import (
     DEFAULT_DATABASE,
     DEFAULT_FOLDER,
@@ -33,15 +33,6 @@ SAMPLES = Path(__file__).resolve().parents[1] / "audio"
 
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
-
-
-def print_new_token(name: str, path: Path | None) -> int:
-    """Makes a token and prints it, once."""
-    token, line = create_token(name, path)
-    print(translate(f"token of {name}: {token}"))
-    print(translate("It is shown this once; the service keeps its SHA-256 only."))
-    print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
-    return 0
 
 
 def print_classic_token(args: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ ROOMS = [
     "service/settings service/logs service/metrics",
     "service/answers",
     "service/edge service/encoding",
-    "service/inbox",
+    "service/inbox service/management",
     "service/context",
     "service/routes",
     "service/application",

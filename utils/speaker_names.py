@@ -30,6 +30,11 @@ INVISIBLE = re.compile(
 )
 """Characters without a picture that Unicode counts as letters, marks or symbols."""
 
+DEFAULT_GROUP = "default"
+"""The group of speakers of whoever names none: the scripts, audio_db/, tokens without a group."""
+
+GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
 RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789¹²³"
 }
@@ -112,6 +117,19 @@ def clean_name(text: str) -> str:
 def fold_name(name: str) -> str:
     """Returns the form in which names are compared: "Tom" and "tom" are one speaker."""
     return unicodedata.normalize("NFC", name.casefold())
+
+
+def clean_group(text: str) -> str:
+    """Returns the name of a group of speakers, or says why it cannot be one.
+
+    Raises:
+        DatabaseError: If it is not 1 to 40 small letters, digits, _ and -.
+    """
+    if not GROUP_NAME.fullmatch(text):
+        raise DatabaseError(
+            f"received the group {text[:50]!r}, expected 1 to 40 small letters a-z, digits, _ or -"
+        )
+    return text
 
 
 def is_storable(text: str) -> bool:

@@ -32,6 +32,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "bad-json": (400, "The body is not JSON"),
     "bad-host": (400, "The host name is not allowed"),
     "unauthorized": (401, "A valid token is required"),
+    "missing-scope": (403, "The token does not allow this"),
     "cross-origin": (403, "Pages of other origins may not call this service"),
     "not-found": (404, "Not found"),
     "unknown-speaker": (404, "No speaker with this name is enrolled"),

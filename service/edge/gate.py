@@ -17,12 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.answers.problems import CLASSIC_PREFIX, Problem, problem_response, retry_later
 from service.edge.encodings import check_encodings
 from service.edge.limits import FAILED_TOKENS_A_MINUTE, RateLimiter
-from service.edge.pages import CLASSIC_PAGES
-from service.edge.security import Tokens
+from service.edge.scopes import ANY, OPEN, needed_scope
+from service.edge.tokens import LOCAL, Grant, Tokens
 from service.settings import LOOPBACK, Settings
-
-PUBLIC_API = {"/v1/info", "/health/live", "/health/ready", *CLASSIC_PAGES}
-"""API paths that need no token; /v1/info returns less without one."""
 
 PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")
 HEALTH_PATH = "/voiceprint/health"
@@ -38,7 +35,7 @@ ALLOWED_HOSTS = LOOPBACK | {"[::1]"}
 
 
 class Gate:
-    """ASGI middleware that admits or refuses requests, and passes on body and actor."""
+    """ASGI middleware that admits or refuses requests, and passes on body and token."""
 
     def __init__(
         self, app: ASGIApp, settings: Settings, tokens: Tokens, check_room: Callable[[], None]
@@ -112,30 +109,39 @@ class Gate:
             )
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
-        """Checks token and rate; puts the token's name, or None, into the state as `actor`."""
+        """Checks token, scope and rate.
+
+        Puts into the state what the token allows as `grant`, and its name as `actor`; both None
+        without one.
+        """
         path: str = scope["path"]
         address = scope["client"][0] if scope.get("client") else "unknown"
-        actor = self._find_actor(scope, headers, address)
-        scope.setdefault("state", {})["actor"] = actor
-        is_open = scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES)
+        need = needed_scope(scope["method"], path)
+        grant = self._find_grant(scope, headers, address, need)
+        state = scope.setdefault("state", {})
+        state["grant"], state["actor"] = grant, grant and grant.name
+        is_free = scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES)
         # Unauthenticated uploads are read on no path: they would use up the memory for others.
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        needs_token = has_body or not (is_open or path in PUBLIC_API)
-        if self.tokens.are_required and actor is None and needs_token:
+        if grant is None and (has_body or not (is_free or need == OPEN)):
             raise Problem(
                 "unauthorized",
                 "no valid token was sent; send Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": 'Bearer realm="voiceprint"'},
             )
-        if is_open:
+        if is_free:
             return
         rates = self.classic_rates if path.startswith(CLASSIC_PREFIX) else self.rates
-        rates.check(f"token {actor}" if actor else f"address {address}")
+        rates.check(f"token {grant.name}" if grant else f"address {address}")
+        if grant is not None:
+            _check_scope(grant, need)
 
-    def _find_actor(self, scope: Scope, headers: Headers, address: str) -> str | None:
-        """Returns the name of the presented token, "local" if none is needed, else None."""
+    def _find_grant(
+        self, scope: Scope, headers: Headers, address: str, need: str | None
+    ) -> Grant | None:
+        """Returns what the presented token allows, None without a valid one."""
         if not self.tokens.are_required:
-            return "local"
+            return LOCAL
         scheme, _, presented = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             presented = ""
@@ -144,11 +150,16 @@ class Gate:
             presented = query.get("key", [""])[0]
         if not presented:
             return None
-        actor = self.tokens.find_actor(presented.strip())
-        if actor is None:
+        try:
+            grant = self.tokens.find(presented.strip())
+        except Problem:
+            if need == OPEN:
+                return None
+            raise
+        if grant is None:
             # Only failures count: wrong tokens from an address don't block valid ones from it.
             self.failures.check(address)
-        return actor
+        return grant
 
     async def _read_body(self, headers: Headers, receive: Receive) -> deque[bytes]:
         """Reads a whole body within the limits on size, total memory and time."""
@@ -194,6 +205,21 @@ class Gate:
             received=f"{size} bytes or more",
             expected=f"at most {limit} bytes",
         )
+
+
+def _check_scope(grant: Grant, need: str | None) -> None:
+    """Raises Problem if a token does not allow what a route needs."""
+    if need in (None, OPEN, ANY) or need in grant.scopes:
+        return
+    raise Problem(
+        "missing-scope",
+        f"the token {grant.name} lacks the scope {need}; it has {', '.join(sorted(grant.scopes))}",
+        headers={
+            "WWW-Authenticate": f'Bearer realm="voiceprint", error="insufficient_scope", '
+            f'scope="{need}"'
+        },
+        scope=need,
+    )
 
 
 def _host_name(host: str) -> str:

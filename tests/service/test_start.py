@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import serve
-from service.edge.security import Tokens
+from service.edge.tokens import Tokens
 from service.settings import ServiceError
 from service.start import (
     check_model,
@@ -125,7 +125,9 @@ def test_a_token_for_a_client_of_voiceprint_api(
     first, second, *_ = capsys.readouterr().out.splitlines()
     token = first.removeprefix("token of voiceprint-api: ")
     assert second == f"声纹接口地址: http://192.0.2.7:80/voiceprint/health?key={token}"
-    assert Tokens(path=path).find_actor(token) == "voiceprint-api"
+    grant = Tokens(path=path).find(token)
+    assert grant is not None
+    assert grant.name == "voiceprint-api"
     assert "127.0.0.1" not in classic_address("::", 80, "x") or find_own_address() == "127.0.0.1"
     with pytest.raises(ServiceError, match="expected --token_file"):
         serve.main(["--create_token"])

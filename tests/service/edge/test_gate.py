@@ -8,7 +8,7 @@ import pytest
 
 from service.answers.problems import Problem
 from service.edge.limits import Lockout, RateLimiter
-from service.edge.security import Tokens, create_token, hash_token, read_token_file
+from service.edge.tokens import Tokens, create_token, hash_token, read_token_file
 from service.logs import JsonFormatter, TextFormatter, log_event, log_failure
 from service.settings import ServiceError
 from tests.support.service_client import (
@@ -98,14 +98,16 @@ def test_a_removed_token_stops_working(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "tokens.txt"
     first, _ = create_token("one", path)
     second, line = create_token("two", path)
-    monkeypatch.setattr("service.edge.security.RELOAD_S", 0.0)
+    monkeypatch.setattr("service.edge.tokens.RELOAD_S", 0.0)
     tokens = Tokens(path=path)
-    assert tokens.find_actor(first) == "one"
+    found = tokens.find(first)
+    assert found is not None
+    assert found.name == "one"
     path.write_text(f"# left\n\n{line}\n", encoding="utf-8")
-    assert tokens.find_actor(first) is None
-    assert tokens.find_actor(second) == "two"
+    assert tokens.find(first) is None
+    assert tokens.find(second) is not None
     path.write_text("# none\n", encoding="utf-8")
-    assert tokens.find_actor(second) is None
+    assert tokens.find(second) is None
     assert tokens.are_required
 
 
@@ -114,7 +116,7 @@ def test_a_slip_in_the_token_file_locks_nobody_out(
 ) -> None:
     path = tmp_path / "tokens.txt"
     token, line = create_token("app", path)
-    monkeypatch.setattr("service.edge.security.RELOAD_S", 0.0)
+    monkeypatch.setattr("service.edge.tokens.RELOAD_S", 0.0)
     headers = {"Authorization": f"Bearer {token}"}
     with running(url, token_file=path, authorized=False) as client:
         for damage in [lambda: path.write_text(f"{line}\nb:12\n"), path.unlink]:

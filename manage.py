@@ -1,0 +1,65 @@
+"""Manages the tokens of a voiceprint service; a running one follows within a second.
+
+    python manage.py --new_token shop-app --scopes verify,identify --token_file tokens.txt
+    python manage.py --tokens --token_file tokens.txt
+    python manage.py --rotate_token shop-app --token_file tokens.txt
+    python manage.py --revoke_token shop-app --token_file tokens.txt
+
+Scopes: enrol, verify, identify, administer, read. A group's tokens reach its own speakers only.
+See docs/service.md.
+"""
+
+import argparse
+from pathlib import Path
+
+from utils.arguments import make_parser, non_negative_float, positive_float
+from utils.errors import run_script
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the options."""
+    parser = make_parser(__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tokens", action="store_true", help="list the tokens")
+    what.add_argument("--new_token", metavar="NAME", help="make a token and print it, once")
+    what.add_argument(
+        "--rotate_token", metavar="NAME", help="make a new token in the place of an old one"
+    )
+    what.add_argument("--revoke_token", metavar="NAME", help="remove a token")
+    add = parser.add_argument
+    add("--token_file", type=Path, required=True, help="file of the tokens' lines")
+    add("--scopes", help="what the new token allows, separated by commas (default: everything)")
+    add("--group", help="whose speakers the new token reaches (default: those of no group)")
+    add("--days", type=positive_float, help="days until the new token expires (default: never)")
+    add(
+        "--grace_h",
+        type=non_negative_float,
+        default=24.0,
+        help="hours for which the old token stays valid",
+    )
+    args = parser.parse_args(argv)
+    if args.new_token is None and (args.scopes is not None or args.group is not None):
+        parser.error("--scopes and --group are for --new_token; a rotated token keeps its own")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Does what was asked."""
+    args = parse_args(argv)
+    from service import management
+
+    if args.tokens:
+        management.print_tokens(args.token_file)
+    elif args.new_token is not None:
+        management.print_new_token(
+            args.new_token, args.token_file, args.scopes, args.group, args.days
+        )
+    elif args.rotate_token is not None:
+        management.print_rotated_token(args.rotate_token, args.token_file, args.grace_h, args.days)
+    else:
+        management.print_revoked_token(args.revoke_token, args.token_file)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

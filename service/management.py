@@ -1,0 +1,90 @@
+"""What an operator does beside the running service: tokens made, listed, rotated and revoked."""
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from service.edge.scopes import SCOPES
+from service.edge.tokens import (
+    Grant,
+    create_token,
+    read_scopes,
+    read_token_file,
+    revoke_token,
+    rotate_token,
+)
+from utils.messages import translate
+from utils.speaker_names import DEFAULT_GROUP
+
+
+def print_new_token(
+    name: str,
+    path: Path | None,
+    scopes: str | None = None,
+    group: str | None = None,
+    days: float | None = None,
+) -> None:
+    """Makes a token and prints it, once.
+
+    Args:
+        name: For logs, limits and the audit log.
+        path: The token file; None prints the line for one.
+        scopes: What it allows, separated by commas; None for everything.
+        group: Whose speakers it reaches; None for the default group's.
+        days: Until it expires; None for never.
+    """
+    token, line = create_token(
+        name,
+        path,
+        scopes=SCOPES if scopes is None else read_scopes(scopes, "--scopes"),
+        group=group or DEFAULT_GROUP,
+        expires_at=_in_days(days),
+    )
+    _print_once(name, token)
+    print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
+
+
+def print_tokens(path: Path) -> None:
+    """Prints the tokens of a file, one in a line, columns separated by tabs."""
+    now = datetime.now(timezone.utc)
+    print("\t".join(translate(word) for word in ("name", "hash", "group", "scopes", "expires")))
+    for grant in read_token_file(path):
+        print("\t".join(_columns(grant, now)))
+
+
+def print_rotated_token(name: str, path: Path, grace_h: float, days: float | None) -> None:
+    """Makes a new token in the place of an old one and prints it, once."""
+    now = datetime.now(timezone.utc)
+    token, ends_at = rotate_token(name, path, timedelta(hours=grace_h), now, _in_days(days))
+    _print_once(name, token)
+    print(translate(f"The old one stays valid until {_shown(ends_at)}."))
+
+
+def print_revoked_token(name: str, path: Path) -> None:
+    """Removes a token."""
+    revoke_token(name, path)
+    print(translate(f"The token {name} is revoked; a running service refuses it within a second."))
+
+
+def _print_once(name: str, token: str) -> None:
+    """Prints a new token."""
+    print(translate(f"token of {name}: {token}"))
+    print(translate("It is shown this once; the service keeps its SHA-256 only."))
+
+
+def _columns(grant: Grant, now: datetime) -> list[str]:
+    """Returns what the list shows of a token."""
+    expires = translate("never") if grant.expires_at is None else _shown(grant.expires_at)
+    if grant.is_expired(now):
+        expires = translate(f"expired {expires}")
+    scopes = ",".join(scope for scope in SCOPES if scope in grant.scopes)
+    return [grant.name, grant.fingerprint, grant.group, scopes, expires]
+
+
+def _in_days(days: float | None) -> datetime | None:
+    """Returns the moment after some days from now."""
+    return None if days is None else datetime.now(timezone.utc) + timedelta(days=days)
+
+
+def _shown(moment: datetime) -> str:
+    """Returns a moment as it is printed, UTC."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
