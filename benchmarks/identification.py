@@ -114,7 +114,7 @@ def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
             rows[keys] += [{"id": 2 * index + 1, "stored": stored}]
             rows[keys] += [{"id": 2 * index + 2, "stored": other_stored}]
             content = to_bytes(enrolled[index])
-            row = {"id": speaker_id, "name": name, "folded_name": fold_name(name)}
+            row: dict[str, Any] = {"id": speaker_id, "name": name, "folded_name": fold_name(name)}
             row |= {"created_at": now, "updated_at": now, "change_number": 1}
             rows[speakers] += [{**row, "key_id": 2 * index + 1}]
             sealed = seal(key, content, f"{speaker_id} embedding")

@@ -24,6 +24,7 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
+from service.reembedding import BackgroundReembedding
 from service.routes import classic, health, recognition, speakers
 from service.settings import Settings
 from utils.verification.embedding import Encoder
@@ -52,10 +53,14 @@ def make_app(
     tokens = Tokens(settings.token, settings.token_file)
     metrics = Metrics(lambda: pool.num_pending, lambda: database.num_damaged)
     pool = EncodingPool(settings.num_threads, settings.queue_size, metrics.encodings.observe)
+    find_sound = None if inbox is None else inbox.find_sound
+    reembedding = BackgroundReembedding(database, encoder, find_sound)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(reembedding.start)
         yield
+        await asyncio.to_thread(reembedding.stop)
         await asyncio.to_thread(pool.close)
         app.state.service.close()
 
@@ -78,6 +83,7 @@ def make_app(
         lockout=Lockout(settings.lockout_failures, settings.lockout_s),
         inbox=inbox,
         tokens=tokens,
+        reembedding=reembedding,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
     for module in (recognition, speakers, health):

@@ -17,6 +17,7 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
+from service.reembedding import BackgroundReembedding
 from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import clean_name
@@ -43,6 +44,7 @@ class Service:
     lockout: Lockout
     inbox: Inbox | None
     tokens: Tokens
+    reembedding: BackgroundReembedding
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +90,15 @@ class Service:
                 for recording in speaker.recordings
             ],
         }
+
+    async def count_other_models(self) -> dict[str, int]:
+        """Returns an `OtherModelsDocument`.
+
+        Raises:
+            DatabaseError: If the database does not answer.
+        """
+        waiting, without_sound = await self.call(self.reembedding.count)
+        return {"waiting": waiting, "without_sound": without_sound}
 
     async def note(
         self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None

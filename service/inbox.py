@@ -140,7 +140,10 @@ class Inbox:
                 self._folder.discard(files, whole_folders=True)
             removal = self._database.remove(speaker.name)
         # Where the folder is on this machine is no client's business.
-        paths = [printable(f"{self._folder.folder.name}/{place_of(self._folder, path)}") for path in files]
+        paths = [
+            printable(f"{self._folder.folder.name}/{place_of(self._folder, path)}")
+            for path in files
+        ]
         return dataclasses.replace(removal, files=(*removal.files, *sorted(paths)))
 
     def remove_recording(self, name: str, recording_id: str) -> Speaker:

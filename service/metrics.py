@@ -42,6 +42,12 @@ class Metrics:
         depth.set_function(queue_depth)
         damaged = Gauge("damaged_speakers", "Speakers whose stored voice is damaged", **make)
         damaged.set_function(num_damaged)
+        self.other_models = Gauge(
+            "other_model_recordings",
+            "Recordings that only other models have embedded",
+            ["sound"],
+            **make,
+        )
         self.encodings = Histogram(
             "encoding_seconds",
             "Seconds to decode, measure and embed a recording",

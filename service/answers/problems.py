@@ -57,6 +57,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "busy": (503, "The service is busy"),
     "files": (503, "A file of the speaker cannot be changed"),
     "database": (503, "The database is unavailable"),
+    "waits-for-model": (503, "The speaker is being embedded by a new model"),
     "not-ready": (503, "The service is not ready"),
 }
 """Code -> status and title. The type of a problem is "/problems/CODE", and docs/service.md has a

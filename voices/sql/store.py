@@ -106,8 +106,7 @@ class SqlVoiceStore:
     def prepare(self) -> list[str]:
         """Reads all speakers, so that the first question need not wait; returns as `load` does."""
         self._search.prepare()
-        own = select(means.c.speaker_id).where(means.c.model_id == self._rows.model_id)
-        return self._names(speakers.c.id.in_(own))
+        return self._names(speakers.c.id.in_(self._own()))
 
     @property
     def model_id(self) -> str:
@@ -312,17 +311,34 @@ class SqlVoiceStore:
             return self._describe(connection, self._require(connection, name).id)
 
     def speakers(
-        self, offset: int = 0, limit: int = 50, query: str = ""
+        self,
+        offset: int = 0,
+        limit: int = 50,
+        query: str = "",
+        *,
+        comparable: bool | None = None,
     ) -> tuple[list[Speaker], int]:
-        """Returns a page of the speakers in the order of their names, and how many there are."""
-        condition = speakers.c.folded_name.contains(fold_name(query), autoescape=True)
+        """Returns a page of the speakers in the order of their names, and how many there are.
+
+        Args:
+            offset: How many to pass over.
+            limit: How many to return at most.
+            query: Only those whose name contains it.
+            comparable: Only those whom this model can compare, or only the others.
+        """
         if not is_storable(query):
             return [], 0
+        conditions = []
+        if query:
+            name = fold_name(query)
+            conditions.append(speakers.c.folded_name.contains(name, autoescape=True))
+        if comparable is not None:
+            is_own = speakers.c.id.in_(self._own())
+            conditions.append(is_own if comparable else ~is_own)
         with self._connections.read() as connection:
-            counted = select(func.count()).select_from(speakers)
-            page = select(speakers).order_by(speakers.c.name).offset(offset).limit(limit)
-            if query:
-                counted, page = counted.where(condition), page.where(condition)
+            counted = select(func.count()).select_from(speakers).where(*conditions)
+            page = select(speakers).where(*conditions)
+            page = page.order_by(speakers.c.name).offset(offset).limit(limit)
             total = int(connection.execute(counted).scalar_one())
             return self._rows.describe(connection, page), total
 
@@ -501,6 +517,10 @@ class SqlVoiceStore:
         """Returns the names of all speakers that meet some conditions, in alphabetical order."""
         query = select(speakers.c.name).where(*conditions).order_by(speakers.c.name)
         return [row.name for row in self._connections.fetch(query)]
+
+    def _own(self) -> Any:
+        """Returns the query for the ids of the speakers whom this model can compare."""
+        return select(means.c.speaker_id).where(means.c.model_id == self._rows.model_id)
 
     def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
         """Reads a speaker."""
