@@ -22,7 +22,6 @@ from utils.model.header import ModelHeader, choose_threshold, read_header
 from utils.verification.cohort import SCORE_NORMS
 from utils.verification.contrast import contrast_pairs, contrast_recordings
 from utils.verification.embedding import Encoder
-from utils.verification.verdict import ScorePair, cosine_score
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -61,15 +60,13 @@ def infer(encoder: Encoder, recording: Recording) -> FloatArray:
     return encoder.embed_waveform(recording)
 
 
-def contrast_list(args: argparse.Namespace, header: ModelHeader, score_pair: ScorePair) -> int:
+def contrast_list(args: argparse.Namespace, header: ModelHeader) -> int:
     """Compares the pairs of a list and writes their scores."""
     print_arguments(args, ["trials", "model_path", "threshold", "scores"])
     pairs = read_pair_list(args.trials, args.trials_root)
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n", flush=True)
-    left_out = contrast_pairs(
-        encoder, pairs, args.threshold, args.scores, args.embeddings, score_pair
-    )
+    left_out = contrast_pairs(encoder, pairs, args.threshold, args.scores, args.embeddings)
     line = f"written: {args.scores} ({len(pairs)} pairs, {left_out} of them left out)"
     print(translate(line))
     return 0
@@ -78,13 +75,11 @@ def contrast_list(args: argparse.Namespace, header: ModelHeader, score_pair: Sco
 def main(argv: list[str] | None = None) -> int:
     """Compares two recordings and prints the answer."""
     args = parse_args(argv)
-    header = read_header(args.model_path)
+    header = read_header(args.model_path).with_score_norm(args.score_norm)
     args.model_path = header.path
-    header = header.with_score_norm(args.score_norm)
-    score_pair = header.cohort.score if header.cohort else cosine_score
     args.threshold = choose_threshold(header, args.threshold)
     if args.trials:
-        return contrast_list(args, header, score_pair)
+        return contrast_list(args, header)
     shown = ["audio1_path", "audio2_path", "model_path", "threshold"]
     shown += ["score_norm"] if header.cohort else []
     if not args.json:
@@ -98,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.json:
         print(f"==> successfully loading model {args.model_path}.\n", flush=True)
     note_voices(encoder, recordings, args.strict_single_speaker)
-    contrast = contrast_recordings(encoder, recordings, args.threshold, infer, score_pair)
+    contrast = contrast_recordings(encoder, recordings, args.threshold, infer)
     if args.json:
         report = {name: getattr(args, name) for name in shown} | vars(contrast)
         print(json.dumps(report, ensure_ascii=False))

@@ -19,6 +19,7 @@ from utils.model.encoder import SpeakerEncoder
 from utils.model.header import choose_threshold, read_header
 from utils.speaker_names import clean_name
 from utils.verification.channel_voices import note_channels
+from utils.verification.cohort import SCORE_NORMS
 from utils.verification.verdict import verdict
 from voices import menu
 from voices.live_session import MICROPHONE, follow
@@ -35,6 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--keep_audio", action="store_true", help="for --database: store the sound too")
     add("--model_path", help="speaker model")
     add("--threshold", type=score, help="least score of a match (default: strict, of the model)")
+    add("--score_norm", choices=SCORE_NORMS, default="none", help="asnorm: by the model's cohort")
     add("--channel", type=channel, default="mix", help="of files: left, right, mix, 1, 2, ...")
     add("--microphone", metavar="NAME|INDEX", help="what to record with (default: the system's)")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
@@ -81,10 +83,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if menu.list_or_delete(args):
         return 0
-    header = read_header(args.model_path)
+    header = read_header(args.model_path).with_score_norm(args.score_norm)
     args.model_path = header.path
     args.threshold = choose_threshold(header, args.threshold, is_strict=True)
-    print_arguments(args, ["audio_db", "model_path", "threshold"])
+    shown = ["audio_db", "model_path", "threshold"]
+    print_arguments(args, shown + (["score_norm"] if header.cohort else []))
     name = clean_name(args.register[0]) if args.register else ""
     paths = args.recognize or (args.register or [])[1:]
     recordings = [Recording.load(path, channel=args.channel) for path in paths]

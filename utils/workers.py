@@ -51,7 +51,7 @@ def map_in_processes(
     if num_workers <= 1:
         yield from map(function, jobs)
         return
-    chunks = _cut(jobs)
+    chunks = cut(jobs)
     while True:
         pending: deque[tuple[list[Job], Future[list[Result]] | None]] = deque()
         pool = _start_pool(num_workers)
@@ -85,7 +85,8 @@ def map_ahead(
         yield pending.popleft().result()
 
 
-def _cut(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+def cut(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """Yields jobs in chunks that are sent to a worker at once."""
     remaining = iter(jobs)
     while chunk := list(islice(remaining, CHUNK_JOBS)):
         yield chunk

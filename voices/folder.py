@@ -22,7 +22,7 @@ from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.errors import AudioError, DatabaseError, FileBlockedError
 from utils.files import write_bytes_atomically
 from utils.speaker_names import clean_name, fold_name, report_spellings
-from utils.verification.embedding import Encoder, mean_embedding
+from utils.verification.embedding import Encoder, mean_embedding, scores_to_all
 from utils.verification.embedding_store import EmbeddingStore
 
 CACHE_NAME = ".embeddings.npz"
@@ -250,8 +250,8 @@ class FolderVoiceStore:
             embedding: Unit length, shape `(embedding_size,)`.
 
         Returns:
-            `(name, score)`, the best first; the score is the cosine in [-1, 1] to the speaker's
-            normalised mean embedding.
+            `(name, score)`, the best first; the score is that of the speaker's normalised mean
+            embedding, in [-1, 1]: the cosine, or AS-norm if the model is used with it.
 
         Raises:
             DatabaseError: If nobody is enrolled.
@@ -259,7 +259,8 @@ class FolderVoiceStore:
         if not self._embeddings:
             raise DatabaseError(f"nobody is enrolled in {self.folder}; enrol a speaker first")
         names = list(self._embeddings)
-        scores = np.clip(np.stack([self._embeddings[name] for name in names]) @ embedding, -1, 1)
+        enrolled = np.stack([self._embeddings[name] for name in names])
+        scores = scores_to_all(self._require_encoder(), embedding, enrolled)
         return [(names[index], float(scores[index])) for index in np.argsort(-scores)]
 
     def _embed(

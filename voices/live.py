@@ -15,7 +15,7 @@ from utils.arrays import FloatArray
 from utils.audio.detector import FRAME_SAMPLES, SpeechStream
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import AudioError, DatabaseError
-from utils.verification.embedding import Encoder
+from utils.verification.embedding import Encoder, score_pair
 from utils.verification.verdict import verdict
 from voices.store import VoiceStore
 
@@ -99,9 +99,11 @@ class _Voice:
     speech: deque[FloatArray]
     heard_at: float
 
-    def score(self, embedding: FloatArray) -> float:
-        """Returns the cosine of an embedding and the mean of the turns."""
-        return float(embedding @ self.total / max(float(np.linalg.norm(self.total)), 1e-9))
+    @property
+    def mean(self) -> FloatArray:
+        """The mean of the turns, unit length."""
+        length = max(float(np.linalg.norm(self.total)), 1e-9)
+        return np.asarray(self.total / length, np.float32)
 
 
 class LiveRecogniser:
@@ -287,10 +289,17 @@ class LiveRecogniser:
 
     def _scores(self, embedding: FloatArray) -> dict[str | int, float]:
         """Returns the similarity with each voice of the session and the best enrolled ones."""
-        scores = {label: voice.score(embedding) for label, voice in self._voices.items()}
+        scores = self._heard(embedding)
         for name, score in self._ranked(embedding):
             scores[name] = max(score, scores.get(name, -1.0))
         return scores
+
+    def _heard(self, embedding: FloatArray) -> dict[str | int, float]:
+        """Returns the score of each voice that was heard in this session."""
+        return {
+            label: score_pair(self._encoder, embedding, voice.mean)
+            for label, voice in self._voices.items()
+        }
 
     def _ranked(self, embedding: FloatArray) -> list[tuple[str, float]]:
         """Returns the enrolled speakers, the most similar first."""
@@ -300,7 +309,7 @@ class LiveRecogniser:
         """Returns the turn with the speaker whose voice its embedding resembles most."""
         if embedding is None:
             return turn
-        heard = {label: voice.score(embedding) for label, voice in self._voices.items()}
+        heard = self._heard(embedding)
         label, score = max(heard.items(), key=lambda item: item[1], default=(None, -1.0))
         found = self._recognise(embedding)
         if isinstance(label, int) and score >= self._encoder.threshold and found is None:
@@ -361,9 +370,9 @@ class LiveRecogniser:
     def _forget_double(self, name: str) -> None:
         """Drops the number that a speaker had until the turns together revealed the name."""
         assert self._embedding is not None
-        for label, voice in list(self._voices.items()):
-            if isinstance(label, int) and voice.score(self._embedding) >= self._encoder.threshold:
-                found = self._recognise(self._embedding + voice.total)
+        for label, score in self._heard(self._embedding).items():
+            if isinstance(label, int) and score >= self._encoder.threshold:
+                found = self._recognise(self._embedding + self._voices[label].total)
                 if found is not None and found[0] == name:
                     del self._voices[label]
 

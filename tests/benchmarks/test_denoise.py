@@ -29,6 +29,7 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_table_has_every_condition_and_treatment(
     dev: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,7 @@ def test_some_turns_overlap(speech: Path) -> None:
     assert 0.05 < overlaps / len(turns) < 0.4
 
 
+@pytest.mark.slow
 def test_table_of_both_systems(
     speech: Path,
     tmp_path: Path,

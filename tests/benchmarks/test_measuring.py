@@ -24,6 +24,7 @@ def test_a_child_is_timed_and_weighed() -> None:
     assert 300 < large.peak_mb < 400
 
 
+@pytest.mark.slow
 def test_time_ends_with_the_answer() -> None:
     run = run_command([PYTHON, "-c", "import time; print('answer'); time.sleep(2.0)"])
     assert run.seconds < 2.0

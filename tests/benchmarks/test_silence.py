@@ -141,6 +141,7 @@ def test_marked_frames_are_kept_with_100_ms_around() -> None:
     assert silence.framed(waveform, 480).shape == (67, 480)
 
 
+@pytest.mark.slow
 def test_the_embedder_cuts_no_silence_and_averages_windows(tmp_path: Path) -> None:
     from tests.support.tiny_model import write_tiny_model
     from utils.model.encoder import SpeakerEncoder

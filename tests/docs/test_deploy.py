@@ -68,6 +68,7 @@ def python_names(encoder: SpeakerEncoder) -> dict[str, Any]:
 # --- Python ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_python_program_runs_without_the_toolkit(
     encoder: SpeakerEncoder, expected_score: float, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_python_program_runs_without_the_toolkit(
     assert printed[2] == str(expected_score >= encoder.threshold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.0, 0.02])
 def test_python_program_cuts_silence_as_the_toolkit_does(
     python_names: dict[str, Any], offset: float
@@ -218,6 +220,7 @@ fetch(arguments[0]).then(response => response.blob()).then(embed)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name)
 def test_page_computes_the_embedding_of_the_toolkit(
     page: Any, encoder: SpeakerEncoder, path: Path
@@ -240,6 +243,7 @@ def test_page_resamples_and_mixes_other_recordings(
     assert float(np.array(embedding) @ encoder.embed_file(folder / "stereo.flac")) >= 0.98
 
 
+@pytest.mark.slow
 def test_page_answers_for_two_chosen_files(
     page: Any, encoder: SpeakerEncoder, expected_score: float
 ) -> None:
@@ -252,6 +256,7 @@ def test_page_answers_for_two_chosen_files(
     assert printed[2] == json.dumps(expected_score >= encoder.threshold)
 
 
+@pytest.mark.slow
 def test_page_says_what_is_wrong_with_a_file(page: Any, tmp_path: Path) -> None:
     page.refresh()
     silent = write_wav(tmp_path / "silent.wav", np.zeros(16000))

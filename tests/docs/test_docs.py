@@ -205,6 +205,7 @@ def test_installed_packages_are_those_required() -> None:
         assert requirement.specifier.contains(version), f"{requirement.name} {version}"
 
 
+@pytest.mark.slow
 def test_recipe_of_the_readme_is_what_the_spectrogram_does() -> None:
     import librosa
     import numpy as np

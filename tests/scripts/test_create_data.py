@@ -188,6 +188,7 @@ def test_channel_and_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert np.corrcoef(part, speech[1 - number][8000:16000])[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_a_source_goes_when_its_wav_sounds_the_same(tmp_path: Path, root: Path) -> None:
     make_zhvoice(tmp_path / "dataset" / "zhvoice", 2, 2, duration_s=2.0)
     voices = [synthetic_speech(number, duration_s=2.0) for number in (5, 6)]

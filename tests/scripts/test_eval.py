@@ -118,6 +118,7 @@ def test_self_pairs_come_back_with_the_seeds_protocol(capsys: pytest.CaptureFixt
     assert "target trials: 9, non-target trials: 12" in out
 
 
+@pytest.mark.slow
 def test_report_holds_figures_and_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     eval_script.main([f"--list_path={three_speakers()}", "--report_dir=a/report"])
     report = json.loads(Path("a/report/report.json").read_text(encoding="utf-8"))
@@ -165,6 +166,7 @@ def test_report_holds_figures_and_pictures(capsys: pytest.CaptureFixture[str]) -
         assert f"written: {Path('a/report', name)}\n" in out
 
 
+@pytest.mark.slow
 def test_trials_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     Path("trials.txt").write_text(
         "1 0_0.wav 0_1.wav\n1 1_0.wav 1_1.wav\n0 0_0.wav 1_1.wav\n0 0_0.wav 2_0.wav\n"
@@ -314,6 +316,7 @@ def test_script_tells_a_mistake_in_one_line(capsys: pytest.CaptureFixture[str]) 
     assert line.startswith("error: nowhere.txt")
 
 
+@pytest.mark.slow
 def test_groups_of_a_table_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     rows = ["path\tspeaker\tseconds\tlanguage\tgender"]
     for speaker, (corpus, sex) in enumerate((c, s) for c in ("x", "y") for s in "mmff"):

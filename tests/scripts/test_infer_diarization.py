@@ -32,6 +32,7 @@ def run(*options: str | Path) -> int:
     return infer_diarization.main(["--model_path", MODEL, "--num_threads=1", *map(str, options)])
 
 
+@pytest.mark.slow
 def test_the_sample_conversation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(ROOT / "audio_db", "audio_db", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(SAMPLE, "conversation.wav")
@@ -70,6 +71,7 @@ def test_the_sample_conversation(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert found["duration_s"] == pytest.approx(40.2, abs=0.1)
 
 
+@pytest.mark.slow
 def test_telephone_one_speaker_and_a_given_number(capsys: pytest.CaptureFixture[str]) -> None:
     waveform = load_audio(SAMPLE)
     soundfile.write("telephone.wav", waveform[: 20 * 16000 : 2], 8000, subtype="ULAW")
@@ -84,6 +86,7 @@ def test_telephone_one_speaker_and_a_given_number(capsys: pytest.CaptureFixture[
     assert len(json.loads(capsys.readouterr().out)["speakers"]) == 2
 
 
+@pytest.mark.slow
 def test_recordings_that_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write("silence.wav", np.zeros(32000), 16000)
     soundfile.write("short.wav", load_audio(SAMPLE)[20000:23000], 16000)

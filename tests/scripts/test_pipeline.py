@@ -65,6 +65,7 @@ def test_from_recordings_to_a_recognised_speaker(
     assert "识别说话的为：夜雨飘零，相似度为：" in shown
 
 
+@pytest.mark.slow
 def test_checkpoint_without_thresholds_can_be_measured_and_used_with_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def settled(text: str) -> tuple[str, list[float]]:
     return NUMBER.sub("NUMBER", text), [float(number) for number in NUMBER.findall(text)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_every_transcript_is_what_the_service_answers(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "audio", tmp_path / "audio")

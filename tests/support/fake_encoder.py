@@ -37,6 +37,7 @@ class FakeEncoder:
     model_path = "fake.keras"
     embedding_size = 64
     is_calibrated = True
+    cohort = None
     threshold = 0.5
     strict_threshold = 0.8
 

@@ -8,14 +8,17 @@ import pytest
 
 import eval as evaluate
 import infer_contrast
+import infer_recognition
 from tests.support.synthetic_voices import write_speech_folder
 from tests.support.tiny_model import write_tiny_model
 from tools import build_cohort, calibrate
-from utils.corpus.clip_lists import LabelledClip
+from utils.corpus.lists import LabelledClip
 from utils.errors import DataListError, ModelError
 from utils.export.onnx import write_onnx
 from utils.model.archive import update_metadata
+from utils.model.encoder import SpeakerEncoder
 from utils.model.header import ASNORM, read_header
+from voices.folder import FolderVoiceStore
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,7 @@ def test_an_export_keeps_the_cohort(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.cohort.embeddings, kept.embeddings)
 
 
+@pytest.mark.slow
 def test_scripts_score_with_it(
     folder: Path, strangers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +99,31 @@ def test_scripts_score_with_it(
     assert report["model_threshold"]["threshold"] == header.calibration.threshold
     shown = capsys.readouterr().out
     assert "score_norm: asnorm" in shown
+
+
+def test_recognition_ranks_with_it(
+    folder: Path, strangers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recordings = [str(sorted(person.glob("*.wav"))[0]) for person in sorted(strangers.iterdir())]
+    options = [f"--audio_db={tmp_path / 'voices'}", f"--model_path={folder / 'tiny.onnx'}"]
+    for number, path in enumerate(recordings[:2]):
+        assert infer_recognition.main([*options, "--register", f"person{number}", path]) == 0
+    asked = recordings[2]
+    ranked = {}
+    for norm in ("none", "asnorm"):
+        encoder = SpeakerEncoder(read_header(folder / "tiny.onnx").with_score_norm(norm))
+        store = FolderVoiceStore(tmp_path / "voices", encoder)
+        store.load()
+        ranked[norm] = dict(store.rank(encoder.embed_file(asked)))
+    first, second = (encoder.embed_file(path) for path in (asked, recordings[0]))
+    assert encoder.cohort is not None
+    assert ranked["asnorm"]["person0"] == pytest.approx(encoder.cohort.score(first, second))
+    assert ranked["asnorm"] != pytest.approx(ranked["none"])
+    capsys.readouterr()
+    infer_recognition.main([*options, "--recognize", asked, "--score_norm=asnorm"])
+    shown = capsys.readouterr()
+    assert "score_norm: asnorm" in shown.out
+    assert f"{max(ranked['asnorm'].values()):.5f}"[:6] in shown.out
 
 
 def test_own_recordings_calibrate_the_normalised_scores(

@@ -21,6 +21,7 @@ def write_wheel(path: Path, weights: bytes) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_wheel_becomes_two_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def outputs(network: Any) -> list[np.ndarray]:
     return [np.asarray(value) for value in network(features.astype(np.float32))]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_calibrated_model(
     folder: Path, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_checkpoint_becomes_a_calibrated_model(
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.slow
 def test_weights_of_several_checkpoints_are_averaged(tmp_path: Path) -> None:
     network = build_tiny_network()
     original = [np.asarray(weight) for weight in network.weights]
@@ -120,6 +122,7 @@ def test_classes_of_other_speeds_are_dropped(tmp_path: Path) -> None:
     np.testing.assert_allclose(embeddings, all_embeddings, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_whitening_evens_out_directions_and_keeps_unit_length(
     folder: Path, trained: str, tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_whitening_evens_out_directions_and_keeps_unit_length(
     assert not (tmp_path / "again.keras").exists()
 
 
+@pytest.mark.slow
 def test_too_few_clips_to_whiten(folder: Path, trained: str, tmp_path: Path) -> None:
     dev_list = str(folder / "dev_list.txt")
     arguments = [trained, *options(folder, tmp_path / "m.keras"), "--whitening_list", dev_list]
@@ -159,6 +163,7 @@ def test_too_few_clips_to_whiten(folder: Path, trained: str, tmp_path: Path) -> 
         finish_model.main(arguments)
 
 
+@pytest.mark.slow
 def test_a_list_that_does_not_calibrate_leaves_the_model_that_was_there(
     folder: Path, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +190,7 @@ def test_a_missing_list(folder: Path, trained: str, tmp_path: Path) -> None:
         finish_model.main([*arguments, "--whitening_list", str(tmp_path / "nowhere.txt")])
 
 
+@pytest.mark.slow
 def test_not_a_checkpoint(folder: Path, trained: str, tmp_path: Path) -> None:
     rest = options(folder, tmp_path / "m.keras")
     with pytest.raises(ModelError, match="no such model file"):

@@ -19,6 +19,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["wespeaker", "nemo"])
 def test_imported_and_calibrated_it_compares(
     people: Path, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -51,6 +51,7 @@ def test_a_broken_list_is_refused(tmp_path, content):
         make_teacher.read_paths(str(path))
 
 
+@pytest.mark.slow
 def test_the_file_holds_every_utterance_at_every_speed(tmp_path, model, capsys):
     names = write_voices(tmp_path, [2.5, 1.5, 0.3])
     data_list = write_list(tmp_path / "list.txt", names)
@@ -70,6 +71,7 @@ def test_the_file_holds_every_utterance_at_every_speed(tmp_path, model, capsys):
     assert embeddings[0] @ expected > 0.999
 
 
+@pytest.mark.slow
 def test_centred_file_has_the_mean_of_the_first_list_removed(tmp_path, model):
     names = write_voices(tmp_path, [1.5] * 4)
     lists = [write_list(tmp_path / "a.txt", names[:3]), write_list(tmp_path / "b.txt", names[3:])]

@@ -23,6 +23,7 @@ def test_every_change_has_its_panel() -> None:
         assert (title == "unchanged") == np.array_equal(magnitudes, pictures[0][1])
 
 
+@pytest.mark.slow
 def test_script_writes_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     voices = [str(write_wav(tmp_path / f"{n}.wav", synthetic_speech(n, 0, 3.0))) for n in range(2)]
     output = tmp_path / "new" / "picture.png"

@@ -41,6 +41,7 @@ def test_reader_takes_and_refuses(
         assert str(error.value) == f"received {text!r}, expected {expected}"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30), st.sampled_from([row[0] for row in READERS]))
 def test_wild_text_is_a_finite_number_or_refused(text: str, name: str) -> None:
     try:

@@ -86,6 +86,7 @@ def helps() -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_text_of_the_table_stands_in_the_sources() -> None:
     texts = texts_in_sources()
     lines = {line for text in texts for line in text.splitlines()[:1]}
@@ -112,6 +113,7 @@ def test_both_languages_have_as_many_places_for_what_varies() -> None:
         assert is_chinese(text) != is_chinese(other), text
 
 
+@pytest.mark.slow
 def test_every_result_and_prompt_is_in_the_table() -> None:
     known = {text for text, _ in read_table()}
     # Put together of texts that are in the table themselves.

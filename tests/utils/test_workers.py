@@ -35,6 +35,7 @@ def crash_mark(number: int) -> int:
     return -number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_results_are_in_the_order_of_the_jobs(num_workers: int) -> None:
     results = map_in_processes(square, iter(range(200)), num_workers, crash_mark)
@@ -45,23 +46,27 @@ def test_no_jobs() -> None:
     assert list(map_in_processes(square, [], 2, crash_mark)) == []
 
 
+@pytest.mark.slow
 def test_several_processes_take_part() -> None:
     processes = set(map_in_processes(process_of, range(128), 2, crash_mark))
     assert len(processes) == 2
     assert os.getpid() not in processes
 
 
+@pytest.mark.slow
 def test_only_the_jobs_that_kill_their_process_are_marked() -> None:
     results = list(map_in_processes(square_or_die, range(400), 2, crash_mark))
     expected = [-n if n in (37, 38) else n * n for n in range(400)]
     assert results == expected
 
 
+@pytest.mark.slow
 def test_exception_in_a_job_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="fifty"):
         list(map_in_processes(square_or_raise, range(400), 2, crash_mark))
 
 
+@pytest.mark.slow
 def test_jobs_are_read_only_a_little_ahead() -> None:
     taken = []
 

@@ -356,6 +356,7 @@ ACTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", sorted(ACTIONS))
 def test_a_killed_process_leaves_whole_recordings_and_all_speakers(
     action: str, folder: Path, root: Path

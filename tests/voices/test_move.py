@@ -69,6 +69,7 @@ def recordings_of(folder: Path) -> dict[str, tuple[bytes, float]]:
     }
 
 
+@pytest.mark.slow
 def test_in_and_out_is_the_same(
     capsys: pytest.CaptureFixture[str], audio_db: Path, database_url: str
 ) -> None:
@@ -93,6 +94,7 @@ def test_in_and_out_is_the_same(
     assert FolderVoiceStore("back").names() == folder.names()
 
 
+@pytest.mark.slow
 def test_again_does_nothing_and_goes_on_where_it_stopped(
     capsys: pytest.CaptureFixture[str], audio_db: Path, database_url: str
 ) -> None:
@@ -108,6 +110,7 @@ def test_again_does_nothing_and_goes_on_where_it_stopped(
     assert recordings_of(Path("back")) == recordings_of(audio_db)
 
 
+@pytest.mark.slow
 def test_source_is_removed_only_if_asked_and_whole(
     capsys: pytest.CaptureFixture[str], audio_db: Path, database_url: str
 ) -> None:
@@ -130,6 +133,7 @@ def test_source_is_removed_only_if_asked_and_whole(
     database.close()
 
 
+@pytest.mark.slow
 def test_recordings_without_sound_cannot_go_to_a_folder(
     capsys: pytest.CaptureFixture[str], database_url: str
 ) -> None:
@@ -180,6 +184,7 @@ def test_names_that_differ_in_case_only_stay_apart(
     assert [path.name for path in (tmp_path / "audio_db").glob("*.wav")] == ["tom.wav"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_move_has_lost_nothing(
     capsys: pytest.CaptureFixture[str],
     audio_db: Path,

@@ -18,6 +18,7 @@ from utils.model.header import DEFAULT_MODELS, ModelHeader, read_header
 from utils.model.onnx import load_onnx_network
 from utils.processors import num_processors
 from utils.verification.calibration import Calibration
+from utils.verification.cohort import Cohort
 from utils.workers import map_ahead
 
 Network = Callable[[FloatArray], FloatArray]
@@ -80,6 +81,11 @@ class SpeakerEncoder:
     def is_calibrated(self) -> bool:
         """Whether the file holds thresholds."""
         return self.header.is_calibrated
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """People whose scores normalise all others, if the header asks for AS-norm."""
+        return self.header.cohort
 
     @property
     def calibration(self) -> Calibration:
@@ -147,19 +153,26 @@ class SpeakerEncoder:
             AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
             ModelError: If the network's numbers are not finite.
         """
+        return self.embed_and_measure(path)[0]
+
+    def embed_and_measure(self, path: str | Path) -> tuple[FloatArray, float]:
+        """Returns what `embed_file` does, and the seconds in which somebody speaks."""
         listener = SpeechListener()
         rest = (Recording(block, str(path)) for block in read_blocks(path, BLOCK_S))
         start = list(islice(rest, 2))
         if len(start) < 2:
             whole = start[0] if start else Recording(np.empty(0, np.float32), str(path))
-            return self.embed_waveform(whole)
+            return self.embed_waveform(whole), whole.speech_s
+        speech_s: list[float] = []
 
         def blocks() -> Iterator[Recording]:
             for block in chain(start, rest):
                 listener.hear(block.steady)
+                speech_s.append(block.speech_s)
                 yield block
 
-        return self._embed_blocks(blocks(), str(path), lambda: listener.missing_speech)
+        embedding = self._embed_blocks(blocks(), str(path), lambda: listener.missing_speech)
+        return embedding, sum(speech_s)
 
     def embed_files(
         self,

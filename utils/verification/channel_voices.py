@@ -11,20 +11,17 @@ from itertools import combinations
 from utils.audio.recording import Recording
 from utils.errors import AudioError
 from utils.messages import translate
-from utils.verification.embedding import Encoder
-from utils.verification.verdict import ScorePair, cosine_score, verdict
+from utils.verification.embedding import Encoder, score_pair
+from utils.verification.verdict import verdict
 
 
-def differing_channels(
-    encoder: Encoder, recording: Recording, threshold: float, score_pair: ScorePair = cosine_score
-) -> tuple[int, ...]:
+def differing_channels(encoder: Encoder, recording: Recording, threshold: float) -> tuple[int, ...]:
     """Returns the channels of a recording that hold different voices.
 
     Args:
         encoder: The speaker model.
         recording: As `Recording.load` gave it.
         threshold: Least score of the same person.
-        score_pair: From two embeddings to their score.
 
     Returns:
         Their numbers, from 1, if two of them differ; none otherwise.
@@ -36,20 +33,15 @@ def differing_channels(
         except AudioError:  # nobody speaks in it, or it was replaced meanwhile
             continue
     pairs = combinations(embeddings.values(), 2)
-    is_one = all(verdict(score_pair(*pair), threshold) for pair in pairs)
+    is_one = all(verdict(score_pair(encoder, *pair), threshold) for pair in pairs)
     return () if is_one else tuple(embeddings)
 
 
 def note_channels(
-    encoder: Encoder,
-    recordings: Sequence[Recording],
-    threshold: float,
-    score_pair: ScorePair = cosine_score,
+    encoder: Encoder, recordings: Sequence[Recording], threshold: float
 ) -> list[tuple[int, ...]]:
     """Says on stderr which channels of recordings hold different voices, and returns them."""
-    found = [
-        differing_channels(encoder, recording, threshold, score_pair) for recording in recordings
-    ]
+    found = [differing_channels(encoder, recording, threshold) for recording in recordings]
     for recording, channels in zip(recordings, found, strict=True):
         if channels:
             numbers = ", ".join(map(str, channels))

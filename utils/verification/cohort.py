@@ -92,8 +92,20 @@ class Cohort:
 
     def score(self, first: FloatArray, second: FloatArray) -> float:
         """Returns the normalised score of two embeddings of unit length, in [-1, 1]."""
-        left, right = (self.statistics(side[None])[0] for side in (first, second))
-        return float(normalised(first @ second, left, right))
+        return float(self.scores(first, second[None])[0])
+
+    def scores(self, embedding: FloatArray, others: FloatArray) -> RealArray:
+        """Returns the normalised scores of one embedding and several others, in [-1, 1].
+
+        Args:
+            embedding: Unit length, shape `(embedding_size,)`.
+            others: Unit length, shape `(n, embedding_size)`.
+
+        Returns:
+            Shape `(n,)`.
+        """
+        own = self.statistics(embedding[None])
+        return np.asarray(normalised(others @ embedding, own, self.statistics(others)))
 
     def to_bytes(self) -> npt.NDArray[np.int8]:
         """Returns the embeddings in 8 bits: the largest number of each becomes 127.

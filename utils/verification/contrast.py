@@ -12,10 +12,10 @@ from utils.files import atomic_path
 from utils.messages import translate
 from utils.verification.calibration import describe_probability
 from utils.verification.channel_voices import note_channels
-from utils.verification.embedding import Encoder
+from utils.verification.embedding import Encoder, score_pair
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import Clips, embed_clips, name_defects
-from utils.verification.verdict import ScorePair, cosine_score, verdict
+from utils.verification.verdict import verdict
 
 COLUMNS = ("score", "is_same_speaker", "probability", "audio1_path", "audio2_path", "error")
 """First line of the file of scores. A field that can't be told is empty."""
@@ -63,7 +63,6 @@ def contrast_recordings(
     recordings: Sequence[Recording],
     threshold: float,
     infer: Callable[[Encoder, Recording], FloatArray],
-    score_pair: ScorePair = cosine_score,
 ) -> Contrast:
     """Compares two recordings.
 
@@ -72,7 +71,6 @@ def contrast_recordings(
         recordings: Two.
         threshold: Least score of the same person.
         infer: Returns the embedding of a recording.
-        score_pair: From two embeddings to their score.
 
     Raises:
         AudioError: If one of them cannot be used.
@@ -81,7 +79,7 @@ def contrast_recordings(
     start = time.perf_counter()
     first, second = (infer(encoder, recording) for recording in recordings)
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)
-    score = score_pair(first, second)
+    score = score_pair(encoder, first, second)
     speech_s = recordings[0].speech_s, recordings[1].speech_s
     return Contrast(
         score,
@@ -90,7 +88,7 @@ def contrast_recordings(
         mean_time_ms,
         [round(seconds, 2) for seconds in speech_s],
         [round(recording.level_dbfs, 2) for recording in recordings],
-        note_channels(encoder, recordings, threshold, score_pair),
+        note_channels(encoder, recordings, threshold),
     )
 
 
@@ -100,7 +98,6 @@ def contrast_pairs(
     threshold: float,
     output_path: str | Path,
     embeddings_path: str | None = None,
-    score_pair: ScorePair = cosine_score,
 ) -> int:
     """Scores pairs of recordings and writes them to a table, one line a pair, in their order.
 
@@ -125,15 +122,13 @@ def contrast_pairs(
     with atomic_path(output_path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\t".join(COLUMNS) + "\n")
         for pair in tqdm(pairs, unit="pair"):
-            values = _judge(encoder, clips, pair, threshold, score_pair)
+            values = _judge(encoder, clips, pair, threshold)
             num_left_out += bool(values["error"])
             file.write("\t".join(str(values[column]) for column in COLUMNS) + "\n")
     return num_left_out
 
 
-def _judge(
-    encoder: Encoder, clips: Clips, pair: Pair, threshold: float, score_pair: ScorePair
-) -> dict[str, Any]:
+def _judge(encoder: Encoder, clips: Clips, pair: Pair, threshold: float) -> dict[str, Any]:
     """Returns the line of a pair by column."""
     values: dict[str, Any] = dict.fromkeys(COLUMNS, "")
     values |= {"audio1_path": pair[0], "audio2_path": pair[1]}
@@ -143,7 +138,7 @@ def _judge(
         values["error"] = " ".join(clips.defects[unusable[0]].split())
         return values
     first, second = (clips.embeddings[clips.rows[path]] for path in pair)
-    score = score_pair(first, second)
+    score = score_pair(encoder, first, second)
     values |= {"score": f"{score:.6f}", "is_same_speaker": int(verdict(score, threshold))}
     if encoder.is_calibrated:
         values["probability"] = f"{encoder.probability(score):.6f}"

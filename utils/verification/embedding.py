@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from utils.arrays import FloatArray
+from utils.arrays import FloatArray, RealArray
 from utils.audio.recording import Recording
 from utils.errors import AudioError
 from utils.verification.calibration import Calibration
+from utils.verification.cohort import Cohort
 
 
 class ClipEncoder(Protocol):
@@ -34,6 +35,10 @@ class Encoder(ClipEncoder, Protocol):
     @property
     def embedding_size(self) -> int:
         """Length of an embedding."""
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """People whose scores normalise all others (AS-norm), None for plain cosines."""
 
     @property
     def calibration(self) -> Calibration:
@@ -66,6 +71,27 @@ class Encoder(ClipEncoder, Protocol):
 
     def embed_file(self, path: str | Path) -> FloatArray:
         """Returns the unit-length embedding of a recording, shape `(embedding_size,)`."""
+
+
+def score_pair(encoder: Encoder, first: FloatArray, second: FloatArray) -> float:
+    """Returns the score of two embeddings, shape `(embedding_size,)`, as `scores_to_all` does."""
+    return float(scores_to_all(encoder, first, second[None])[0])
+
+
+def scores_to_all(encoder: Encoder, embedding: FloatArray, others: FloatArray) -> RealArray:
+    """Returns the scores of one embedding and several others, as the model is to be used.
+
+    Args:
+        encoder: Cosines, or with its cohort AS-norm.
+        embedding: Unit length, shape `(embedding_size,)`.
+        others: Unit length, shape `(n, embedding_size)`.
+
+    Returns:
+        Shape `(n,)`, in [-1, 1].
+    """
+    if encoder.cohort is not None:
+        return encoder.cohort.scores(embedding, others)
+    return np.asarray(np.clip(others @ embedding, -1, 1))
 
 
 def mean_embedding(embeddings: Sequence[FloatArray]) -> FloatArray:

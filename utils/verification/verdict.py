@@ -1,13 +1,8 @@
 """The answer of every comparison: the score of two embeddings, and whether it is one speaker."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from utils.arrays import FloatArray
-
-ScorePair = Callable[[FloatArray, FloatArray], float]
-"""From two embeddings of unit length to their score in [-1, 1]: the cosine, or its AS-norm."""
 
 
 def cosine_score(first: FloatArray, second: FloatArray) -> float:

@@ -42,6 +42,7 @@ def url(tmp_path: Path) -> str:
 # Tokens.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), PATHS)
 def test_without_a_valid_token_nothing_is_told(url: str, method: str, path: str) -> None:
     with running(url, token=TOKEN, authorized=False) as client:
@@ -211,6 +212,7 @@ def test_without_tokens_only_localhost_is_answered(url: str, host: str) -> None:
         assert client.get("/v1/speakers", headers={"Host": "a.example"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_one_origin_may_be_allowed(url: str) -> None:
     origin = "https://app.example"
     preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
@@ -450,6 +452,7 @@ def test_docs_need_no_other_machine(url: str, monkeypatch: pytest.MonkeyPatch) -
         assert client.get("/docs/swagger-ui.css").status_code == 404
 
 
+@pytest.mark.slow
 def test_uploads_stay_in_memory(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import tempfile
 

@@ -56,6 +56,7 @@ def test_the_key_opens_nothing_else(client: TestClient) -> None:
     assert client.delete(f"/voiceprint/a?key={TOKEN}").status_code == 401
 
 
+@pytest.mark.slow
 def test_register_identify_delete(client: TestClient) -> None:
     assert register(client, "user_1", 1) == {"success": True, "msg": "已登记: user_1"}
     assert register(client, "用户二", 2) == {"success": True, "msg": "已登记: 用户二"}
@@ -79,6 +80,7 @@ def test_a_recording_that_cannot_be_used_is_nobodys(client: TestClient, sound: b
     assert answer.json() == {"speaker_id": "", "score": 0.0}
 
 
+@pytest.mark.slow
 def test_the_documentation_is_where_its_clients_look(client: TestClient) -> None:
     del client.headers["Authorization"]
     for path in ["/voiceprint/docs", "/voiceprint/redoc"]:
@@ -163,6 +165,7 @@ class AssistantClient:
         return answer.status_code == 200 and self.register([], speaker_id, sound)
 
 
+@pytest.mark.slow
 def test_a_client_written_to_the_contract(client: TestClient) -> None:
     del client.headers["Authorization"]
     address = f"http://127.0.0.1/voiceprint/health?key={TOKEN}"

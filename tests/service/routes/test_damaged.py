@@ -69,6 +69,7 @@ def test_nothing_is_added_to_a_damaged_voice(client: TestClient) -> None:
     assert ids(client) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_voice_is_replaced(client: TestClient) -> None:
     assert client.put(ADDED, files=files(speech(6), speech(6, 1))).status_code == 200
     assert client.post(ADDED, files=files(speech(6, 5))).status_code == 201
@@ -92,6 +93,7 @@ def test_damage_keeps_no_other_recording_from_being_removed(client: TestClient) 
     assert client.post("/v1/identify", files=files(speech(1))).json()["matches"] == []
 
 
+@pytest.mark.slow
 def test_a_damaged_speaker_is_deleted_renamed_and_registered_anew(client: TestClient) -> None:
     assert client.patch(ANN, json={"name": "Anna"}).json()["name"] == "Anna"
     assert client.patch("/v1/speakers/Anna", json={"name": "Ann"}).status_code == 200

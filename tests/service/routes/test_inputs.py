@@ -102,6 +102,7 @@ def test_bad_recordings(client: TestClient, name: str) -> None:
         assert re.search(words, document["detail"])
 
 
+@pytest.mark.slow
 def test_recordings_in_which_nobody_speaks(tmp_path: Path) -> None:
     encoder = SpeakerEncoder(ROOT / "models" / "campplus.onnx")
     heard = sounds()

@@ -124,6 +124,7 @@ def test_compare_and_embed(client: TestClient) -> None:
     assert document["model_id"] == "fake"
 
 
+@pytest.mark.slow
 def test_quality_measures_silence_too(client: TestClient) -> None:
     good = client.post("/v1/quality", files=files(speech(1, duration_s=3))).json()
     assert good["warnings"] == []
@@ -277,6 +278,7 @@ def test_who_was_deleted_meanwhile_does_not_come_back(
     assert database.names() == []
 
 
+@pytest.mark.slow
 def test_a_speaker_has_so_many_recordings(database_url: str) -> None:
     with running(database_url, max_recordings=3) as client:
         enrol(client, "Ann", 1, utterances=2)
@@ -335,14 +337,16 @@ def test_a_speaker_of_another_model_cannot_be_verified(tmp_path: Path) -> None:
         check_problem(answer, 409, "other-model")
 
 
+@pytest.mark.slow
 def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> None:
     with running(database_url) as client:
         enrol(client, "Ann", 1)
         enrol(client, "Ben", 2)
         with client.app.state.service.database._connections.write() as connection:
             connection.exec_driver_sql(
-                "UPDATE voiceprint_speakers SET embedding = (SELECT embedding FROM "
-                "voiceprint_speakers WHERE name = 'Ben') WHERE name = 'Ann'"
+                "UPDATE voiceprint_means SET embedding = (SELECT embedding FROM voiceprint_means m "
+                "JOIN voiceprint_speakers s ON s.id = m.speaker_id WHERE s.name = 'Ben') "
+                "WHERE speaker_id = (SELECT id FROM voiceprint_speakers WHERE name = 'Ann')"
             )
     with running(database_url, lockout_failures=1) as client:
         found = client.post("/v1/identify", files=files(speech(2, 7))).json()

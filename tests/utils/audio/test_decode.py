@@ -270,6 +270,7 @@ def test_wild_bytes_are_audio_or_an_audio_error(
     assert np.isfinite(waveform).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     row=st.sampled_from(FORMATS),

@@ -123,6 +123,7 @@ def test_a_stream_of_unknown_length_is_counted_while_it_is_decoded() -> None:
         load_audio(flac_of_unknown_length(3.0), max_duration_s=2)
 
 
+@pytest.mark.slow
 def test_a_bomb_takes_little_memory() -> None:
     # Four hours of silence in a few kilobytes a minute, of an unknown length.
     buffer = io.BytesIO()
@@ -164,6 +165,7 @@ def test_samples_that_are_no_numbers() -> None:
         load_audio(buffer.getvalue(), max_duration_s=60)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_any_bytes_give_a_waveform_or_an_error(data: st.DataObject) -> None:

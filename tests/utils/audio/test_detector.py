@@ -17,12 +17,14 @@ def hears_speech(waveform: np.ndarray) -> bool:
     return listener.hears_speech
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duration_s", [1.0, 3.0, 6.0])
 def test_noise_tones_and_music_are_no_speech(duration_s: float) -> None:
     accepted = [name for name, sound in sounds(duration_s).items() if hears_speech(sound)]
     assert accepted == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_heard_instead_is_named(name: str) -> None:
     expected = "tones or music"

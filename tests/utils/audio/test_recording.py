@@ -77,6 +77,7 @@ def test_a_short_recording_is_its_own_block() -> None:
     assert next(iter(Recording(np.empty(0, np.float32)).blocks())).speech_s == 0
 
 
+@pytest.mark.slow
 def test_speech_after_minutes_of_noise_is_heard() -> None:
     noise = 0.1 * sounds(BLOCK_S, 1)["white noise"]
     assert Recording(np.tile(noise, 2)).missing_speech == "steady noise"

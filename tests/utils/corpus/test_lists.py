@@ -41,6 +41,7 @@ paths = st.text(st.characters(blacklist_characters="\\"), min_size=1, max_size=6
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(Utterance, paths, st.integers(0, 10**9)), min_size=1, max_size=5))
 def test_any_list_that_is_written_reads_the_same(
     tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]

@@ -62,6 +62,7 @@ def snr_of(mixed: np.ndarray, clean: np.ndarray) -> float:
     return 10 * np.log10(scale**2 * power(clean) / power(mixed - scale * clean))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 @pytest.mark.parametrize("length", [1600, 16001, 40960])
 def test_keeps_shape_and_type_and_is_finite(name: str, length: int) -> None:
@@ -98,6 +99,7 @@ def test_nothing_is_done_unless_it_is_asked_for() -> None:
     np.testing.assert_array_equal(augment(SPEECH, rng(), context()), SPEECH)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_everything_at_once_stays_within_full_scale(seed: int) -> None:

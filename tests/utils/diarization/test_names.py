@@ -120,6 +120,7 @@ def test_files_are_written_whole(tmp_path: Path) -> None:
         write_outputs(report, [("rttm", tmp_path / "file" / "a.rttm")])
 
 
+@pytest.mark.slow
 def test_timeline_of_many_speakers_and_of_none(tmp_path: Path) -> None:
     turns = [Turn(number, number + 1.5, f"说话人{number}") for number in range(50)]
     plot_timeline(turns, 60, tmp_path / "a.png", "a")

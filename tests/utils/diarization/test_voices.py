@@ -26,6 +26,7 @@ def conversation() -> Recording:
     return Recording(load_audio(ROOT / "audio" / "conversation.wav"), "conversation.wav")
 
 
+@pytest.mark.slow
 def test_two_voices_are_noted_and_refused(
     encoder: SpeakerEncoder, conversation: Recording, capsys: pytest.CaptureFixture[str]
 ) -> None:

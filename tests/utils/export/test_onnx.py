@@ -113,6 +113,7 @@ def test_unknown_layer(tmp_path: Path) -> None:
     assert not (tmp_path / "other.onnx").exists()
 
 
+@pytest.mark.slow
 def test_shipped_file_is_the_shipped_model(root: Path) -> None:
     paths = [root / "models" / f"resnet34.{suffix}" for suffix in ("keras", "onnx")]
     assert read_header(paths[0]).model_id == read_header(paths[1]).model_id
@@ -132,6 +133,7 @@ def campplus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     return network, path.with_suffix(".onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_samples", [250, 400, 9000, 32560, 48000, 48160, 100_001])
 def test_campplus_equals_keras_at_any_length(campplus: tuple[Any, Path], num_samples: int) -> None:
     network, path = campplus

@@ -34,6 +34,7 @@ def quantized(model: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_large_convolutions_are_in_8_bits_and_no_others(quantized: Path) -> None:
     graph = onnx.load(quantized).graph
     kernels = [item for item in graph.initializer if len(item.dims) == 4]
@@ -41,6 +42,7 @@ def test_large_convolutions_are_in_8_bits_and_no_others(quantized: Path) -> None
     assert {item.data_type for item in kernels if item.dims[1] < 64} == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.slow
 def test_embeddings_are_nearly_the_same(model: Path, quantized: Path) -> None:
     network, encoder = load_onnx_network(quantized, num_threads=1), SpeakerEncoder(model)
     for speaker in range(4, 8):
@@ -61,6 +63,7 @@ def test_network_without_large_convolutions(tmp_path: Path) -> None:
     assert not (tmp_path / "tiny.int8.onnx").exists()
 
 
+@pytest.mark.slow
 def test_export_takes_the_ranges_from_the_list(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +82,7 @@ def test_export_takes_the_ranges_from_the_list(
     assert Path("out/wide.int8.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_shipped_file_is_nearly_the_shipped_model(root: Path) -> None:
     paths = [root / "models" / f"resnet34{suffix}" for suffix in (".onnx", ".int8.onnx")]
     assert read_header(paths[0]).model_id == read_header(paths[1]).model_id

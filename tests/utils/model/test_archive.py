@@ -80,12 +80,14 @@ def test_metadata_are_read_without_any_framework(model: Path, root: Path) -> Non
     subprocess.run([sys.executable, "-c", code, model], cwd=root, check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_network_comes_back(model: Path) -> None:
     features = spectrogram(synthetic_speech(0, 0, 3.0))[None, ..., None]
     expected = np.asarray(build_tiny_network()(features)[1])[0]
     np.testing.assert_allclose(embed(model), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_file_and_hardly_moves_scores(
     model: Path, tmp_path: Path
 ) -> None:
@@ -203,6 +205,7 @@ def test_network_that_cannot_be_loaded(copy: Path, name: str, data: bytes | None
         load_network(copy)
 
 
+@pytest.mark.slow
 def test_flipped_bytes_never_end_in_a_traceback(copy: Path) -> None:
     data = copy.read_bytes()
     random = np.random.default_rng(0)
@@ -289,6 +292,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_writing_leaves_a_whole_file(tmp_path: Path, root: Path) -> None:
     path = tmp_path / "checkpoint.keras"
     with subprocess.Popen(

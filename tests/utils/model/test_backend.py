@@ -34,6 +34,7 @@ def probe(root: Path, gpu: str, precision: str = "float32") -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gpu", "precision", "expected"),
     [
@@ -46,6 +47,7 @@ def test_devices_and_precision(root: Path, gpu: str, precision: str, expected: s
     assert probe(root, gpu, precision) == expected
 
 
+@pytest.mark.slow
 def test_gpus_that_are_not_there(root: Path) -> None:
     shown = probe(root, "97,98")
     assert shown.startswith("error: --gpu 97,98 names 2 GPUs, 0 can be used; leave the option out")

@@ -58,6 +58,7 @@ def test_loading_prints_nothing(model: Path, capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_model_without_thresholds_embeds_but_judges_nothing(tmp_path: Path) -> None:
     plain = SpeakerEncoder(write_tiny_model(tmp_path / "plain.keras", calibrated=False))
     assert not plain.is_calibrated
@@ -79,6 +80,7 @@ def test_missing_model() -> None:
 # --- One recording --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_embedding_is_float32_of_unit_length(encoder: SpeakerEncoder) -> None:
     embedding = encoder.embed_waveform(synthetic_speech(0))
     assert embedding.shape == (16,)
@@ -87,6 +89,7 @@ def test_embedding_is_float32_of_unit_length(encoder: SpeakerEncoder) -> None:
     np.testing.assert_array_equal(encoder.embed_waveform(synthetic_speech(0)), embedding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duration_s", [1.0, 3.0, 35.0])
 def test_file_and_waveform_give_the_same(
     encoder: SpeakerEncoder, tmp_path: Path, duration_s: float
@@ -97,6 +100,7 @@ def test_file_and_waveform_give_the_same(
     np.testing.assert_allclose(encoder.embed_file(path), by_waveform, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_silence_around_the_speech_does_not_matter(real: SpeakerEncoder, root: Path) -> None:
     speech, _ = soundfile.read(root / "audio" / "a_1.wav", dtype="float32")
     silence = np.random.default_rng(0).normal(0, 1e-4, 32000).astype(np.float32)
@@ -159,6 +163,7 @@ def test_refused_files(
         encoder.embed_file(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_sounds_without_a_voice_are_refused(encoder: SpeakerEncoder, tmp_path: Path) -> None:
     noise = coloured_noise(48_000, np.random.default_rng(0), 0.0) * np.float32(0.1)
     path = write_wav(tmp_path / "noise.wav", noise)
@@ -204,6 +209,7 @@ def test_speech_is_cut_into_windows(blocks_s: list[float], expected_s: list[floa
     np.testing.assert_array_equal(np.concatenate([*windows, stream[:0]]), stream)
 
 
+@pytest.mark.slow
 def test_long_embedding_is_the_mean_of_its_windows(
     encoder: SpeakerEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +223,7 @@ def test_long_embedding_is_the_mean_of_its_windows(
     np.testing.assert_allclose(encoder.embed_waveform(speech), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_file_is_read_block_by_block(
     encoder: SpeakerEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +255,7 @@ print(*peaks)
 """
 
 
+@pytest.mark.slow
 def test_an_hour_takes_hardly_more_memory_than_a_minute(
     model: Path, tmp_path: Path, root: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_refuses_impossible_shapes(changes: dict[str, Any]) -> None:
         build_tiny_campplus(**changes)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(tmp_path: Path) -> None:
     network = build_tiny_campplus(cosine_classifier=False)
     path = tmp_path / "tiny.keras"

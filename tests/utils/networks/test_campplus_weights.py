@@ -17,12 +17,14 @@ from utils.networks.campplus_weights import campplus_from_tensors
 from utils.networks.torch_file import read_torch_file
 
 
+@pytest.mark.slow
 def test_size_of_the_published_network() -> None:
     # Table 1 of the paper says 7.18 M with 512 numbers in an embedding, here are 192; beside them
     # stands the vector of the one class.
     assert public_network().count_params() == 6_930_528 + 192
 
 
+@pytest.mark.slow
 def test_weights_find_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_network(monkeypatch, PUBLIC_LAYERS)
     tensors = torch_tensors()
@@ -41,6 +43,7 @@ def test_weights_find_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -84,6 +84,7 @@ def test_refuses_impossible_shapes(changes: dict[str, Any]) -> None:
         build_tiny_ecapa_tdnn(**changes)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(tmp_path: Path) -> None:
     network = build_tiny_ecapa_tdnn(num_subcenters=2)
     path = tmp_path / "tiny.keras"
@@ -94,6 +95,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_samples", [250, 400, 9000, 48160])
 def test_onnx_equals_keras_at_any_length(tmp_path: Path, num_samples: int) -> None:
     network = build_tiny_ecapa_tdnn()
@@ -106,6 +108,7 @@ def test_onnx_equals_keras_at_any_length(tmp_path: Path, num_samples: int) -> No
     np.testing.assert_allclose(embedding, expected, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_training_step_lowers_the_loss(precision: str) -> None:

@@ -35,6 +35,7 @@ def cosine(network: object, crops: PooledCrops) -> float:
     return float(np.mean(np.sum(unit(outputs) * crops.teachers, axis=1)))
 
 
+@pytest.mark.slow
 def test_disturbed_statistics_lose_their_weight() -> None:
     network = build_tiny_campplus()
     crops = make_crops(network, 3.0)
@@ -56,6 +57,7 @@ def test_no_share_changes_nothing() -> None:
         np.testing.assert_allclose(new, old, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_mean_embedding_is_subtracted() -> None:
     network = build_tiny_campplus()
     crops = make_crops(network, 0.0)
@@ -79,6 +81,7 @@ def test_another_teacher_is_refused() -> None:
         adapt_last_layer(network, crops)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = write_speech_folder(tmp_path / "speech", num_speakers=3, num_utterances=2)
     data_list = tmp_path / "list.txt"

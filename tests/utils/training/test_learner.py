@@ -107,6 +107,7 @@ def test_margin_grows_with_the_steps() -> None:
         assert loss == pytest.approx(each.mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "losses",
     [
@@ -125,6 +126,7 @@ def test_a_step_lowers_the_loss(losses: LossSettings) -> None:
         assert any(weight is learner.bias for weight in learner.trainable_variables)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_the_body_moves_by_smaller_steps() -> None:
     from utils.training.optimizer import make_optimizer
@@ -150,6 +152,7 @@ def test_the_body_moves_by_smaller_steps() -> None:
             assert moved[0.0][path] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher_size", [16, 24])
 def test_teacher_losses_are_added_with_their_weights(teacher_size: int) -> None:
     inputs, targets = batch(teacher_size=teacher_size)
@@ -170,6 +173,7 @@ def test_teacher_losses_are_added_with_their_weights(teacher_size: int) -> None:
     assert everything == pytest.approx(2 * only_class + 3 * distance + 0.5 * contrast, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("num_views", [1, 2])
 def test_steps_on_one_batch_lower_the_loss(num_views: int) -> None:
@@ -199,6 +203,7 @@ def test_accuracy_counts_the_samples_with_a_class() -> None:
     assert float(figures["accuracy"]) == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_a_step_in_16_bits(precision: str) -> None:

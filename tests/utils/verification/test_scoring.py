@@ -200,6 +200,7 @@ def test_random_embeddings_reach_the_seeds_accuracy_with_self_pairs() -> None:
     assert accuracy > 0.9995
 
 
+@pytest.mark.slow
 def test_benchmark_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--dimensions=16", "--clips=120", "--speakers=20", "--baseline_clips=60"]
     assert run_here(root / "benchmarks" / "scoring.py", [*options, "--large_clips=200"]) == 0

@@ -52,6 +52,7 @@ def test_schema_head_is_the_newest_migration() -> None:
     assert newest.split("_")[0] == SCHEMA_HEAD
 
 
+@pytest.mark.slow
 def test_migrations_make_the_tables_of_the_code(engine: SqlConnections) -> None:
     def is_here(item: object, name: str, kind: str, *_: object) -> bool:
         table = item if kind == "table" else getattr(item, "table", item)
@@ -299,6 +300,7 @@ def needles(database: SqlVoiceStore, names: list[str]) -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_deleted_means_deleted_in_the_raw_files(tmp_path: Path) -> None:
     database = SqlVoiceStore(f"sqlite:///{tmp_path}/v.sqlite3", keep_audio=True)
     sound = np.random.default_rng(0).bytes(30_000)

@@ -48,6 +48,7 @@ def plan(database: SqlVoiceStore) -> str:
         return "\n".join(row[0] for row in rows)
 
 
+@pytest.mark.slow
 def test_index_finds_the_same_and_follows_changes(
     database: SqlVoiceStore, postgres_url: str
 ) -> None:
@@ -78,6 +79,7 @@ def test_index_finds_the_same_and_follows_changes(
     other.close()
 
 
+@pytest.mark.slow
 def test_index_is_built_beside_the_questions_and_found_at_the_next_start(
     database: SqlVoiceStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_index_is_built_beside_the_questions_and_found_at_the_next_start(
     opened.close()
 
 
+@pytest.mark.slow
 def test_index_of_an_interrupted_build_is_made_again(
     database: SqlVoiceStore, postgres_url: str
 ) -> None:
@@ -113,6 +116,7 @@ def test_index_of_an_interrupted_build_is_made_again(
     opened.close()
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_build_one(database: SqlVoiceStore, postgres_url: str) -> None:
     databases = [database, *(SqlVoiceStore(postgres_url) for _ in range(3))]
     with ThreadPoolExecutor(4) as pool:

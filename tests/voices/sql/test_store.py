@@ -473,6 +473,7 @@ def test_sealed_content_cannot_change_places(open_it: Opener) -> None:
         database.score("b", embedding(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, KEY])
 @pytest.mark.parametrize("damage", ["embedding", "key"])
 def test_one_damaged_record_does_not_stop_the_others(
