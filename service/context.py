@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from service.answers.problems import Problem
 from service.edge.limits import Lockout
-from service.edge.tokens import Tokens
+from service.edge.tokens import Grant, Tokens
 from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
@@ -20,7 +20,7 @@ from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
 from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
-from utils.speaker_names import clean_name
+from utils.speaker_names import DEFAULT_GROUP, clean_name
 from utils.verification.embedding import Encoder
 from voices.sql.records import AuditLine, Speaker
 from voices.sql.store import SqlVoiceStore
@@ -55,6 +55,20 @@ class Service:
     def auth_required(self) -> bool:
         """Whether requests need a token."""
         return self.tokens.are_required
+
+    def voices(self, request: Request) -> SqlVoiceStore:
+        """Returns the store of the speakers whom the request's token reaches, of one group."""
+        return self.database.in_group(group_of(request))
+
+    def keeper(self, request: Request) -> SqlVoiceStore | Inbox:
+        """Returns who enrols and removes them: the inbox too, which is the default group's."""
+        if self.inbox is not None and group_of(request) == DEFAULT_GROUP:
+            return self.inbox
+        return self.voices(request)
+
+    def lock_name(self, request: Request, name: str) -> str:
+        """Returns by what a speaker's failed verifications are counted."""
+        return f"{group_of(request)}/{name}"
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Runs a database call in a separate thread.
@@ -91,21 +105,28 @@ class Service:
             ],
         }
 
-    async def count_other_models(self) -> dict[str, int]:
-        """Returns an `OtherModelsDocument`.
+    async def count_other_models(self, group: str | None = None) -> dict[str, int]:
+        """Returns an `OtherModelsDocument` of a group, or of all.
 
         Raises:
             DatabaseError: If the database does not answer.
         """
-        waiting, without_sound = await self.call(self.reembedding.count)
+        waiting, without_sound = await self.call(self.reembedding.count, group)
         return {"waiting": waiting, "without_sound": without_sound}
 
     async def note(
         self, request: Request, action: str, speaker: str, outcome: str, score: float | None = None
     ) -> None:
         """Writes a line of the audit log; it is on the disk before the client is answered."""
-        line = AuditLine(request.state.actor or NOBODY, action, speaker, outcome, score)
+        actor, group = request.state.actor or NOBODY, group_of(request)
+        line = AuditLine(actor, action, speaker, outcome, score, group=group)
         await self.call(self.database.audit_log.append, line)
+
+
+def group_of(request: Request) -> str:
+    """Returns the group whose speakers a request is about."""
+    grant: Grant | None = request.state.grant
+    return DEFAULT_GROUP if grant is None else grant.group
 
 
 async def get_service(request: Request) -> Service:
@@ -128,14 +149,14 @@ def checked_name(text: str) -> str:
         raise Problem("bad-name", str(error)) from error
 
 
-async def require_speaker(service: Service, name: str) -> Speaker:
-    """Returns a speaker.
+async def require_speaker(service: Service, request: Request, name: str) -> Speaker:
+    """Returns a speaker of the request's group.
 
     Raises:
         Problem: 404 if nobody has the name, 422 if the name is not valid.
     """
     name = checked_name(name)
     try:
-        return await service.call(service.database.speaker, name)
+        return await service.call(service.voices(request).speaker, name)
     except UnknownSpeakerError as error:
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error

@@ -55,7 +55,7 @@ class BackgroundReembedding:
         if self._others.count() == 0:
             return
         self._work = self._prepare()
-        if self._work.num_waiting > 0:
+        if self._work.num_waiting() > 0:
             self._thread = threading.Thread(target=self._run, name="reembedding", daemon=True)
             self._thread.start()
 
@@ -75,14 +75,17 @@ class BackgroundReembedding:
         """Tells whether recordings of a speaker are still to be embedded."""
         return self._work is not None and self._work.is_waiting(speaker_id)
 
-    def count(self) -> tuple[int, int]:
+    def count(self, group: str | None = None) -> tuple[int, int]:
         """Returns how many recordings wait, and how many have no sound to be embedded from.
+
+        Args:
+            group: Of this group, None for all.
 
         Raises:
             DatabaseError: If the database does not answer.
         """
-        num_missing = self._others.count()
-        num_waiting = 0 if self._work is None else min(self._work.num_waiting, num_missing)
+        num_missing = self._others.count(group)
+        num_waiting = 0 if self._work is None else min(self._work.num_waiting(group), num_missing)
         return num_waiting, num_missing - num_waiting
 
     def _prepare(self) -> Reembedding:
@@ -124,5 +127,5 @@ class BackgroundReembedding:
 
     def _tell(self, message: str, work: Reembedding, **more: Any) -> None:
         """Logs the progress."""
-        counts: dict[str, Any] = {"done": work.num_done, "waiting": work.num_waiting}
+        counts: dict[str, Any] = {"done": work.num_done, "waiting": work.num_waiting()}
         log_event(message, **counts, left_out=len(work.rejected), **more)

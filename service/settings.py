@@ -1,6 +1,7 @@
 """What the service may be told: where it listens, what it keeps, and how much it lets through."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import VoiceprintError
@@ -20,6 +21,19 @@ class ServiceError(VoiceprintError):
 
 
 @dataclass(frozen=True)
+class GroupLimits:
+    """What a group may use, None for as much as everybody.
+
+    Attributes:
+        max_speakers: Most speakers.
+        rate_limit: Requests a minute of all its tokens together.
+    """
+
+    max_speakers: int | None = None
+    rate_limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Options of the service; each limit has its row in docs/service.md.
 
@@ -27,6 +41,7 @@ class Settings:
         token: A token of all rights, or None.
         max_bodies_bytes: Largest sum of the bodies of simultaneous requests.
         max_candidates: Most names that an identification may be narrowed to.
+        groups: Limits of groups, by their names.
     """
 
     host: str = option("127.0.0.1", help="address to listen on; others need a token")
@@ -77,6 +92,11 @@ class Settings:
     token: str | None = None
     max_bodies_bytes: int = 400_000_000
     max_candidates: int = 500
+    groups: Mapping[str, GroupLimits] = field(default_factory=dict)
+
+    def limits_of(self, group: str) -> GroupLimits:
+        """Returns the limits of a group."""
+        return self.groups.get(group, GroupLimits())
 
     @property
     def max_upload_bytes(self) -> int:

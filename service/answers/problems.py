@@ -20,6 +20,7 @@ from utils.errors import (
     OnlyRecordingError,
     SpeakerExistsError,
     TooManyRecordingsError,
+    TooManySpeakersError,
     UnknownSpeakerError,
     VoiceprintError,
 )
@@ -42,6 +43,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "slow-client": (408, "The request did not arrive in time"),
     "speaker-exists": (409, "The name is already enrolled"),
     "too-many-recordings": (409, "The speaker would have too many recordings"),
+    "too-many-speakers": (409, "The group would have too many speakers"),
     "only-recording": (409, "A speaker keeps at least one recording"),
     "other-model": (409, "The speaker was enrolled with another model"),
     "damaged": (409, "The speaker's stored voice data is damaged"),
@@ -97,6 +99,7 @@ ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
     (SpeakerExistsError, "speaker-exists", None),
     (OnlyRecordingError, "only-recording", "the speaker has no other; delete the speaker"),
     (TooManyRecordingsError, "too-many-recordings", None),
+    (TooManySpeakersError, "too-many-speakers", None),
     (UnknownSpeakerError, "unknown-speaker", "this speaker is no longer enrolled"),
     (DamagedVoiceError, "damaged", "the stored voice data cannot be read; enrol the speaker again"),
 )

@@ -48,6 +48,11 @@ class Gate:
         self.rates = RateLimiter(settings.rate_limit)
         self.classic_rates = RateLimiter(settings.classic_rate_limit)
         self.failures = RateLimiter(FAILED_TOKENS_A_MINUTE)
+        self.group_rates = {
+            name: RateLimiter(limits.rate_limit)
+            for name, limits in settings.groups.items()
+            if limits.rate_limit is not None
+        }
         self._num_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,6 +139,8 @@ class Gate:
         rates = self.classic_rates if path.startswith(CLASSIC_PREFIX) else self.rates
         rates.check(f"token {grant.name}" if grant else f"address {address}")
         if grant is not None:
+            if grant.group in self.group_rates:
+                self.group_rates[grant.group].check("")
             _check_scope(grant, need)
 
     def _find_grant(

@@ -34,6 +34,7 @@ class Missing:
     Attributes:
         id: Its id.
         speaker_id: Its speaker's.
+        group: The speaker's group.
         label: NAME/ID, for people.
         has_audio: Whether the database keeps its sound.
         stored: The stored form of its key.
@@ -41,6 +42,7 @@ class Missing:
 
     id: str
     speaker_id: str
+    group: str
     label: str
     has_audio: bool
     stored: bytes
@@ -52,32 +54,37 @@ class OtherModels:
     def __init__(self, connections: SqlConnections, rows: VoiceRows) -> None:
         self._connections = connections
         self._rows = rows
-        self._counted = (-1, 0)
+        self._counted: dict[str | None, tuple[int, int]] = {}
 
     def missing(self, speaker_id: str | None = None) -> list[Missing]:
         """Returns the recordings without an embedding by this model, speaker by speaker."""
-        columns = recordings.c.id, recordings.c.speaker_id, speakers.c.name
+        columns = recordings.c.id, recordings.c.speaker_id, speakers.c.group_name, speakers.c.name
         query = self._query(select(*columns, audio.c.recording_id, keys.c.stored))
         query = (
             query.join(speakers, speakers.c.id == recordings.c.speaker_id)
             .join(keys, keys.c.id == recordings.c.key_id)
             .outerjoin(audio, audio.c.recording_id == recordings.c.id)
-            .order_by(speakers.c.name, recordings.c.position)
+            .order_by(speakers.c.group_name, speakers.c.name, recordings.c.position)
         )
         if speaker_id is not None:
             query = query.where(recordings.c.speaker_id == speaker_id)
         return [
-            Missing(row.id, row.speaker_id, f"{row.name}/{row.id}", row[3] is not None, row.stored)
+            Missing(*row[:3], f"{row.name}/{row.id}", row[4] is not None, row.stored)
             for row in self._connections.fetch(query)
         ]
 
-    def count(self) -> int:
-        """Returns how many recordings have no embedding by this model."""
-        number = self._connections.fetch(select(info.c.change_number))[0][0]
-        if number != self._counted[0]:
+    def count(self, group: str | None = None) -> int:
+        """Returns how many recordings have no embedding by this model, in a group or in all."""
+        number = int(self._connections.fetch(select(info.c.change_number))[0][0])
+        counted = self._counted.get(group)
+        if counted is None or counted[0] != number:
             query = self._query(select(func.count()).select_from(recordings))
-            self._counted = (number, int(self._connections.fetch(query)[0][0]))
-        return self._counted[1]
+            if group is not None:
+                query = query.join(speakers, speakers.c.id == recordings.c.speaker_id)
+                query = query.where(speakers.c.group_name == group)
+            counted = (number, int(self._connections.fetch(query)[0][0]))
+            self._counted[group] = counted
+        return counted[1]
 
     def read_audio(self, recording: Missing) -> FloatArray:
         """Returns the sound that the database keeps, shape `(num_samples,)`, 16 kHz.
@@ -147,19 +154,18 @@ class Reembedding:
         self._encoder = encoder
         self._files = files or {}
         self._lock = threading.Lock()
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, tuple[str, int]] = {}
         for recording in others.missing():
             if recording.has_audio or recording.id in self._files:
-                waiting = self._waiting.get(recording.speaker_id, 0)
-                self._waiting[recording.speaker_id] = waiting + 1
+                _, waiting = self._waiting.get(recording.speaker_id, ("", 0))
+                self._waiting[recording.speaker_id] = (recording.group, waiting + 1)
             else:
                 self.rejected.append((recording.label, NO_SOUND))
 
-    @property
-    def num_waiting(self) -> int:
-        """How many recordings are still to be embedded."""
+    def num_waiting(self, group: str | None = None) -> int:
+        """Returns how many recordings are still to be embedded, in a group or in all."""
         with self._lock:
-            return sum(self._waiting.values())
+            return sum(num for theirs, num in self._waiting.values() if group in (None, theirs))
 
     def is_waiting(self, speaker_id: str) -> bool:
         """Tells whether a speaker has recordings that are still to be embedded."""

@@ -62,7 +62,9 @@ class VoiceRows:
         counted = update(info).values(change_number=info.c.change_number + 1)
         return int(connection.execute(counted.returning(info.c.change_number)).scalar_one())
 
-    def add_speaker(self, connection: Connection, name: str, new: Sequence[NewRecording]) -> str:
+    def add_speaker(
+        self, connection: Connection, group: str, name: str, new: Sequence[NewRecording]
+    ) -> str:
         """Inserts a speaker dated by the oldest of the new recordings; returns its id."""
         speaker_id = uuid.uuid4().hex
         now = datetime.now(timezone.utc)
@@ -74,6 +76,7 @@ class VoiceRows:
             "updated_at": now,
             "key_id": self._new_key(connection)[0],
             "change_number": 0,
+            "group_name": group,
         }
         connection.execute(insert(speakers), row)
         return speaker_id

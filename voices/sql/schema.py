@@ -23,8 +23,11 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
 )
+
+from utils.speaker_names import DEFAULT_GROUP
 
 VERSION_TABLE = "voiceprint_schema"
 """Where Alembic notes the schema's version; the usual name may be another program's."""
@@ -114,7 +117,7 @@ speakers = Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("name", SortedText, nullable=False),
-    Column("folded_name", SortedText, nullable=False, unique=True),
+    Column("folded_name", SortedText, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     # Of the key that seals the means of all models.
@@ -122,8 +125,10 @@ speakers = Table(
     Column("change_number", BigInteger, nullable=False),
     # Set while the files of the speaker go; the next start of the service finishes it.
     Column("is_being_deleted", Boolean, nullable=False, server_default=false()),
-    Index("voiceprint_speakers_name", "name"),
-    Index("voiceprint_speakers_change", "change_number"),
+    Column("group_name", SortedText, nullable=False, server_default=DEFAULT_GROUP),
+    UniqueConstraint("group_name", "folded_name", name="voiceprint_speakers_group_folded_name"),
+    Index("voiceprint_speakers_name", "group_name", "name"),
+    Index("voiceprint_speakers_change", "group_name", "change_number"),
     comment="Who is enrolled",
 )
 
@@ -144,6 +149,8 @@ recordings = Table(
     Column("file_name", Text, nullable=False),
     # Of the key that seals sound and embeddings.
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
+    # Tells whether the same file is sent again; nobody can compute it without the record's key.
+    Column("content_mark", LargeBinary),
     Index("voiceprint_recordings_speaker", "speaker_id"),
     comment="The recordings of the speakers",
 )
@@ -222,8 +229,29 @@ audit = Table(
     Column("speaker", Text, nullable=False),
     Column("outcome", Text, nullable=False),
     Column("score", Float(53)),
+    Column("group_name", Text, nullable=False, server_default=DEFAULT_GROUP),
     comment="Who did what and when; triggers refuse to change or remove a row",
     sqlite_autoincrement=True,
+)
+
+requests = Table(
+    "voiceprint_requests",
+    metadata,
+    Column("group_name", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Index("voiceprint_requests_at", "at"),
+    comment="Keys of requests that were carried out lately, so that a retry is not done twice",
+)
+
+token_uses = Table(
+    "voiceprint_token_uses",
+    metadata,
+    Column("fingerprint", String(12), primary_key=True),
+    Column("used_at", UtcTime, nullable=False),
+    comment="When which token was used last",
 )
 
 vectors = Table(
