@@ -56,8 +56,13 @@ class OtherModels:
         self._rows = rows
         self._counted: dict[str | None, tuple[int, int]] = {}
 
-    def missing(self, speaker_id: str | None = None) -> list[Missing]:
-        """Returns the recordings without an embedding by this model, speaker by speaker."""
+    def missing(self, speaker_id: str | None = None, group: str | None = None) -> list[Missing]:
+        """Returns the recordings without an embedding by this model, speaker by speaker.
+
+        Args:
+            speaker_id: Only those of this speaker.
+            group: Only those of this group.
+        """
         columns = recordings.c.id, recordings.c.speaker_id, speakers.c.group_name, speakers.c.name
         query = self._query(select(*columns, audio.c.recording_id, keys.c.stored))
         query = (
@@ -68,8 +73,17 @@ class OtherModels:
         )
         if speaker_id is not None:
             query = query.where(recordings.c.speaker_id == speaker_id)
+        if group is not None:
+            query = query.where(speakers.c.group_name == group)
         return [
-            Missing(*row[:3], f"{row.name}/{row.id}", row[4] is not None, row.stored)
+            Missing(
+                id=row.id,
+                speaker_id=row.speaker_id,
+                group=row.group_name,
+                label=f"{row.name}/{row.id}",
+                has_audio=row.recording_id is not None,
+                stored=row.stored,
+            )
             for row in self._connections.fetch(query)
         ]
 
@@ -139,7 +153,11 @@ class Reembedding:
     """
 
     def __init__(
-        self, others: OtherModels, encoder: Encoder, files: SoundFiles | None = None
+        self,
+        others: OtherModels,
+        encoder: Encoder,
+        files: SoundFiles | None = None,
+        group: str | None = None,
     ) -> None:
         """Finds out what there is to do.
 
@@ -147,6 +165,7 @@ class Reembedding:
             others: Where the recordings are.
             encoder: The model.
             files: Sound that lies in files.
+            group: The group whose recordings are embedded, None for all.
         """
         self.rejected: list[tuple[str, str]] = []
         self.num_done = 0
@@ -155,7 +174,7 @@ class Reembedding:
         self._files = files or {}
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[str, int]] = {}
-        for recording in others.missing():
+        for recording in others.missing(group=group):
             if recording.has_audio or recording.id in self._files:
                 _, waiting = self._waiting.get(recording.speaker_id, ("", 0))
                 self._waiting[recording.speaker_id] = (recording.group, waiting + 1)

@@ -151,7 +151,7 @@ class SqlVoiceStore:
         """
         self.rejected = []
         if self._encoder is not None:
-            reembedding = Reembedding(self.other_models, self._encoder)
+            reembedding = Reembedding(self.other_models, self._encoder, group=self.group)
             reembedding.run()
             self.rejected = reembedding.rejected
         return self.prepare()
