@@ -85,6 +85,25 @@ class Settings:
     header_timeout_s: float = option(10.0, "positive_float", "for headers to arrive")
     body_timeout_s: float = option(30.0, "positive_float", "for an upload to arrive")
     stop_timeout_s: float = option(30.0, "positive_float", "to finish when stopped")
+    diarization_max_upload_mb: float = option(
+        1000.0, "positive_float", "largest request to find who spoke when"
+    )
+    diarization_max_duration_s: float = option(
+        14_400.0, "positive_float", "longest recording to find who spoke when"
+    )
+    diarization_jobs: int = option(
+        1, "positive_int", "such recordings at a time, each in a process of low priority"
+    )
+    diarization_queue_size: int = option(4, "positive_int", "such recordings that may wait")
+    diarization_keep_s: float = option(
+        3600.0, "positive_float", "seconds until who spoke when is removed"
+    )
+    max_streams: int = option(4, "non_negative_int", "live streams at a time; 0: none")
+    stream_max_s: float = option(7200.0, "positive_float", "longest live stream")
+    stream_idle_s: float = option(30.0, "positive_float", "seconds without sound that end a stream")
+    stream_ahead_s: float = option(
+        10.0, "positive_float", "seconds of sound that a stream may be ahead of real time"
+    )
     json_logs: bool = option(False, help="log lines of JSON")
     cors_origin: str | None = option(
         None, help="origin whose pages may call the service, such as https://a.example"
@@ -102,6 +121,11 @@ class Settings:
     def max_upload_bytes(self) -> int:
         """Largest body of a request."""
         return round(self.max_upload_mb * 1e6)
+
+    @property
+    def diarization_max_bytes(self) -> int:
+        """Largest body of a request to find who spoke when."""
+        return round(self.diarization_max_upload_mb * 1e6)
 
     @property
     def is_loopback(self) -> bool:

@@ -37,7 +37,7 @@ ROOMS = [
     "service/settings service/logs service/metrics",
     "service/answers",
     "service/edge service/encoding",
-    "service/reembedding service/inbox service/management",
+    "service/reembedding service/inbox service/management service/diarization service/live",
     "service/context",
     "service/routes",
     "service/application",

@@ -14,7 +14,7 @@ from service.answers.problems import Problem
 from service.answers.schemas import ClassicAnswer, ClassicHealth, ClassicMatch
 from service.context import Context, checked_name, group_of
 from service.logs import log_event
-from service.routes.speakers import remove_speaker, store_voices
+from service.routes.speakers import remove_speaker
 from utils.errors import AudioError, DatabaseError
 from utils.speaker_names import clean_name, fold_name
 
@@ -43,7 +43,7 @@ async def register(
     if "," in name:
         raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
     (voice,) = await service.reader.read([("file", file)], store_audio=True)
-    speaker = await store_voices(service, request, name, [voice], "replace")
+    speaker = await service.store(request, name, [voice.to_recording()], "replace")
     await service.note(request, "enrol", speaker.name, "1 recording, classic")
     return {"success": True, "msg": f"已登记: {speaker_id}"}
 

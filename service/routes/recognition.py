@@ -1,7 +1,6 @@
 """Routes of /v1 that process recordings: quality, compare, embed, verify and identify."""
 
 import logging
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -16,7 +15,7 @@ from service.answers.schemas import (
     QualityDocument,
     VerifyDocument,
 )
-from service.context import Context, Service, checked_name, group_of, require_speaker
+from service.context import Context, Service, check_candidates, group_of, require_speaker
 from service.logs import log_event
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
@@ -147,7 +146,7 @@ async def identify(
     threshold: Threshold = None,
 ) -> dict[str, Any]:
     """Identifies the speaker of a recording, among all speakers or the candidates (1:N)."""
-    names = None if candidates is None else await _check_candidates(service, request, candidates)
+    names = None if candidates is None else await check_candidates(service, request, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
     found = await service.identifier.identify(
         request.state.actor,
@@ -170,35 +169,6 @@ async def identify(
         ],
         "quality": found.voice.quality.to_dict(),
     }
-
-
-async def _check_candidates(
-    service: Service, request: Request, candidates: Sequence[str]
-) -> list[str]:
-    """Returns the enrolled names to search, each once.
-
-    Raises:
-        Problem: 404 if some are unknown, 422 if one is not a valid name or there are too many.
-    """
-    most = service.settings.max_candidates
-    if len(candidates) > most:
-        raise Problem(
-            "bad-field",
-            "candidates: too many; leave them out to search among all",
-            received=len(candidates),
-            expected=f"at most {most}",
-        )
-    names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
-    voices = service.voices(request)
-    found = await service.call(lambda: [voices.enrolled_name(name) for name in names])
-    unknown = [name for name, other in zip(names, found, strict=True) if other is None]
-    if unknown:
-        raise Problem(
-            "unknown-speaker",
-            f"{len(unknown)} of {len(names)} candidates are not enrolled",
-            unknown=unknown[:20],
-        )
-    return list(dict.fromkeys(name for name in found if name is not None))
 
 
 async def _score(service: Service, request: Request, name: str, embedding: FloatArray) -> float:

@@ -15,8 +15,8 @@ from service.answers.schemas import (
     SpeakerDocument,
     SpeakersDocument,
 )
-from service.context import Context, Service, checked_name, group_of, require_speaker
-from service.encoding.uploads import Voice, name_fields
+from service.context import Context, Service, checked_name, require_speaker
+from service.encoding.uploads import name_fields
 from utils.errors import UnknownSpeakerError
 from voices.sql.records import IfExists, Speaker
 
@@ -208,27 +208,6 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
     }
 
 
-async def store_voices(
-    service: Service,
-    request: Request,
-    name: str,
-    voices: list[Voice],
-    if_exists: IfExists,
-    *,
-    must_exist: bool = False,
-) -> Speaker:
-    """Enrols voices; with `must_exist`, a speaker deleted meanwhile is not enrolled again."""
-    return await service.call(
-        service.keeper(request).enrol,
-        name,
-        [voice.to_recording() for voice in voices],
-        if_exists=if_exists,
-        max_recordings=service.settings.max_recordings,
-        max_speakers=service.settings.limits_of(group_of(request)).max_speakers,
-        must_exist=must_exist,
-    )
-
-
 def _check_number(service: Service, files: list[UploadFile]) -> None:
     """Raises Problem if there are more files than a speaker may have recordings."""
     most = service.settings.max_recordings
@@ -253,7 +232,8 @@ async def _enrol(
     """Enrols uploads; returns the speaker with similarity and quality of the sent recordings."""
     voices = await service.reader.read(name_fields(files), store_audio=True)
     is_new = if_exists == "error"
-    speaker = await store_voices(service, request, name, voices, if_exists, must_exist=not is_new)
+    recordings = [voice.to_recording() for voice in voices]
+    speaker = await service.store(request, name, recordings, if_exists, must_exist=not is_new)
     action = "enrol" if is_new else if_exists
     await service.note(request, action, speaker.name, f"{len(voices)} recordings")
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)

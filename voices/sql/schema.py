@@ -234,6 +234,28 @@ audit = Table(
     sqlite_autoincrement=True,
 )
 
+jobs = Table(
+    "voiceprint_jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    # Which process works on it: its own number since its start.
+    Column("worker", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("progress", Float(53), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    # The worker's last sign of life; where the job is over, when it ended.
+    Column("seen_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("error", Text),
+    Column("key_id", BigId, ForeignKey("voiceprint_keys.id")),
+    Column("result", Sealed),
+    Column("voices", Sealed),
+    Index("voiceprint_jobs_actor", "group_name", "actor"),
+    comment="Recordings of several people that the service works on, and what it found, for a time",
+)
+
 requests = Table(
     "voiceprint_requests",
     metadata,

@@ -33,6 +33,7 @@ from voices.sql.cipher import KeyRing
 from voices.sql.engine import SqlConnections
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
+from voices.sql.jobs import JobTable
 from voices.sql.other_models import OtherModels, Reembedding
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rows import VoiceRows, recordings_of
@@ -55,6 +56,7 @@ class SqlVoiceStore:
         other_models: The recordings that this model has not embedded.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
+        jobs: Recordings that the service works on.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class SqlVoiceStore:
         )
 
     def remove_group(self) -> int:
-        """Removes all speakers of the group, as `remove` does each; returns how many.
+        """Removes all speakers of the group, as `remove` does each, and its jobs; returns how many.
 
         It goes on where it was interrupted when it is called again.
 
@@ -134,6 +136,7 @@ class SqlVoiceStore:
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
         self._connections.truncate_log()
+        self.jobs.remove_group(self.group)
         return num_removed
 
     @property
@@ -526,6 +529,7 @@ class SqlVoiceStore:
         self.other_models = OtherModels(self._connections, self._rows)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        self.jobs = JobTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
         """Notes model and key in the database, unless another process was quicker."""
