@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.answers.problems import PROBLEMS, add_handlers
 from service.answers.schemas import ClassicError, ProblemDocument
+from service.chores import chores
 from service.context import Service
 from service.diarization.jobs import Jobs
 from service.edge.gate import Gate
@@ -67,7 +68,8 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(reembedding.start)
         jobs.open()
-        yield
+        async with chores(app.state.service):
+            yield
         await asyncio.to_thread(jobs.close)
         await asyncio.to_thread(reembedding.stop)
         await asyncio.to_thread(pool.close)
@@ -109,7 +111,7 @@ def make_app(
             CORSMiddleware,
             allow_origins=[settings.cors_origin],
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(

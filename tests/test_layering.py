@@ -37,9 +37,10 @@ ROOMS = [
     "service/settings service/logs service/metrics",
     "service/answers",
     "service/edge service/encoding",
-    "service/reembedding service/inbox service/management service/diarization service/live",
+    "service/reembedding service/inbox service/management service/configuration "
+    "service/diarization service/live",
     "service/context",
-    "service/routes",
+    "service/routes service/chores",
     "service/application",
     "service/start",
 ]

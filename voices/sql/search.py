@@ -131,7 +131,7 @@ class Search:
         index = self._refresh(group, number)
         if index is None:
             return [[] for _ in questions]
-        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS:
+        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS and not self.uses_vector_index:
             self._start_building()
         return index.best_of_each(questions)
 

@@ -39,6 +39,7 @@ from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredR
 from voices.sql.rows import VoiceRows, recordings_of
 from voices.sql.schema import info, keys, means, models, speakers
 from voices.sql.search import Search
+from voices.sql.token_uses import TokenUses
 
 REMOVED_AT_ONCE = 100
 """Speakers of a group that one transaction removes: others may write in between."""
@@ -56,6 +57,7 @@ class SqlVoiceStore:
         other_models: The recordings that this model has not embedded.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
+        token_uses: When which token of the service was used last.
         jobs: Recordings that the service works on.
     """
 
@@ -91,6 +93,7 @@ class SqlVoiceStore:
         self.name = self._connections.name
         self.audit_log = AuditLog(self._connections)
         self.inbox_files = InboxFiles(self._connections)
+        self.token_uses = TokenUses(self._connections)
         try:
             self._open()
         except BaseException:
@@ -135,6 +138,7 @@ class SqlVoiceStore:
                     number = self._rows.next_change(connection)
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
+        self.jobs.remove_group(self.group)
         self._connections.truncate_log()
         self.jobs.remove_group(self.group)
         return num_removed
