@@ -64,6 +64,7 @@ class InfoDocument(BaseModel):
     embedding_size: int | None = None
     threshold: float | None = None
     strict_threshold: float | None = None
+    score_norm: str | None = None
     calibration: CalibrationDocument | None = None
     min_speech_s: float | None = None
     max_duration_s: float | None = None
