@@ -58,3 +58,19 @@ export function reveal(element) {
   const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
   element.scrollIntoView({ block: 'nearest', behavior: calm ? 'instant' : 'smooth' });
 }
+
+/** Hands the files that are dropped on an element to `take`, and marks it while one is held above. */
+export function takeDrops(element, take) {
+  let depth = 0; // dragenter and dragleave come for every child
+  const mark = (change) => {
+    depth = Math.max(0, depth + change);
+    element.classList.toggle('dropping', depth > 0);
+  };
+  element.addEventListener('dragenter', () => mark(+1));
+  element.addEventListener('dragleave', () => mark(-1));
+  element.addEventListener('drop', (event) => {
+    mark(-depth);
+    event.preventDefault();
+    take(event.dataTransfer.files);
+  });
+}
