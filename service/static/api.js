@@ -150,7 +150,8 @@ export async function ifAllowed(request) {
   }
 }
 
-const ask = (method, path, body) => send(method, path, body, (response) => response.json());
+const ask = (method, path, body, options) =>
+  send(method, path, body, (response) => response.json(), options);
 
 /** A multipart form of recordings, [[field, recording], ...], and words, { field: word or words }. */
 function form(recordings, words = {}) {
@@ -194,10 +195,10 @@ export const recordingAudio = (name, id) =>
 /** Sends a long recording; the answer is a job. */
 export const startDiarization = (recording, numSpeakers, signal) => {
   const body = form(files([recording]), { num_speakers: numSpeakers });
-  return send('POST', DIARIZATIONS, body, (response) => response.json(), { signal, takesLong: true });
+  return ask('POST', DIARIZATIONS, body, { signal, takesLong: true });
 };
 export const diarizations = () => ask('GET', DIARIZATIONS);
-export const diarization = (id) => ask('GET', `${DIARIZATIONS}/${id}`);
+export const diarization = (id, signal) => ask('GET', `${DIARIZATIONS}/${id}`, undefined, { signal });
 export const removeDiarization = (id) => ask('DELETE', `${DIARIZATIONS}/${id}`);
 export const enrolFound = (id, label, name, ifExists) =>
   ask('POST', `${DIARIZATIONS}/${id}/speakers/${encodeURIComponent(label)}/enrol`, JSON.stringify({ name, if_exists: ifExists }));

@@ -13,7 +13,7 @@ const UNDER_WAY = ['queued', 'running'];
 
 let findings = null;
 let uploading = null; // AbortController, while a recording is sent
-let followed = null; // { id, file } of the job that is waited for
+let followed = null; // { id, file, stop } of the job that is waited for
 
 export function set() {
   const file = byId('conversation-file');
@@ -99,6 +99,7 @@ async function cancel() {
   }
   const job = followed;
   followed = null;
+  job?.stop.abort();
   turnTo('form');
   byId('conversation-choose').focus();
   announce('cancelled');
@@ -114,7 +115,7 @@ const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * s
 
 /** Shows how far a job is until it is over, and then what it found. */
 async function follow(job, file) {
-  const mine = { id: job.id, file };
+  const mine = { id: job.id, file, stop: new AbortController() };
   followed = mine;
   turnTo('progress');
   let pause = FIRST_PAUSE_S;
@@ -122,19 +123,21 @@ async function follow(job, file) {
   while (followed === mine && UNDER_WAY.includes(job.state)) {
     showProgress(job.state, { percent: Math.floor(100 * job.progress) }, job.progress);
     await sleep(pause);
+    if (followed !== mine) return; // it was cancelled
     pause = Math.min(LONGEST_PAUSE_S, 1.2 * pause);
     try {
-      job = await api.diarization(mine.id);
+      job = await api.diarization(mine.id, mine.stop.signal);
       silences = 0;
     } catch (error) {
+      if (followed !== mine) return;
       silences += 1;
       if (!(error instanceof api.OfflineError) || silences > MOST_SILENCES) {
-        if (followed === mine) followed = null;
+        followed = null;
         throw error;
       }
     }
   }
-  if (followed !== mine) return; // it was cancelled
+  if (followed !== mine) return;
   followed = null;
   if (!job.result && job.state === 'done') job = await api.diarization(mine.id);
   if (job.state === 'done') showResult(job, file);

@@ -48,6 +48,12 @@ export function button(key, onPress, { className = '', iconName } = {}) {
   return element;
 }
 
+/** Gives a button with an icon another text and icon. */
+export function relabel(element, key, iconName) {
+  say(element.querySelector('span'), key);
+  element.querySelector('svg').replaceWith(icon(iconName));
+}
+
 /** Says something to screen readers that can be seen elsewhere on the page. */
 export function announce(key, values) {
   say(byId('announcer'), key, values);

@@ -239,7 +239,8 @@ const en = {
 
   // Live
   live_title: 'Who is speaking now?',
-  live_lead: 'The name follows who is speaking. The service listens only, and keeps nothing of what it hears.',
+  live_lead:
+    'The name follows who is speaking. The service keeps nothing of what it hears, except of a voice that you enrol.',
   live_start: 'Start listening',
   live_idle: 'Nobody yet',
   live_silence: '…',
@@ -549,7 +550,7 @@ const zh = {
   more: '显示更多（还有 {left} 段）',
 
   live_title: '现在是谁在说话？',
-  live_lead: '名字随说话的人变化。服务只听，不保存听到的任何内容。',
+  live_lead: '名字随说话的人变化。除了您登记的声音，服务不保存听到的任何内容。',
   live_start: '开始听',
   live_idle: '还没有人说话',
   live_silence: '……',

@@ -21,7 +21,8 @@ export class Talk {
     }
     const turn = this.turns.get(event.turn) ?? { start_s: event.start_s, end_s: event.start_s, speaker: null, score: null };
     this.turns.set(event.turn, turn);
-    turn.end_s = Math.max(turn.end_s, event.end_s ?? event.start_s);
+    // advance() went ahead of what the service had heard; in the end it knows better.
+    if (event.event === 'speech-end') turn.end_s = event.end_s;
     if (event.name != null || event.number != null) {
       turn.speaker = this.find(event);
       turn.score = event.score;

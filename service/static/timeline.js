@@ -6,6 +6,7 @@ import { label } from './language.js';
 
 const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 const TICKS_AT_ONCE = 5; // across the part that is seen, so that they fit a phone
+const LAST_TICK = 0.93; // of the width: the time beside a later one would be cut off
 const MOST_ZOOM = 64;
 const FEWEST_S = 10; // as much is always seen
 const NUM_COLOURS = 8;
@@ -93,7 +94,7 @@ export class Timeline extends EventTarget {
     const wanted = this.span / this.zoom / TICKS_AT_ONCE;
     const step = STEPS_S.find((each) => each >= wanted) ?? STEPS_S.at(-1);
     const ticks = [];
-    for (let at = Math.ceil(this.from / step) * step; at < this.from + this.span; at += step) {
+    for (let at = Math.ceil(this.from / step) * step; at < this.from + LAST_TICK * this.span; at += step) {
       const x = share((at - this.from) / this.span);
       ticks.push(makeSvg('line', { x1: x, x2: x, y1: 0, y2: 5 }), makeSvg('text', { x, y: '1.6em' }, clock(at)));
     }

@@ -1,6 +1,6 @@
 // Turns as a table, and as files: the formats that other programs read.
 
-import { button, made, make } from './dom.js';
+import { button, made, make, relabel } from './dom.js';
 import { clock } from './clock.js';
 import { label, say } from './language.js';
 import { round } from './scale.js';
@@ -70,11 +70,11 @@ export class TurnTable extends EventTarget {
     this.heard = turn;
     if (before) {
       before.removeAttribute('aria-current');
-      say(before.querySelector('button span'), 'play');
+      relabel(before.querySelector('button'), 'play', 'play');
     }
     if (now) {
       now.setAttribute('aria-current', 'true');
-      say(now.querySelector('button span'), 'stop');
+      relabel(now.querySelector('button'), 'stop', 'stop');
     }
   }
 }

@@ -12,7 +12,7 @@ export function makeVoice({ name, colour, facts, buttons }) {
     'li',
     { class: `voice ${colour}` },
     make('i', { class: 'swatch', 'aria-hidden': 'true' }),
-    make('div', { class: 'voice-text' }, made('h3', '', 'echo', { text: name }), made('p', 'hint', ...facts)),
+    make('div', { class: 'voice-text' }, made('p', 'voice-name', 'echo', { text: name }), made('p', 'hint', ...facts)),
     make('div', { class: 'buttons' }, ...buttons),
   );
 }
