@@ -7,8 +7,8 @@ told with its accuracy. Nearly all pairs are of different speakers, so that accu
 for any model: compare models by the EER and minDCF in the lines after it.
 
 A list is a data list (path<TAB>label), a table whose header names path, speaker and, where known,
-corpus, gender, language and seconds, or a folder with a folder per person. Of a table each group is
-told too.
+corpus, gender, language and seconds, a folder with a folder per person, or a file of embeddings
+that embed.py wrote, whose recordings need not be there. Of a table each group is told too.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from utils.arguments import make_parser, positive_int, print_arguments
+from utils.corpus.embedding_file import is_embedding_file
 from utils.errors import run_script
 from utils.messages import translate
 from utils.model.header import read_header
@@ -30,7 +31,11 @@ def make_options() -> argparse.ArgumentParser:
     """Declares the options."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--list_path", default="dataset/test_list.txt", help="data list, table or folder")
+    add(
+        "--list_path",
+        default="dataset/test_list.txt",
+        help="data list, table, folder, or file of embed.py",
+    )
     add("--model_path", help="model to measure")
     add("--score_norm", choices=SCORE_NORMS, default="none", help="asnorm: by the model's cohort")
     add("--include_self_pairs", action="store_true", help="pair each clip with itself too")
@@ -48,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.trials_root and not args.trials:
         parser.error("--trials_root needs --trials")
+    if args.embeddings and is_embedding_file(args.list_path):
+        parser.error(
+            "--embeddings: --list_path names a file of embeddings already; give one of them"
+        )
     if args.trials and args.include_self_pairs:
         parser.error("--include_self_pairs goes with the pairs of a list, not with --trials")
     # Mistakes in the list are told before the model is loaded, which takes seconds.
@@ -63,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
 
     encoder = SpeakerEncoder(header, args.num_threads)
     print(f"==> successfully loading model {args.model_path}.\n")
-    store = EmbeddingStore(args.embeddings, encoder.model_id) if args.embeddings else None
+    store = EmbeddingStore.of_source(args.list_path, encoder.model_id)
+    if args.embeddings:
+        store = EmbeddingStore(args.embeddings, encoder.model_id)
     print(translate("开始提取全部的音频特征..."), flush=True)
     with tqdm(total=len(chosen.paths)) as bar:
         clips = evaluation.embed_clips(encoder, chosen.paths, store, bar.update)

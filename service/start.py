@@ -14,6 +14,7 @@ from service.settings import (
     DEFAULT_DATABASE,
     DEFAULT_FOLDER,
     LOOPBACK,
+    GroupLimits,
     ServiceError,
     Settings,
 )
@@ -100,15 +101,19 @@ def without_passwords(args: argparse.Namespace) -> argparse.Namespace:
     return shown
 
 
-def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
-    """Checks the options that only the service knows.
+def make_settings(
+    args: argparse.Namespace,
+    environment: Mapping[str, str],
+    groups: Mapping[str, GroupLimits] | None = None,
+) -> Settings:
+    """Checks the options that only the service knows; `groups` are the limits of groups.
 
     Raises:
         ServiceError: If the service would be open to other machines without a token, or the
             token, its file or the origin cannot be used.
     """
     token = environment.get("VOICEPRINT_TOKEN", "").strip() or None
-    settings = read_settings(Settings, args, token=token)
+    settings = read_settings(Settings, args, token=token, groups=groups or {})
     if settings.cors_origin is not None and not ORIGIN.fullmatch(settings.cors_origin):
         raise ServiceError(
             f"--cors_origin: received {settings.cors_origin!r}, expected one origin such as "

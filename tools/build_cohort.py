@@ -6,7 +6,8 @@ r"""Gives a model a cohort for AS-norm: --score_norm asnorm of the scripts.
 LIST names recordings of many people (1,000 are enough) who are like those whom the model will
 compare: of their languages, on such microphones. A cohort of other people makes scores worse.
 The mean embedding of each, in 8 bits, goes into the file: embeddings are data of real people, so
-mind whom you give the file to. --list_path, a folder with a folder per person, a data list, or a
+mind whom you give the file to. Either list may be a file that embed.py wrote, --list_path one with
+--for_calibration. --list_path, a folder with a folder per person, a data list, or a
 table, names others, strangers to both, for the thresholds of the normalised scores.
 """
 
@@ -22,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.calibrate import read_headers
 from utils.arguments import make_parser, positive_int
-from utils.corpus.clip_lists import LabelledClip, read_clips
+from utils.corpus.clip_lists import read_clips
+from utils.corpus.lists import LabelledClip
 from utils.errors import DataListError, run_script
 from utils.files import atomic_path
 from utils.model.archive import update_metadata
@@ -30,6 +32,7 @@ from utils.model.header import ASNORM
 from utils.verification.cohort import TOP, Cohort
 from utils.verification.conditions import embed_conditions
 from utils.verification.embedding import ClipEncoder, mean_embedding
+from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import embed_clips, make_folder, name_defects
 from utils.verification.thresholds import calibrate, calibration_entries, describe
 
@@ -64,8 +67,10 @@ def main(argv: list[str] | None = None) -> int:
 
     encoder = SpeakerEncoder(headers[0], args.num_threads)
     chosen = choose_recordings(people, args.num_people, args.num_recordings)
-    cohort = embed_cohort(encoder, chosen, args.top)
-    conditioned = embed_conditions(encoder, strangers)
+    sources = (args.cohort_list, args.list_path)
+    stores = [EmbeddingStore.of_source(source, encoder.model_id) for source in sources]
+    cohort = embed_cohort(encoder, chosen, args.top, stores[0])
+    conditioned = embed_conditions(encoder, strangers, stores[1])
     groups = conditioned.groups(cohort)
     calibration = calibrate(groups)
     print(f"cohort: {len(cohort.embeddings)} people")
@@ -98,8 +103,19 @@ def choose_recordings(
     return [clip for clips in order[:num_people] for clip in clips[:num_recordings]]
 
 
-def embed_cohort(encoder: ClipEncoder, chosen: Sequence[LabelledClip], top: int) -> Cohort:
+def embed_cohort(
+    encoder: ClipEncoder,
+    chosen: Sequence[LabelledClip],
+    top: int,
+    store: EmbeddingStore | None = None,
+) -> Cohort:
     """Returns the cohort; recordings that can't be used are told on stderr.
+
+    Args:
+        encoder: The model.
+        chosen: The recordings.
+        top: People who count for a recording.
+        store: Embeddings that are there already.
 
     Raises:
         DataListError: If fewer than 20 people remain.
@@ -107,7 +123,7 @@ def embed_cohort(encoder: ClipEncoder, chosen: Sequence[LabelledClip], top: int)
     from tqdm import tqdm
 
     with tqdm(total=len(chosen), desc="cohort") as bar:
-        clips = embed_clips(encoder, [clip.path for clip in chosen], progress=bar.update)
+        clips = embed_clips(encoder, [clip.path for clip in chosen], store, bar.update)
     name_defects(clips)
     rows: dict[int, list[int]] = {}
     for clip in chosen:

@@ -3,9 +3,9 @@ r"""Gives a model the thresholds and probabilities of your people and your micro
     python tools/calibrate.py recordings --output_dir calibrated --plot calibration.png
     python infer_contrast.py --model_path calibrated/campplus.onnx
 
-RECORDINGS is a folder with a folder of recordings per person, a data list (path<TAB>label), or a
-table with the columns path, speaker and, where known, corpus, gender and language. The people must
-be strangers to the training of the model.
+RECORDINGS is a folder with a folder of recordings per person, a data list (path<TAB>label), a
+table with the columns path, speaker and, where known, corpus, gender and language, or a file that
+embed.py --for_calibration wrote. The people must be strangers to the training of the model.
 
 Trials are the pairs of recordings within a corpus and a sex, whole and cut to 3 s; all groups count
 alike. At the default threshold at most 5 % of the strangers of the worst group pass, at the strict
@@ -30,6 +30,7 @@ from utils.model.archive import update_metadata
 from utils.model.header import ASNORM, ModelHeader, read_header
 from utils.verification.cohort import SCORE_NORMS
 from utils.verification.conditions import embed_conditions
+from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import make_folder
 from utils.verification.thresholds import calibrate, calibration_entries, describe, measured
 
@@ -38,7 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("recordings", help="folder with a folder per person, data list, or table")
+    add("recordings", help="folder with a folder per person, data list, table, or file of embed.py")
     add(
         "--model_path",
         nargs="+",
@@ -62,7 +63,13 @@ def main(argv: list[str] | None = None) -> int:
     from utils.model.encoder import SpeakerEncoder
 
     encoder = SpeakerEncoder(headers[0], args.num_threads)
-    groups = embed_conditions(encoder, clips, args.embeddings).groups(headers[0].cohort)
+    store = EmbeddingStore.of_source(args.recordings, encoder.model_id)
+    if args.embeddings and store is None:
+        store = EmbeddingStore(args.embeddings, encoder.model_id)
+        if store.is_of_other_model:
+            note = f"{store.path} is of another model and is made anew"
+            print(translate(note), file=sys.stderr)
+    groups = embed_conditions(encoder, clips, store).groups(headers[0].cohort)
     calibration = calibrate(groups)
     for line in describe(groups, calibration):
         print(translate(line))

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.arguments import make_parser
 from utils.arrays import FloatArray
 from utils.audio.decode import load_audio
-from utils.corpus.clip_lists import LabelledClip, read_clips
+from utils.corpus.clip_lists import read_clips
+from utils.corpus.lists import LabelledClip
 from utils.errors import AudioError, ModelError, run_script
 from utils.export.public_model import (
     FRONT_ENDS,

@@ -58,6 +58,10 @@ class TooManyRecordingsError(DatabaseError):
     """A speaker would have more recordings than are allowed."""
 
 
+class TooManySpeakersError(DatabaseError):
+    """A group would have more speakers than are allowed."""
+
+
 class FileBlockedError(DatabaseError):
     """A file of a speaker cannot be removed or renamed."""
 

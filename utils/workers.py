@@ -51,7 +51,7 @@ def map_in_processes(
     if num_workers <= 1:
         yield from map(function, jobs)
         return
-    chunks = _cut(jobs)
+    chunks = cut(jobs)
     while True:
         pending: deque[tuple[list[Job], Future[list[Result]] | None]] = deque()
         pool = _start_pool(num_workers)
@@ -85,7 +85,8 @@ def map_ahead(
         yield pending.popleft().result()
 
 
-def _cut(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+def cut(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """Yields jobs in chunks that are sent to a worker at once."""
     remaining = iter(jobs)
     while chunk := list(islice(remaining, CHUNK_JOBS)):
         yield chunk
@@ -140,10 +141,10 @@ def _run_chunk(function: Callable[[Job], Result], chunk: list[Job]) -> list[Resu
 
 def _start_pool(num_workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_prepare_worker)
+    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=prepare_worker)
 
 
-def _prepare_worker() -> None:
+def prepare_worker() -> None:
     """Leaves Ctrl-C and messages to the parent, and ends with it even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Decoders write their warnings straight to file 2, into the midst of the progress bar.

@@ -307,6 +307,7 @@ const en = {
   error_slow_client: 'The upload took too long. Is the network slow?',
   error_speaker_exists: 'The name is already enrolled.',
   error_too_many_recordings: 'The speaker would have too many recordings. Remove some, or replace them.',
+  error_too_many_speakers: 'The group has as many speakers as it may have.',
   error_only_recording: 'A speaker keeps at least one recording. Delete the speaker instead.',
   error_damaged: 'The stored voice of the speaker is damaged. Enrol again, replacing the recordings.',
   error_other_model:
@@ -614,6 +615,7 @@ const zh = {
   error_slow_client: '上传花的时间太长。是不是网络太慢？',
   error_speaker_exists: '这个姓名已经登记过了。',
   error_too_many_recordings: '这个人的录音太多了。请先移除几段，或者替换原有录音。',
+  error_too_many_speakers: '该分组的用户已达上限。',
   error_only_recording: '说话人至少要有一段录音。要全部清除，请删除说话人。',
   error_damaged: '所存的这个人的声纹已损坏。请重新登记，并替换原有录音。',
   error_other_model: '这个人是用另一个模型登记的。请重新登记，并替换原有录音。',

@@ -12,7 +12,7 @@ import infer_recognition
 from tests.support.synthetic_voices import write_speech_folder
 from tests.support.tiny_model import write_tiny_model
 from tools import build_cohort, calibrate
-from utils.corpus.clip_lists import LabelledClip
+from utils.corpus.lists import LabelledClip
 from utils.errors import DataListError, ModelError
 from utils.export.onnx import write_onnx
 from utils.model.archive import update_metadata

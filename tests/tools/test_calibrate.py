@@ -56,8 +56,9 @@ def test_both_files_of_a_model_get_thresholds_of_these_people(
     # Kept embeddings are used again, also without the recordings' content.
     with np.load(store) as arrays:
         kept = {name: arrays[name] for name in arrays.files}
-    for name in ("full length", "3 s"):
-        kept[f"{name}/embeddings"] = np.eye(6, 16, dtype=np.float32)
+    assert kept["cut"].tolist() == ["full length", "3 s", "1 s"]
+    for column in (0, 1):
+        kept["cut_embedding"][:, column] = np.eye(6, 16, dtype=np.float32)
     np.savez(store, **kept)
     assert calibrate.main([str(people), *files, "--output_dir", str(made)]) == 0
     assert read_header(made / onnx.name).calibration != headers[0].calibration
@@ -81,7 +82,7 @@ def test_recordings_that_say_nothing(model: Path, tmp_path: Path) -> None:
         calibrate.main([str(tmp_path / "people"), *options])
     assert list(made.iterdir()) == []
     (tmp_path / "store.npz").write_bytes(b"nothing")
-    with pytest.raises(VoiceprintError, match=r"store\.npz: no store of embeddings"):
+    with pytest.raises(VoiceprintError, match=r"store\.npz: not a file of embeddings"):
         calibrate.main(
             [str(tmp_path / "people"), *options, "--embeddings", str(tmp_path / "store.npz")]
         )

@@ -1,17 +1,18 @@
 """Recordings to measure or calibrate on, with what is known of them: corpus, sex, language.
 
 They come from a data list (`path<TAB>label`), a table with a header such as
-`path speaker language gender`, a folder with a folder per person, or a folder of Kaldi.
+`path speaker language gender`, a folder with a folder per person, a folder of Kaldi, or a file of
+embeddings that embed.py wrote.
 """
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from utils.corpus.embedding_file import is_embedding_file, read_embedding_file
 from utils.corpus.kaldi import is_kaldi_folder
 from utils.corpus.layouts import read_folders, read_kaldi
-from utils.corpus.lists import read_data_list
+from utils.corpus.lists import LabelledClip, read_data_list
 from utils.corpus.paths import local_path
 from utils.errors import DataListError
 from utils.speaker_names import plain_name, report_spellings
@@ -20,35 +21,14 @@ SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 """Spellings of the column gender; anything else counts as not declared."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledClip:
-    """A recording and what its list says of it; what it doesn't say is empty.
-
-    Attributes:
-        path: The audio file.
-        label: The speaker, a number from 0.
-        corpus: Where it comes from; recordings of one corpus are alike in kind and language.
-        sex: "male" or "female".
-        language: As the list writes it.
-        seconds: Length of the recording, None if the list doesn't say.
-    """
-
-    path: str
-    label: int
-    corpus: str = ""
-    sex: str = ""
-    language: str = ""
-    seconds: float | None = None
-
-
 def read_clips(source: str | Path) -> list[LabelledClip]:
     """Reads the recordings of a list, a table, or a folder.
 
     Args:
         source: A data list; a tab-separated table whose header names path and speaker, whose paths
             start from its own folder; a folder that holds a folder per person; or one with wav.scp
-            and utt2spk. A speaker `a/b` is speaker b of the corpus a, unless there is a column
-            corpus.
+            and utt2spk; or a file of embeddings with speakers. A speaker `a/b` is speaker b of the
+            corpus a, unless there is a column corpus.
 
     Returns:
         The recordings in their order, at least one.
@@ -57,16 +37,21 @@ def read_clips(source: str | Path) -> list[LabelledClip]:
         DataListError: If it is missing, holds no recording, or a line has another form.
     """
     path = Path(source)
+    if is_embedding_file(path):
+        return _stored_clips(path)
     if path.is_dir():
         found = list(read_kaldi(path) if is_kaldi_folder(path) else read_folders(path))
         _check_speakers(source, [clip.speaker or "" for clip in found])
         labels = _numbered(source, [clip.speaker or "" for clip in found])
         return [
-            LabelledClip((path / clip.path).as_posix(), label, _corpus_of(clip.speaker or ""))
+            LabelledClip(
+                (path / clip.path).as_posix(), label, _corpus_of(clip.speaker or ""),
+                speaker=(clip.speaker or "").rpartition("/")[2],
+            )
             for clip, label in zip(found, labels, strict=True)
-        ]
+        ]  # fmt: skip
     if not _is_table(path):
-        return [LabelledClip(clip.path, clip.label) for clip in read_data_list(path)]
+        return [LabelledClip(u.path, u.label, speaker=u.speaker) for u in read_data_list(path)]
     with path.open(encoding="utf-8-sig", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     if not rows:
@@ -81,9 +66,21 @@ def read_clips(source: str | Path) -> list[LabelledClip]:
             sex=SEXES.get(row.get("gender") or row.get("sex") or "", ""),
             language=row.get("language") or "",
             seconds=_seconds(source, row.get("seconds")),
+            speaker=row["speaker"].rpartition("/")[2],
         )
         for row, label in zip(rows, _numbered(source, speakers), strict=True)
     ]
+
+
+def _stored_clips(path: Path) -> list[LabelledClip]:
+    """Returns the recordings in a file of embeddings."""
+    clips = [entry.clip for entry in read_embedding_file(path).entries.values() if entry.clip]
+    if not clips:
+        raise DataListError(
+            f"{path}: its embeddings have no speakers, expected a file that embed.py wrote of a "
+            "list; give the list itself"
+        )
+    return clips
 
 
 def _is_table(path: Path) -> bool:

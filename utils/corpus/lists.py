@@ -49,6 +49,29 @@ class Utterance:
     speaker: str = field(default="", compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledClip:
+    """A recording and what its list says of it; what it doesn't say is empty.
+
+    Attributes:
+        path: The audio file.
+        label: The speaker, a number from 0.
+        corpus: Where it comes from; recordings of one corpus are alike in kind and language.
+        sex: "male" or "female".
+        language: As the list writes it.
+        seconds: Length of the recording, None if the list doesn't say.
+        speaker: The speaker's name in the list; "" if it isn't known.
+    """
+
+    path: str
+    label: int
+    corpus: str = ""
+    sex: str = ""
+    language: str = ""
+    seconds: float | None = None
+    speaker: str = field(default="", compare=False)
+
+
 def read_data_list(path: str | Path) -> list[Utterance]:
     """Reads a data list; its speakers are numbered as `number_labels` says.
 

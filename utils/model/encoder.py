@@ -62,6 +62,10 @@ class SpeakerEncoder:
         self.num_threads = num_threads or num_processors()
         self._embed_window = _load_network(self.header, self.num_threads)
 
+    def __reduce__(self) -> tuple[type["SpeakerEncoder"], tuple[str, int]]:
+        """Makes another process load the same file."""
+        return type(self), (self.model_path, self.num_threads)
+
     @property
     def model_path(self) -> str:
         """The model file."""
@@ -153,19 +157,26 @@ class SpeakerEncoder:
             AudioError: If the file is missing, damaged, silent, or holds too little speech or none.
             ModelError: If the network's numbers are not finite.
         """
+        return self.embed_and_measure(path)[0]
+
+    def embed_and_measure(self, path: str | Path) -> tuple[FloatArray, float]:
+        """Returns what `embed_file` does, and the seconds in which somebody speaks."""
         listener = SpeechListener()
         rest = (Recording(block, str(path)) for block in read_blocks(path, BLOCK_S))
         start = list(islice(rest, 2))
         if len(start) < 2:
             whole = start[0] if start else Recording(np.empty(0, np.float32), str(path))
-            return self.embed_waveform(whole)
+            return self.embed_waveform(whole), whole.speech_s
+        speech_s: list[float] = []
 
         def blocks() -> Iterator[Recording]:
             for block in chain(start, rest):
                 listener.hear(block.steady)
+                speech_s.append(block.speech_s)
                 yield block
 
-        return self._embed_blocks(blocks(), str(path), lambda: listener.missing_speech)
+        embedding = self._embed_blocks(blocks(), str(path), lambda: listener.missing_speech)
+        return embedding, sum(speech_s)
 
     def embed_files(
         self,

@@ -1,11 +1,8 @@
 """Recordings embedded as a calibration wants them: whole, and cut to 3 s and 1 s of speech."""
 
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,12 +10,13 @@ from utils.arrays import FloatArray
 from utils.audio.activity import remove_silence
 from utils.audio.decode import load_audio
 from utils.audio.waveform import SAMPLE_RATE
-from utils.corpus.clip_lists import LabelledClip
-from utils.errors import AudioError, DataListError, VoiceprintError
-from utils.files import atomic_path
+from utils.corpus.embedding_file import Cut
+from utils.corpus.lists import LabelledClip
+from utils.errors import AudioError, DataListError
 from utils.messages import translate
 from utils.verification.cohort import Cohort
 from utils.verification.embedding import Encoder
+from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.trial_groups import FULL_LENGTH, Condition, TrialGroup, make_groups
 
 LENGTHS_S = {FULL_LENGTH: None, "3 s": 3.0, "1 s": 1.0}
@@ -53,31 +51,20 @@ class ConditionedClips:
 def embed_conditions(
     encoder: Encoder,
     clips: Sequence[LabelledClip],
-    store_path: str | Path | None = None,
+    store: EmbeddingStore | None = None,
 ) -> ConditionedClips:
     """Embeds each recording under every condition; unusable ones are told on stderr.
 
     Args:
         encoder: The model.
         clips: The recordings.
-        store_path: An npz file to keep the embeddings in, and to reuse them from if it holds
-            those of this model and these recordings.
+        store: Where embeddings are taken from if they are there, and put if they are not.
 
     Raises:
         DataListError: If there are no two people with usable recordings, one of them with two.
-        VoiceprintError: If the npz file is damaged.
+        VoiceprintError: If the store can't be written.
     """
-    stored = _read_store(store_path, encoder.model_id, clips) if store_path else None
-    if stored is None:
-        stored = _embed(encoder, clips)
-        if store_path:
-            key = {"model_id": encoder.model_id, "paths": [clip.path for clip in clips]}
-            with atomic_path(store_path) as path, path.open("wb") as file:
-                np.savez(file, allow_pickle=False, **stored, **key)
-    conditions = [
-        Condition(name, stored[f"{name}/embeddings"], stored[f"{name}/speech_s"])
-        for name in LENGTHS_S
-    ]
+    conditions = _embed(encoder, clips, store)
     is_usable = np.isfinite(conditions[0].embeddings[:, 0])
     labels = [clip.label for clip, usable in zip(clips, is_usable, strict=True) if usable]
     if len(set(labels)) < 2 or len(set(labels)) == len(labels):
@@ -88,25 +75,63 @@ def embed_conditions(
     return ConditionedClips(clips, conditions)
 
 
-def _embed(encoder: Encoder, clips: Sequence[LabelledClip]) -> dict[str, Any]:
-    """Returns embeddings `(num_clips, size)` and seconds `(num_clips,)` of each condition."""
+def embed_cuts(encoder: Encoder, path: str) -> dict[str, Cut]:
+    """Embeds a recording under every condition.
+
+    Raises:
+        AudioError: If it can't be used.
+    """
+    speech = remove_silence(load_audio(path))
+    cuts = {}
+    for name, length_s in LENGTHS_S.items():
+        part = speech if length_s is None else _middle(speech, length_s)
+        cuts[name] = (encoder.embed_waveform(part, source=path), len(part) / SAMPLE_RATE)
+    return cuts
+
+
+def _embed(
+    encoder: Encoder, clips: Sequence[LabelledClip], store: EmbeddingStore | None
+) -> list[Condition]:
+    """Returns the embeddings, `(num_clips, size)`, and seconds, `(num_clips,)`, of each."""
     from tqdm import tqdm
 
-    arrays: dict[str, Any] = {}
-    for name in LENGTHS_S:
-        shape = (len(clips), encoder.embedding_size)
-        arrays[f"{name}/embeddings"] = np.full(shape, np.nan, np.float32)
-        arrays[f"{name}/speech_s"] = np.zeros(len(clips))
-    for row, clip in enumerate(tqdm(clips, desc="embedding")):
-        try:
-            speech = remove_silence(load_audio(clip.path))
-            for name, length_s in LENGTHS_S.items():
-                part = speech if length_s is None else _middle(speech, length_s)
-                arrays[f"{name}/embeddings"][row] = encoder.embed_waveform(part, source=clip.path)
-                arrays[f"{name}/speech_s"][row] = len(part) / SAMPLE_RATE
-        except AudioError as error:
-            print(translate(f"left out: {error}"), file=sys.stderr)
-    return arrays
+    if store is not None and store.is_source and not store.has_cuts:
+        raise DataListError(
+            f"{store.path}: holds no embeddings of 3 s and 1 s of speech, expected some to "
+            "calibrate on; run embed.py with --for_calibration"
+        )
+
+    shape = (len(clips), encoder.embedding_size)
+    conditions = [
+        Condition(name, np.full(shape, np.nan, np.float32), np.zeros(len(clips)))
+        for name in LENGTHS_S
+    ]
+    try:
+        for row, clip in enumerate(tqdm(clips, desc="embedding")):
+            try:
+                cuts = _cuts_of(encoder, clip.path, store)
+            except AudioError as error:
+                print(translate(f"left out: {error}"), file=sys.stderr)
+                continue
+            for condition in conditions:
+                condition.embeddings[row], condition.speech_s[row] = cuts[condition.name]
+    finally:
+        if store is not None:
+            store.save()
+    return conditions
+
+
+def _cuts_of(encoder: Encoder, path: str, store: EmbeddingStore | None) -> dict[str, Cut]:
+    """Returns the embeddings of a recording under every condition, kept or new ones."""
+    entry = None if store is None else store.find(path)
+    if entry is not None and entry.cuts.keys() >= LENGTHS_S.keys():
+        return entry.cuts
+    if store is not None and store.is_source:
+        raise AudioError(f"{path}: could not be embedded under every condition")
+    cuts = embed_cuts(encoder, path)
+    if store is not None:
+        store.put_cuts(path, cuts)
+    return cuts
 
 
 def _middle(speech: FloatArray, length_s: float) -> FloatArray:
@@ -114,25 +139,3 @@ def _middle(speech: FloatArray, length_s: float) -> FloatArray:
     size = round(length_s * SAMPLE_RATE)
     start = max(0, (len(speech) - size) // 2)
     return speech[start : start + size]
-
-
-def _read_store(
-    path: str | Path, model_id: str, clips: Sequence[LabelledClip]
-) -> dict[str, Any] | None:
-    """Returns the arrays of an npz file, or None if it is missing or of another calibration."""
-    if not Path(path).is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            stored = {name: arrays[name] for name in arrays.files}
-        same_paths = stored["paths"].tolist() == [clip.path for clip in clips]
-        same_model = str(stored["model_id"]) == model_id
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise VoiceprintError(
-            f"{path}: no store of embeddings ({error}), expected an npz file that "
-            "tools/calibrate.py wrote; name another file"
-        ) from error
-    if not (same_paths and same_model):
-        print(translate(f"{path} is of another model or list and is made anew"), file=sys.stderr)
-        return None
-    return stored

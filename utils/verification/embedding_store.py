@@ -1,46 +1,42 @@
-"""A file of the embeddings of recordings, so that they need not be computed again.
+"""Embeddings of recordings by one model, so that they need not be computed again.
 
-eval.py keeps those of a list's clips in one, and voices/folder.py those of its recordings.
+eval.py and embed.py keep those of a list's clips, and voices/folder.py those of its recordings.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.errors import VoiceprintError
+from utils.corpus.embedding_file import (
+    Cut,
+    EmbeddingFile,
+    Stamp,
+    StoredEmbedding,
+    is_embedding_file,
+    pack,
+    sha256_of,
+    stamp_of,
+    unpack,
+)
+from utils.errors import DataListError, VoiceprintError
 from utils.files import write_bytes_atomically
-
-Stamp = tuple[int, ...]
-"""What changes when a file does: size in bytes, times of change in ns, inode."""
-
-
-@dataclass
-class _Entry:
-    """What is known of one recording; files of earlier versions hold no content's hash."""
-
-    stamp: Stamp
-    sha256: str
-    embedding: FloatArray
 
 
 class EmbeddingStore:
     """Embeddings of recordings by one model.
 
-    The file is an npz archive: `path` `(num_clips,)`, `embedding` `(num_clips, embedding_size)`
-    float32 as the model gave it, `stamp` `(num_clips, 4)` and `sha256` `(num_clips,)` of each
-    recording, and `model_id`. It serves as a teacher file too. An embedding counts as long as the
-    stamp of its recording is the same, or else the content (a copied, restored or touched file).
+    The file is that of `utils.corpus.embedding_file`. It serves as a teacher file too. An embedding
+    counts as long as the stamp of its recording is the same, or else the content (a copied,
+    restored or touched file).
 
     Attributes:
+        is_source: Whether it is a list itself: its recordings need not be there, and nothing is
+            written.
         is_of_other_model: Whether the file held embeddings of another model; saving drops them.
     """
 
@@ -61,7 +57,8 @@ class EmbeddingStore:
         self.model_id = model_id
         self.is_of_other_model = False
         self._is_cache = is_cache
-        self._entries: dict[str, _Entry] = {}
+        self.is_source = False
+        self._entries: dict[str, StoredEmbedding] = {}
         self._asked: dict[str, Stamp | None] = {}
         self._is_changed = False
         self._read_stamp: Stamp | None = None
@@ -73,9 +70,29 @@ class EmbeddingStore:
             raise VoiceprintError(f"{path}: can't be written ({error.strerror})") from error
         self.load()
 
+    @classmethod
+    def of_source(cls, source: str | Path, model_id: str) -> EmbeddingStore | None:
+        """Returns the embeddings of a list that is a file of them, None for any other list.
+
+        Its recordings need not be there.
+
+        Raises:
+            DataListError: If they are of another model.
+        """
+        if not is_embedding_file(source):
+            return None
+        store = cls(source, model_id)
+        store.is_source = True
+        if store.is_of_other_model:
+            raise DataListError(
+                f"{source}: embeddings of another model, expected those of {model_id[:12]}; run "
+                "embed.py with this model, or give --model_path"
+            )
+        return store
+
     def load(self) -> None:
         """Reads the file, unless it is the one that was read or written last."""
-        stamp = _stamp(self.path)
+        stamp = stamp_of(self.path)
         if stamp is None or stamp == self._read_stamp:
             return
         self._read_stamp = stamp
@@ -94,46 +111,52 @@ class EmbeddingStore:
 
     def _read(self) -> None:
         """Takes the entries of the file if they are of the model in use."""
-        # From memory: NumPy leaves a damaged file open.
-        with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as archive:
-            stored_id = str(archive["model_id"])
-            names, stamps = archive["path"], np.asarray(archive["stamp"], np.int64)
-            embeddings = np.asarray(archive["embedding"], np.float32)
-            hashes = archive["sha256"] if "sha256" in archive else [""] * len(names)
-        if embeddings.ndim != 2 or stamps.ndim != 2 or len(names) != len(stamps):
-            raise ValueError(f"stamps {stamps.shape}, embeddings {embeddings.shape}")
-        lengths = np.linalg.norm(embeddings, axis=1)
-        if self._is_cache and not np.allclose(lengths, 1.0, atol=1e-3):
+        content = unpack(self.path.read_bytes())
+        rows = [entry.embedding for entry in content.entries.values()]
+        if self._is_cache and not np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-3):
             raise ValueError("expected embeddings of unit length")
-        self.is_of_other_model = self.model_id not in ("", stored_id)
+        self.is_of_other_model = self.model_id not in ("", content.model_id)
         if self.is_of_other_model:
             if self._is_cache:
                 raise ValueError("embeddings of another model")
             return
-        self.model_id = stored_id
-        rows = zip(names, stamps.tolist(), hashes, embeddings, strict=True)
-        self._entries = {
-            str(name): _Entry(tuple(stamp), str(sha256), embedding)
-            for name, stamp, sha256, embedding in rows
-        }
+        self.model_id = content.model_id
+        self._entries = content.entries
+
+    @property
+    def num_recordings(self) -> int:
+        """How many recordings are embedded."""
+        return len(self._entries)
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether parts of any recording are embedded."""
+        return any(entry.cuts for entry in self._entries.values())
 
     def get(self, recording: str | Path) -> FloatArray | None:
         """Returns the embedding of a recording as it is now, shape `(embedding_size,)`, or None."""
+        entry = self.find(recording)
+        return entry.embedding if entry is not None and entry.has_embedding else None
+
+    def find(self, recording: str | Path) -> StoredEmbedding | None:
+        """Returns all that is known of a recording as it is now, or None."""
         key = self._key(recording)
-        stamp = self._asked[key] = _stamp(recording)
+        if self.is_source:
+            return self._entries.get(key)
+        stamp = self._asked[key] = stamp_of(recording)
         entry = self._entries.get(key)
         if entry is None or stamp is None:
             return None
         if stamp == entry.stamp:
-            return entry.embedding
+            return entry
         # Stamps of earlier versions are shorter: size and time of change.
         if stamp[: len(entry.stamp)] != entry.stamp and (
-            stamp[0] != entry.stamp[0] or _sha256(recording) != entry.sha256
+            stamp[0] != entry.stamp[0] or sha256_of(recording) != entry.sha256
         ):
             return None
         entry.stamp = stamp
         self._is_changed = True
-        return entry.embedding
+        return entry
 
     def put(self, recording: str | Path, embedding: FloatArray) -> None:
         """Sets the embedding of a recording, shape `(embedding_size,)`.
@@ -141,13 +164,33 @@ class EmbeddingStore:
         It is that of the recording as `get` found it, if it was asked; nothing is kept if the
         recording is gone or another one since.
         """
-        key = self._key(recording)
-        stamp = self._asked[key] if key in self._asked else _stamp(recording)
-        sha256 = _sha256(recording)
-        if stamp is None or stamp != _stamp(recording):
-            return
-        self._entries[key] = _Entry(stamp, sha256, np.asarray(embedding, np.float32))
+        entry = self._new_entry(recording, np.asarray(embedding, np.float32))
+        if entry is not None:
+            self.insert(recording, entry)
+
+    def put_cuts(self, recording: str | Path, cuts: dict[str, Cut]) -> None:
+        """Sets the embeddings of parts of a recording, as `put` does that of all of it."""
+        known = self.find(recording)
+        if known is None:
+            size = len(next(iter(cuts.values()))[0])
+            known = self._new_entry(recording, np.full(size, np.nan, np.float32))
+        if known is not None:
+            known.cuts = known.cuts | cuts
+            self.insert(recording, known)
+
+    def insert(self, recording: str | Path, entry: StoredEmbedding) -> None:
+        """Sets all that is known of a recording."""
+        self._entries[self._key(recording)] = entry
         self._is_changed = True
+
+    def _new_entry(self, recording: str | Path, embedding: FloatArray) -> StoredEmbedding | None:
+        """Returns an entry for a recording, None if it is not the one that was asked for."""
+        key = self._key(recording)
+        stamp = self._asked[key] if key in self._asked else stamp_of(recording)
+        sha256 = sha256_of(recording)
+        if stamp is None or stamp != stamp_of(recording):
+            return None
+        return StoredEmbedding(stamp, sha256, embedding)
 
     def keep_only(self, recordings: Iterable[str | Path]) -> None:
         """Drops the embeddings of all other recordings."""
@@ -163,11 +206,11 @@ class EmbeddingStore:
         Raises:
             VoiceprintError: If it is no cache, and the place can't be written to.
         """
-        if not self._is_changed:
+        if not self._is_changed or self.is_source:
             return
         try:
             if self._entries:
-                write_bytes_atomically(self.path, self._packed())
+                write_bytes_atomically(self.path, pack(EmbeddingFile(self.model_id, self._entries)))
             elif self._is_cache:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
@@ -176,24 +219,16 @@ class EmbeddingStore:
                 raise VoiceprintError(
                     f"{self.path}: can't be written ({error.strerror})"
                 ) from error
-        self._read_stamp = _stamp(self.path)
+        self._read_stamp = stamp_of(self.path)
         self._is_changed = False
 
-    def _packed(self) -> bytes:
-        """Returns the content of the file."""
-        entries = list(self._entries.values())
-        # What an earlier version wrote and nobody asked for since: -1 is no file's.
-        stamps = [(*entry.stamp, *[-1] * (4 - len(entry.stamp))) for entry in entries]
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            path=np.array(list(self._entries)),
-            stamp=np.array(stamps, np.int64),
-            sha256=np.array([entry.sha256 for entry in entries]),
-            embedding=np.stack([entry.embedding for entry in entries]),
-            model_id=np.array(self.model_id),
-        )
-        return buffer.getvalue()
+    def put_in_order(self, recordings: Iterable[str | Path]) -> None:
+        """Drops all other recordings, and sorts the entries by the order of these."""
+        order = {self._key(recording): None for recording in recordings}
+        sorted_entries = {key: self._entries[key] for key in order if key in self._entries}
+        if list(sorted_entries) != list(self._entries):
+            self._entries = sorted_entries
+            self._is_changed = True
 
     def _drop(self, keys: Iterable[str]) -> None:
         for key in list(keys):
@@ -206,19 +241,3 @@ class EmbeddingStore:
         if not self._is_cache:
             return name
         return name.removeprefix(f"{self.path.parent}{os.sep}").replace(os.sep, "/")
-
-
-def _stamp(path: str | Path) -> Stamp | None:
-    """Returns size, times and inode of a file, or None if it is not there."""
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _sha256(path: str | Path) -> str:
-    """Returns the SHA-256 of a file's content in hexadecimal; nothing if it cannot be read."""
-    with contextlib.suppress(OSError):
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return ""

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from utils.arrays import FloatArray
 from utils.audio.decode import read_blocks
 from utils.audio.recording import BLOCK_S, Recording
-from utils.corpus.clip_lists import LabelledClip, read_clips
-from utils.corpus.lists import Utterance
+from utils.corpus.clip_lists import read_clips
+from utils.corpus.lists import LabelledClip, Utterance
 from utils.corpus.trials import Trial, place_trials, read_trial_list
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.files import write_text_atomically
@@ -61,12 +61,14 @@ class Clips:
         embeddings: Shape `(num_usable_clips, embedding_size)`.
         defects: What is wrong with each unusable clip, by path.
         statistics: Of each embedding, for AS-norm of the scores.
+        speech_s: Seconds of speech in the clips of which it is known, by path.
     """
 
     rows: dict[str, int]
     embeddings: FloatArray
     defects: dict[str, str]
     statistics: CohortStatistics | None = None
+    speech_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,7 @@ class EvaluationSet:
         calibration = encoder.calibration
         speech_s = None
         if calibration.slope_by_speech or calibration.offset_by_speech:
-            speech_s = measure_speech(list(clips.rows))
+            speech_s = measure_speech(list(clips.rows), clips.speech_s)
         if self.trials is None:
             return count_pairs(
                 clips.embeddings, self.labels(clips), calibration, speech_s, clips.statistics
@@ -225,8 +227,10 @@ def embed_clips(
     """
     if store is not None and store.is_of_other_model:
         print(translate(f"{store.path} is of another model and is made anew"), file=sys.stderr)
-    known = {} if store is None else {path: store.get(path) for path in paths}
-    embeddings = {path: embedding for path, embedding in known.items() if embedding is not None}
+    found = {} if store is None else {path: store.find(path) for path in paths}
+    known = {path: e for path, e in found.items() if e is not None and e.has_embedding}
+    embeddings = {path: entry.embedding for path, entry in known.items()}
+    speech_s = {path: e.speech_s for path, e in known.items() if np.isfinite(e.speech_s)}
     defects: dict[str, str] = {}
     progress(len(embeddings))
     todo = [path for path in paths if path not in embeddings]
@@ -252,20 +256,24 @@ def embed_clips(
     matrix = np.empty((len(usable), len(embeddings[usable[0]])), np.float32)
     for path, row in rows.items():
         matrix[row] = embeddings.pop(path)
-    return Clips(rows, matrix, defects)
+    return Clips(rows, matrix, defects, speech_s=speech_s)
 
 
 def name_defects(clips: Clips) -> None:
     """Says on stderr how many clips were left out, and names the first of them with the reason."""
-    if not clips.defects:
+    tell_defects(clips.defects, len(clips.rows) + len(clips.defects))
+
+
+def tell_defects(defects: Mapping[str, str], num_clips: int) -> None:
+    """Says on stderr how many of some clips can't be used, and names the first with the reason."""
+    if not defects:
         return
-    num_clips = len(clips.rows) + len(clips.defects)
-    print(translate(f"left out {len(clips.defects)} of {num_clips} clips:"), file=sys.stderr)
-    for path, reason in list(clips.defects.items())[:NUM_NAMED_DEFECTS]:
+    print(translate(f"left out {len(defects)} of {num_clips} clips:"), file=sys.stderr)
+    for path, reason in list(defects.items())[:NUM_NAMED_DEFECTS]:
         line = translate(reason)
         print(f"  {line}" if path in line else f"  {path}: {line}", file=sys.stderr)
-    if len(clips.defects) > NUM_NAMED_DEFECTS:
-        rest = f"  ... and {len(clips.defects) - NUM_NAMED_DEFECTS} more"
+    if len(defects) > NUM_NAMED_DEFECTS:
+        rest = f"  ... and {len(defects) - NUM_NAMED_DEFECTS} more"
         print(translate(rest), file=sys.stderr)
 
 
@@ -314,10 +322,20 @@ def measure(histogram: ScoreHistogram, encoder: Encoder) -> dict[str, Any]:
     return report
 
 
-def measure_speech(paths: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Returns the seconds of speech in audio files that can be read, `(len(paths),)`."""
+def measure_speech(
+    paths: Sequence[str], known: Mapping[str, float] | None = None
+) -> npt.NDArray[np.float64]:
+    """Returns the seconds of speech in audio files that can be read, `(len(paths),)`.
+
+    Args:
+        paths: The files.
+        known: Seconds of those that need not be read, by path.
+    """
+    known = known or {}
 
     def seconds(path: str) -> float:
+        if path in known:
+            return known[path]
         return sum(Recording(block).speech_s for block in read_blocks(path, BLOCK_S))
 
     with ThreadPoolExecutor(num_processors()) as pool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.corpus.clip_lists import LabelledClip
+from utils.corpus.lists import LabelledClip
 from utils.errors import DataListError
 from utils.verification.calibration import (
     SPEECH_RANGE_S,

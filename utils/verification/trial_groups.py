@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.arrays import FloatArray
-from utils.corpus.clip_lists import LabelledClip
+from utils.corpus.lists import LabelledClip
 from utils.verification.cohort import CohortStatistics, normalised
 
 FULL_LENGTH = "full length"

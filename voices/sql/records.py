@@ -7,6 +7,7 @@ from typing import Any, Literal
 from utils.arrays import FloatArray
 from utils.audio.activity import speech_seconds
 from utils.audio.waveform import SAMPLE_RATE
+from utils.speaker_names import DEFAULT_GROUP
 
 IfExists = Literal["error", "add", "replace"]
 """What to do with a name that is enrolled: refuse, add to its recordings, or replace them."""
@@ -78,7 +79,7 @@ class Removal:
 
 @dataclass(frozen=True)
 class AuditLine:
-    """A line of the audit log: who did what to which speaker, the outcome, and when (UTC)."""
+    """A line of the audit log: who did what to whom in which group, the outcome, when (UTC)."""
 
     actor: str
     action: str
@@ -86,3 +87,4 @@ class AuditLine:
     outcome: str
     score: float | None = None
     at: datetime | None = None
+    group: str = DEFAULT_GROUP

@@ -1,7 +1,7 @@
 """Rows of speakers and recordings: written, read and destroyed, sealed with keys of their own."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,6 +14,7 @@ from utils.errors import DamagedVoiceError
 from utils.speaker_names import fold_name
 from utils.verification.embedding import mean_embedding
 from voices.sql.cipher import KeyRing, seal, unseal
+from voices.sql.keys import destroy_keys, new_key
 from voices.sql.records import NewRecording, Speaker, StoredRecording
 from voices.sql.schema import audio, inbox, info, keys, recordings, removals, speakers, vectors
 
@@ -57,7 +58,9 @@ class VoiceRows:
         row = connection.execute(counted.returning(*columns)).one()
         return int(row[0]), row[1]
 
-    def add_speaker(self, connection: Connection, name: str, new: Sequence[NewRecording]) -> str:
+    def add_speaker(
+        self, connection: Connection, group: str, name: str, new: Sequence[NewRecording]
+    ) -> str:
         """Inserts a speaker dated by the oldest of the new recordings; returns its id."""
         speaker_id = uuid.uuid4().hex
         now = datetime.now(timezone.utc)
@@ -67,8 +70,9 @@ class VoiceRows:
             "folded_name": fold_name(name),
             "created_at": min(recording.created_at or now for recording in new),
             "updated_at": now,
-            "key_id": self._new_key(connection)[0],
+            "key_id": new_key(connection, self._ring)[0],
             "change_number": 0,
+            "group_name": group,
         }
         connection.execute(insert(speakers), row)
         return speaker_id
@@ -85,7 +89,7 @@ class VoiceRows:
         """Stores recordings from a position on, with their sound if `store_audio`."""
         for place, recording in enumerate(new, position):
             recording_id = uuid.uuid4().hex
-            key_id, key = self._new_key(connection)
+            key_id, key = new_key(connection, self._ring)
             row = {
                 "id": recording_id,
                 "speaker_id": speaker_id,
@@ -214,7 +218,7 @@ class VoiceRows:
         if not ids:
             return
         chosen = select(recordings.c.key_id).where(recordings.c.id.in_(ids))
-        self._destroy_keys(connection, connection.execute(chosen).scalars())
+        destroy_keys(connection, self._ring, connection.execute(chosen).scalars().all())
         connection.execute(delete(audio).where(audio.c.recording_id.in_(ids)))
         connection.execute(delete(recordings).where(recordings.c.id.in_(ids)))
 
@@ -223,7 +227,7 @@ class VoiceRows:
         chosen = select(recordings.c.id).where(recordings.c.speaker_id == speaker_id)
         self.remove_recordings(connection, list(connection.execute(chosen).scalars()))
         key_id = select(speakers.c.key_id).where(speakers.c.id == speaker_id)
-        self._destroy_keys(connection, connection.execute(key_id).scalars())
+        destroy_keys(connection, self._ring, connection.execute(key_id).scalars().all())
         if self.has_vectors:
             connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
         connection.execute(delete(speakers).where(speakers.c.id == speaker_id))
@@ -250,18 +254,6 @@ class VoiceRows:
         return [
             Speaker(row.name, row.created_at, row.updated_at, tuple(found[row.id])) for row in rows
         ]
-
-    def _new_key(self, connection: Connection) -> tuple[int, bytes]:
-        """Makes the key of a record and returns its row and itself."""
-        key, stored = self._ring.new()
-        result = connection.execute(insert(keys).returning(keys.c.id), {"stored": stored})
-        return int(result.scalar_one()), key
-
-    def _destroy_keys(self, connection: Connection, ids: Iterable[int]) -> None:
-        """Overwrites keys in their place."""
-        ids = list(ids)
-        length = len(self._ring.new()[1])
-        connection.execute(update(keys).where(keys.c.id.in_(ids)).values(stored=bytes(length)))
 
 
 def recordings_of(speaker_ids: Any) -> Any:

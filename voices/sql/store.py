@@ -5,6 +5,7 @@ see what any process has written before they were called. All methods may be cal
 at once.
 """
 
+import copy
 import dataclasses
 from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
@@ -23,9 +24,10 @@ from utils.errors import (
     OtherModelError,
     SpeakerExistsError,
     TooManyRecordingsError,
+    TooManySpeakersError,
     UnknownSpeakerError,
 )
-from utils.speaker_names import clean_name, fold_name, is_storable
+from utils.speaker_names import DEFAULT_GROUP, clean_group, clean_name, fold_name, is_storable
 from utils.verification.embedding import Encoder
 from voices.sql.audio import decode, to_playable
 from voices.sql.audit import AuditLog
@@ -33,22 +35,30 @@ from voices.sql.cipher import KeyRing
 from voices.sql.engine import SqlConnections
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
+from voices.sql.jobs import JobTable
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rows import VoiceRows, recordings_of
 from voices.sql.schema import audio, info, keys, recordings, speakers
 from voices.sql.search import Search
+from voices.sql.token_uses import TokenUses
+
+REMOVED_AT_ONCE = 100
+"""Speakers of a group that one transaction removes: others may write in between."""
 
 
 class SqlVoiceStore:
-    """The speakers of one database; a `VoiceStore`, like `FolderVoiceStore`.
+    """The speakers of one group in a database; a `VoiceStore`, like `FolderVoiceStore`.
 
     Attributes:
         name: The address without password.
+        group: Whose speakers it reaches; `in_group` gives another group's store.
         keep_audio: Whether the sound of new recordings is stored.
         is_encrypted: Whether a key encrypts what is stored of voices.
         rejected: `(recording, reason)` of recordings that `load` found of no use.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
+        token_uses: When which token of the service was used last.
+        jobs: Recordings that the service works on.
     """
 
     def __init__(
@@ -77,16 +87,66 @@ class SqlVoiceStore:
         self._encoder = encoder
         self.keep_audio = keep_audio
         self.is_encrypted = key is not None
+        self.group = DEFAULT_GROUP
         self.rejected: list[tuple[str, str]] = []
         self._connections = SqlConnections(url, create=create)
         self.name = self._connections.name
         self.audit_log = AuditLog(self._connections)
         self.inbox_files = InboxFiles(self._connections)
+        self.token_uses = TokenUses(self._connections)
         try:
             self._open()
         except BaseException:
             self._connections.close()
             raise
+
+    def in_group(self, group: str) -> "SqlVoiceStore":
+        """Returns the store of another group: connections and memory are shared, no speaker is.
+
+        Raises:
+            DatabaseError: If that cannot be the name of a group.
+        """
+        other = copy.copy(self)
+        other.group = clean_group(group)
+        return other
+
+    def groups(self) -> dict[str, int]:
+        """Returns how many speakers each group has, in alphabetical order; none has zero."""
+        query = select(speakers.c.group_name, func.count()).group_by(speakers.c.group_name)
+        return dict(
+            sorted((str(name), int(number)) for name, number in self._connections.fetch(query))
+        )
+
+    def remove_group(self) -> int:
+        """Removes all speakers of the group, as `remove` does each, and its jobs; returns how many.
+
+        It goes on where it was interrupted when it is called again.
+
+        Raises:
+            DatabaseError: If it is the default group: files of it may lie in audio_db.
+        """
+        if self.group == DEFAULT_GROUP:
+            raise DatabaseError(
+                f"the group {DEFAULT_GROUP} cannot be deleted: recordings in audio_db belong to it "
+                "too; delete its speakers one by one"
+            )
+        num_removed = 0
+        some = select(speakers.c.id).where(self._are_mine).limit(REMOVED_AT_ONCE)
+        while ids := [row.id for row in self._connections.fetch(some)]:
+            with self._connections.write() as connection:
+                for speaker_id in ids:
+                    number, _ = self._rows.next_change(connection)
+                    self._rows.remove_speaker(connection, speaker_id, number)
+            num_removed += len(ids)
+        self.jobs.remove_group(self.group)
+        self._connections.truncate_log()
+        self.jobs.remove_group(self.group)
+        return num_removed
+
+    @property
+    def _are_mine(self) -> Any:
+        """The condition on the speakers of the group."""
+        return speakers.c.group_name == self.group
 
     def load(self) -> list[str]:
         """Embeds recordings of another model again, where their sound is kept, and reads all.
@@ -134,7 +194,8 @@ class SqlVoiceStore:
     def all_recordings(self) -> dict[str, list[StoredRecording]]:
         """Returns the recordings of each speaker, in alphabetical order of the names."""
         with self._connections.read() as connection:
-            found = self._rows.describe(connection, select(speakers).order_by(speakers.c.name))
+            query = select(speakers).where(self._are_mine).order_by(speakers.c.name)
+            found = self._rows.describe(connection, query)
         return {speaker.name: list(speaker.recordings) for speaker in found}
 
     def enrolled_name(self, name: str) -> str | None:
@@ -196,7 +257,7 @@ class SqlVoiceStore:
         Raises:
             DatabaseError: If nobody is enrolled.
         """
-        (found,) = self.identify_each([Question(embedding, top_k=None)])
+        (found,) = self.identify_each([Question(embedding, top_k=None, group=self.group)])
         if not found:
             raise DatabaseError(f"nobody is enrolled in {self.name}; enrol a speaker first")
         return found
@@ -214,10 +275,13 @@ class SqlVoiceStore:
         Returns:
             `(name, score)`, the best first, as in `rank`; empty if there is nobody.
         """
-        return self.identify_each([Question(embedding, top_k, candidates)])[0]
+        return self.identify_each([Question(embedding, top_k, candidates, self.group)])[0]
 
     def identify_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
-        """Answers several questions, as `identify` does, in less time than one by one."""
+        """Answers several questions, as `identify` does, in less time than one by one.
+
+        Each names the group that it is about.
+        """
         return self._search.best_of_each(
             [
                 dataclasses.replace(each, embedding=self._checked(each.embedding))
@@ -256,6 +320,7 @@ class SqlVoiceStore:
         if_exists: IfExists = "error",
         instead_of: Collection[str] = (),
         max_recordings: int | None = None,
+        max_speakers: int | None = None,
         must_exist: bool = False,
     ) -> Speaker:
         """Enrols recordings of a speaker: all of them, on the disk, or none.
@@ -266,12 +331,14 @@ class SqlVoiceStore:
             if_exists: What to do if the name is enrolled already.
             instead_of: Ids of the speaker's recordings that go, where others are added.
             max_recordings: How many the speaker may have in the end.
+            max_speakers: How many speakers the group may have in the end.
             must_exist: Whether the name has to be enrolled.
 
         Raises:
             SpeakerExistsError: If the name is enrolled and `if_exists` is "error".
             UnknownSpeakerError: If nobody has the name and `must_exist`.
             TooManyRecordingsError: If there would be more than `max_recordings`.
+            TooManySpeakersError: If there would be more than `max_speakers`.
             DatabaseError: If the name is unusable or nothing can be written; DamagedVoiceError
                 if what the speaker keeps is damaged.
         """
@@ -285,9 +352,11 @@ class SqlVoiceStore:
             row = (self._require if must_exist else self._find)(connection, name)
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
-            speaker_id = (
-                self._rows.add_speaker(connection, name, recordings) if row is None else row.id
-            )
+            if row is None:
+                self._check_room(connection, max_speakers)
+                speaker_id = self._rows.add_speaker(connection, self.group, name, recordings)
+            else:
+                speaker_id = row.id
             old = list(connection.execute(recordings_of([speaker_id])))
             gone = [each.id for each in old if if_exists == "replace" or each.id in instead_of]
             num_kept = len(old) - len(gone)
@@ -325,8 +394,9 @@ class SqlVoiceStore:
         if not is_storable(query):
             return [], 0
         with self._connections.read() as connection:
-            counted = select(func.count()).select_from(speakers)
-            page = select(speakers).order_by(speakers.c.name).offset(offset).limit(limit)
+            counted = select(func.count()).where(self._are_mine)
+            page = select(speakers).where(self._are_mine)
+            page = page.order_by(speakers.c.name).offset(offset).limit(limit)
             if query:
                 counted, page = counted.where(condition), page.where(condition)
             total = int(connection.execute(counted).scalar_one())
@@ -334,7 +404,7 @@ class SqlVoiceStore:
 
     def count(self) -> int:
         """Returns how many speakers are enrolled."""
-        return int(self._connections.fetch(select(func.count()).select_from(speakers))[0][0])
+        return int(self._connections.fetch(select(func.count()).where(self._are_mine))[0][0])
 
     def rename(self, name: str, new_name: str) -> Speaker:
         """Gives a speaker another name.
@@ -459,6 +529,7 @@ class SqlVoiceStore:
         self._rows = VoiceRows(self._ring, model_id, has_vectors)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        self.jobs = JobTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
         """Notes model, size and key in the database, unless another process was quicker."""
@@ -471,6 +542,17 @@ class SqlVoiceStore:
             check = row.key_check or self._ring.check_text()
             values = {"embedding_size": self._size, "model_id": model_id or None}
             connection.execute(update(info).values(key_check=check, **values))
+
+    def _check_room(self, connection: Connection, max_speakers: int | None) -> None:
+        """Raises TooManySpeakersError if the group has no room for another speaker."""
+        if max_speakers is None:
+            return
+        counted = select(func.count()).where(self._are_mine)
+        if connection.execute(counted).scalar_one() >= max_speakers:
+            raise TooManySpeakersError(
+                f"the group has {max_speakers} speakers, the most that it may have; delete some, "
+                "or have its limit raised"
+            )
 
     def _note_size(self, connection: Connection, known: int | None, size: int) -> None:
         """Makes sure that all embeddings of the database have one length."""
@@ -525,8 +607,9 @@ class SqlVoiceStore:
         return [f"{speaker.name}/{recording.id}" for recording in speaker.recordings[-len(new) :]]
 
     def _names(self, *conditions: Any) -> list[str]:
-        """Returns the names of all speakers that meet some conditions, in alphabetical order."""
-        query = select(speakers.c.name).where(*conditions).order_by(speakers.c.name)
+        """Returns the names of the speakers that meet some conditions, in alphabetical order."""
+        query = select(speakers.c.name).where(self._are_mine, *conditions)
+        query = query.order_by(speakers.c.name)
         return [row.name for row in self._connections.fetch(query)]
 
     def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
@@ -537,7 +620,8 @@ class SqlVoiceStore:
     def _find(self, connection: Connection, name: str) -> Any:
         """Returns the row of the speaker who has a name."""
         query = select(speakers.c.id, speakers.c.name)
-        query = query.where(speakers.c.folded_name == fold_name(clean_name(name)))
+        folded_name = fold_name(clean_name(name))
+        query = query.where(self._are_mine, speakers.c.folded_name == folded_name)
         return connection.execute(query).one_or_none()
 
     def _require(self, connection: Connection, name: str) -> Any:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.corpus.clip_lists import LabelledClip, read_clips
+from utils.corpus.clip_lists import read_clips
+from utils.corpus.lists import LabelledClip
 from utils.errors import DataListError
 
 

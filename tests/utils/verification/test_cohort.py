@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.corpus.clip_lists import LabelledClip
+from utils.corpus.lists import LabelledClip
 from utils.verification.calibration import Calibration
 from utils.verification.cohort import DEVIATIONS, Cohort, CohortStatistics, normalised
 from utils.verification.log_odds import count_pairs, count_trials

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.corpus.clip_lists import LabelledClip
+from utils.corpus.lists import LabelledClip
 from utils.errors import DataListError
 from utils.verification import thresholds
 from utils.verification.certainty import binomial_limits, certainty_of, miss_certainty

@@ -384,7 +384,7 @@ def test_load_reads_what_the_first_question_needs(
 ) -> None:
     database.enrol("a", [new(1)])
     database.load()
-    index = database._search._index
+    index = database._search._memories["default"].index
     assert index is not None and len(index) == 1
     monkeypatch.setattr(database._search, "_read_changes", lambda *args: 1 // 0)
     assert database.identify(embedding(1))[0][0] == "a"
