@@ -128,7 +128,7 @@ class Session {
       byId('live-voices').replaceChildren(...[...this.talk.speakers.keys()].map((key) => this.makeVoice(key)));
     }
     for (const [key, item] of [...this.talk.speakers.keys()].map((key, i) => [key, byId('live-voices').children[i]])) {
-      say(item.querySelector('p'), 'live_facts', this.factsOf(key));
+      say(item.querySelector('.hint'), 'live_facts', this.factsOf(key));
     }
   }
 

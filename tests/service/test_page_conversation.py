@@ -68,7 +68,6 @@ def test_a_conversation_becomes_turns_that_can_be_heard_and_voices_that_can_be_e
     view: Browser, service: Service, conversation: Path
 ) -> None:
     send(view, conversation)
-    view.wait_text("#conversation-progress", "conversation.wav")
     view.wait_text(f"{RESULT} h2", "conversation: 0:40, speakers 3, turns")
     assert view.driver.switch_to.active_element.text.startswith("conversation")
     assert voices(view) == [ERIC, "Speaker 2", "Speaker 3"]

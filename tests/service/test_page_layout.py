@@ -91,6 +91,8 @@ def show_everything(browser: Browser, root: Path, language: str = "en") -> Itera
 
     choose(browser, RECOGNISE, root / "audio" / "a_1.wav")
     wait("#recognise-result .match")
+    if not browser.shown("#rates-chart"):
+        browser.click("#rates summary")
     yield "recognise"
     browser.go("enrol")
     choose(browser, SLOT.format(1), root / "audio" / "a_1.wav")
