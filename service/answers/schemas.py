@@ -56,7 +56,10 @@ class CalibrationDocument(BaseModel):
 
 
 class RatesDocument(BaseModel):
-    """What a threshold led to among the people on whom it was found; rates are fractions."""
+    """What a threshold led to among the people on whom it was found; rates are fractions.
+
+    The strict threshold's come first. There are none where nothing was measured.
+    """
 
     threshold: float
     false_accept_rate: Number = Field(description="Mean over the groups of people")
@@ -76,9 +79,7 @@ class InfoDocument(BaseModel):
     threshold: float | None = None
     strict_threshold: float | None = None
     calibration: CalibrationDocument | None = None
-    rates: list[RatesDocument] | None = Field(
-        None, description="Of the strict threshold and of the other, if they were measured"
-    )
+    rates: list[RatesDocument] | None = None
     min_speech_s: float | None = None
     max_duration_s: float | None = None
     max_upload_bytes: int | None = None
