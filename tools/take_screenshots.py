@@ -137,7 +137,7 @@ def take_all(browser: Browser, language: str) -> Iterator[tuple[str, Any]]:
     browser.hear(plain(conversation, browser.microphone_file.parent))
     browser.go("live")
     browser.click("#live-start")
-    browser.wait(lambda: browser.shown("#live-voices .voice:nth-child(3)"), "three were heard")
+    browser.wait(lambda: browser.shown("#live-voices .voice:nth-child(2)"), "two were heard")
     time.sleep(LISTEN_S)
     phone_live = camera.shoot()
     yield "phone_conversation", side_by_side([phone_conversation, phone_live])

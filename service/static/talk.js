@@ -10,6 +10,7 @@ export class Talk {
   constructor() {
     this.turns = new Map(); // number of the turn -> { start_s, end_s, speaker: key or null, score }
     this.speakers = new Map(); // key -> { key, name, number, colour }
+    this.numFound = 0;
     this.current = null; // the turn that is under way
   }
 
@@ -24,8 +25,10 @@ export class Talk {
     // advance() went ahead of what the service had heard; in the end it knows better.
     if (event.event === 'speech-end') turn.end_s = event.end_s;
     if (event.name != null || event.number != null) {
+      const before = turn.speaker;
       turn.speaker = this.find(event);
       turn.score = event.score;
+      if (before !== turn.speaker) this.forget(before);
     }
     if (event.event === 'speech-end') this.current = null;
     else this.current = turn;
@@ -35,10 +38,16 @@ export class Talk {
   find({ name, number }) {
     const key = name == null ? numberKey(number) : nameKey(name);
     if (!this.speakers.has(key)) {
-      const colour = colourOf(this.speakers.size);
+      const colour = colourOf(this.numFound);
+      this.numFound += 1;
       this.speakers.set(key, { key, name: name ?? null, number: name == null ? number : null, colour });
     }
     return key;
+  }
+
+  /** Forgets a speaker whose only turn turned out to be somebody else's. */
+  forget(key) {
+    if (![...this.turns.values()].some(({ speaker }) => speaker === key)) this.speakers.delete(key);
   }
 
   /** Gives an unknown speaker a name, everywhere. */
