@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -80,6 +80,13 @@ class _Running:
     is_cancelled: bool = False
     is_over: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _latest(job: Job, running: _Running | None) -> Job:
+    """Returns a job with the state and progress that its process told last."""
+    if running is None or job.state not in (QUEUED, RUNNING):
+        return job
+    return replace(job, state=running.state, progress=round(running.progress, 3))
 
 
 class _CancelledError(Exception):
@@ -176,12 +183,17 @@ class Jobs:
             raise
         return row
 
-    def now(self, job: Job) -> tuple[str, float]:
-        """Returns the state and progress of a job, the latest where it is one of this process."""
-        running = self._running.get(job.id)
-        if running is None or job.state not in (QUEUED, RUNNING):
-            return job.state, job.progress
-        return running.state, round(running.progress, 3)
+    def find(self, job_id: str, owner: Owner) -> Job | None:
+        """Returns an owner's job as it is now, None if there is none by now."""
+        # Looked up before the row is read: a job that ends in between is not seen going back.
+        running = self._running.get(job_id)
+        job = self._database.jobs.find(job_id, owner)
+        return None if job is None else _latest(job, running)
+
+    def of(self, owner: Owner) -> list[Job]:
+        """Returns an owner's jobs as they are now, the newest first."""
+        running = dict(self._running)
+        return [_latest(job, running.get(job.id)) for job in self._database.jobs.of(owner)]
 
     def cancel(self, job_id: str) -> None:
         """Ends a job of this process and frees its recording; returns when both is done."""
@@ -329,7 +341,13 @@ class Jobs:
     def _fail(self, job: _Running, problem: Problem, state: str = FAILED) -> None:
         """Notes why there is no result."""
         error = json.dumps(problem_document(problem))
-        self._database.jobs.finish(job.id, state, self._settings.diarization_keep_s, error=error)
+        self._database.jobs.finish(
+            job.id,
+            state,
+            self._settings.diarization_keep_s,
+            progress=round(job.progress, 3),
+            error=error,
+        )
 
     def _beat(self) -> None:
         """Gives signs of life, ends what another process removed, removes what expired."""

@@ -93,9 +93,8 @@ def test_a_job_is_done_and_named(database: SqlVoiceStore, monkeypatch: pytest.Mo
         wait(lambda: jobs.num_pending == 0)
         with pytest.raises(ValueError, match="closed"):
             sent.spool.read(0, 1)
-        found = database.jobs.find(job.id, ME)
-        assert found is not None
-        assert jobs.now(found) == ("done", 1.0)
+        (found,) = jobs.of(ME)
+        assert (found.id, found.state, found.progress) == (job.id, "done", 1.0)
         result = json.loads(database.jobs.result(job.id) or b"")
         assert [speaker["name"] for speaker in result["speakers"]] == [None, "Ann"]
         assert b"fLaC" not in (database.jobs.voices(job.id) or b"")
@@ -166,8 +165,10 @@ def test_what_cannot_be_a_job_is_refused(
 def test_cancel_at_any_moment(database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with working(database, monkeypatch, fake_workers.hangs) as jobs:
         running, waiting = jobs.start(order()), jobs.start(order())
-        wait(lambda: jobs.now(running)[0] == "running")
-        assert jobs.now(waiting)[0] == "queued"
+        wait(lambda: [job.state for job in jobs.of(ME)] == ["queued", "running"])
+        found = jobs.find(waiting.id, ME)
+        assert found is not None
+        assert found.state == "queued"
         process = jobs._running[running.id].process
         spools = [jobs._running[job.id].order.spool for job in (running, waiting)]
         for job in (waiting, running):
