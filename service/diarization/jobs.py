@@ -94,7 +94,11 @@ class _CancelledError(Exception):
 
 
 class Jobs:
-    """Works on recordings, a few at a time; any thread may call it."""
+    """Works on recordings, a few at a time; any thread may call it.
+
+    Attributes:
+        is_stopping: Whether no further orders are taken.
+    """
 
     def __init__(self, settings: Settings, encoder: Encoder, database: SqlVoiceStore) -> None:
         """Starts nothing before `open`."""
@@ -106,6 +110,7 @@ class Jobs:
         self._running: dict[str, _Running] = {}
         self._num_places = 0
         self._is_closing = threading.Event()
+        self.is_stopping = False
         self._executor: ThreadPoolExecutor | None = None
         self._beats: threading.Thread | None = None
 
@@ -117,12 +122,18 @@ class Jobs:
     def open(self) -> None:
         """Begins to give signs of life and to remove what expires."""
         self._is_closing.clear()
+        self.is_stopping = False
         self._executor = ThreadPoolExecutor(self._settings.diarization_jobs, "diarize")
         self._beats = threading.Thread(target=self._beat, name="jobs", daemon=True)
         self._beats.start()
 
+    def stop_accepting(self) -> None:
+        """Takes no further orders: the service is stopping."""
+        self.is_stopping = True
+
     def close(self) -> None:
         """Ends all jobs of this process; they are lost, and say so."""
+        self.stop_accepting()
         self._is_closing.set()
         with self._lock:
             jobs = list(self._running.values())
@@ -145,7 +156,7 @@ class Jobs:
             Problem: 503 if all are taken, or the service is stopping.
         """
         with self._lock:
-            if self._is_closing.is_set():
+            if self.is_stopping:
                 raise retry_later("stopping", "the service is stopping", RETRY_S)
             most = self._settings.diarization_jobs + self._settings.diarization_queue_size
             if len(self._running) + self._num_places >= most:
@@ -171,7 +182,7 @@ class Jobs:
         # Known here before others can know of it: none can fail to be cancelled.
         job = _Running(uuid.uuid4().hex, order)
         with self._lock:
-            if self._is_closing.is_set() or self._executor is None:
+            if self.is_stopping or self._executor is None:
                 raise retry_later("stopping", "the service is stopping", RETRY_S)
             self._running[job.id] = job
         try:

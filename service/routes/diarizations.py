@@ -83,7 +83,12 @@ async def start_diarization(
     """Takes a recording of any length, and answers with a job that works on it."""
     settings = service.settings
     with service.jobs.place():
-        form = await read_form(request, settings.diarization_max_bytes, settings.body_timeout_s)
+        form = await read_form(
+            request,
+            settings.diarization_max_bytes,
+            settings.body_timeout_s,
+            lambda: service.jobs.is_stopping,
+        )
         try:
             order = await _read_order(request, service, form)
             job = await service.call(service.jobs.start, order)

@@ -158,6 +158,23 @@ def test_a_slow_client_is_given_up() -> None:
     form.close()
 
 
+def test_a_service_that_stops_waits_for_no_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "LOOK_S", 0.01)
+
+    async def run() -> None:
+        async def receive() -> Any:
+            await asyncio.sleep(60)
+
+        headers = [(b"content-type", KIND.encode())]
+        request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+        answers = iter([False, False, True])
+        await read_form(request, 1000, 60, lambda: next(answers))
+
+    with pytest.raises(Problem, match="503") as caught:
+        asyncio.run(run())
+    assert caught.value.code == "stopping"
+
+
 def test_a_client_that_goes_away() -> None:
     async def run() -> None:
         async def receive() -> Any:

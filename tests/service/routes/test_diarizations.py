@@ -247,7 +247,7 @@ def test_a_killed_service_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     samples, rate = soundfile.read(SAMPLE)
     soundfile.write(sound, samples[: rate * 12], rate, format="WAV")
     with service_process(tmp_path, "--database", url, TMPDIR=str(spools)) as service:
-        (tmp_path / "closed").touch()
+        (tmp_path / "closed").touch()  # no encoding ends from here on
         with httpx.Client(base_url=service.url, timeout=60) as http:
             sent = {"file": ("secret.wav", sound.getvalue())}
             path = http.post(PATH, files=sent).headers["location"]
@@ -269,7 +269,7 @@ def test_a_killed_service_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     with service_process(tmp_path, "--database", url, TMPDIR=str(spools)) as service:
         with httpx.Client(base_url=service.url, timeout=60) as http:
             while (document := http.get(path).json())["state"] != "lost":
-                assert document["state"] == "running"
+                assert document["state"] in ("queued", "running")
                 time.sleep(0.2)
             assert document["error"]["type"] == "/problems/lost"
             # A job that is over outlives a restart; one that runs does not outlive a stop.
