@@ -170,9 +170,10 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
     """Serves on a port that is taken."""
     from service.application import make_app
     from service.edge.server import run_server
-    from service.inbox import Inbox, printable
+    from service.inbox import Inbox
     from service.logs import configure_logs
     from utils.model.encoder import SpeakerEncoder
+    from voices.inbox_sound import printable
     from voices.sql.store import SqlVoiceStore
 
     configure_logs(as_json=settings.json_logs)
@@ -181,13 +182,13 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
     check_model(encoder)
     print(f"==> successfully loading model {settings.model_path}.\n", flush=True)
     database = SqlVoiceStore(settings.database, encoder, key=key, keep_audio=settings.keep_audio)
-    database.load()
+    database.prepare()
     inbox = None
     if settings.audio_db is not None:
         inbox = Inbox(settings.audio_db, database, encoder)
         for name in inbox.enrol_files():
             print(translate(f"Took {name} over from {settings.audio_db}."), flush=True)
-    for path, reason in [*database.rejected, *(inbox.rejected if inbox else [])]:
+    for path, reason in inbox.rejected if inbox else []:
         print(printable(translate(f"warning: {path} is left out: {reason}")), flush=True)
     app = make_app(settings, encoder, database, inbox)
     num_speakers = database.count()
@@ -199,6 +200,16 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
         host, port = bound.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         print(translate(f"{num_speakers} speakers enrolled."))
+        waiting, without_sound = app.state.service.reembedding.count()
+        if waiting:
+            print(translate(f"{waiting} recordings of another model are being embedded anew."))
+        if without_sound:
+            print(
+                translate(
+                    f"warning: {without_sound} recordings of another model cannot be compared, "
+                    "their sound was not kept; GET /v1/speakers?comparable=false lists the speakers"
+                )
+            )
         print(translate(f"Web page:  {address}/"))
         print(translate(f"Interface: {address}/docs"))
         if not settings.is_loopback:
