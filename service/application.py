@@ -26,6 +26,7 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
+from service.reembedding import BackgroundReembedding
 from service.routes import classic, diarizations, events, health, recognition, speakers, stream
 from service.settings import Settings
 from utils.verification.embedding import Encoder
@@ -60,13 +61,17 @@ def make_app(
     )
     jobs = Jobs(settings, encoder, database)
     pool = EncodingPool(settings.num_threads, settings.queue_size, metrics.encodings.observe)
+    find_sound = None if inbox is None else inbox.find_sound
+    reembedding = BackgroundReembedding(database, encoder, find_sound)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(reembedding.start)
         jobs.open()
         async with chores(app.state.service):
             yield
         await asyncio.to_thread(jobs.close)
+        await asyncio.to_thread(reembedding.stop)
         await asyncio.to_thread(pool.close)
         app.state.service.close()
 
@@ -89,6 +94,7 @@ def make_app(
         lockout=Lockout(settings.lockout_failures, settings.lockout_s),
         inbox=inbox,
         tokens=tokens,
+        reembedding=reembedding,
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")

@@ -55,6 +55,20 @@ class CalibrationDocument(BaseModel):
     offset: float
 
 
+class RatesDocument(BaseModel):
+    """What a threshold led to among the people on whom it was found; rates are fractions.
+
+    The strict threshold's come first. There are none where nothing was measured.
+    """
+
+    threshold: float
+    false_accept_rate: Number = Field(description="Mean over the groups of people")
+    worst_rate: Number = Field(description="The same in the worst group")
+    worst_group: str
+    miss_rate: Number = Field(description="Pairs of one person that were refused")
+    num_trials: int = Field(description="Pairs of different people")
+
+
 class InfoDocument(BaseModel):
     """What the service is and allows. Without a valid token only auth_required and version."""
 
@@ -64,7 +78,9 @@ class InfoDocument(BaseModel):
     embedding_size: int | None = None
     threshold: float | None = None
     strict_threshold: float | None = None
+    score_norm: str | None = None
     calibration: CalibrationDocument | None = None
+    rates: list[RatesDocument] | None = None
     min_speech_s: float | None = None
     max_duration_s: float | None = None
     max_upload_bytes: int | None = None
@@ -99,6 +115,16 @@ class RecordingDocument(BaseModel):
     speech_s: float
     duration_s: float
     has_audio: bool
+    is_comparable: bool = Field(
+        description="Whether the model in use has embedded it; false after a change of model"
+    )
+
+
+class OtherModelsDocument(BaseModel):
+    """Recordings that only other models have embedded."""
+
+    waiting: int = Field(description="Are being embedded from their sound")
+    without_sound: int = Field(description="Their sound was not kept: enrol again")
 
 
 class SpeakerDocument(BaseModel):
@@ -124,6 +150,7 @@ class SpeakersDocument(BaseModel):
     total: int
     offset: int
     limit: int
+    other_models: OtherModelsDocument
 
 
 class RenameDocument(BaseModel):
@@ -271,6 +298,9 @@ class HealthDocument(BaseModel):
 
     status: str
     warning: str | None = None
+    other_models: OtherModelsDocument | None = Field(
+        None, description="After a change of model only"
+    )
 
 
 class ClassicHealth(BaseModel):

@@ -1,11 +1,12 @@
 """Routes of /v1 that process recordings: quality, compare, embed, verify and identify."""
 
 import logging
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 
-from service.answers.problems import Problem
+from service.answers.problems import Problem, retry_later
 from service.answers.schemas import (
     CalibrationDocument,
     CompareDocument,
@@ -13,6 +14,7 @@ from service.answers.schemas import (
     IdentifyDocument,
     InfoDocument,
     QualityDocument,
+    RatesDocument,
     VerifyDocument,
 )
 from service.context import Context, Service, check_candidates, group_of, require_speaker
@@ -20,8 +22,13 @@ from service.logs import log_event
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
-from utils.verification.verdict import cosine_score, verdict
+from utils.verification.calibration import Calibration
+from utils.verification.embedding import score_pair
+from utils.verification.verdict import verdict
 from utils.version import __version__
+
+WAIT_FOR_MODEL_S = 30
+"""Seconds after which a speaker who waits for a new model is worth another try."""
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -48,9 +55,11 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
         embedding_size=encoder.embedding_size,
         threshold=encoder.threshold,
         strict_threshold=encoder.strict_threshold,
+        score_norm=settings.score_norm,
         calibration=CalibrationDocument(
             slope=round(calibration.slope, 4), offset=round(calibration.offset, 4)
         ),
+        rates=_measured_rates(calibration),
         min_speech_s=MIN_SPEECH_S,
         max_duration_s=settings.max_duration_s,
         max_upload_bytes=settings.max_upload_bytes,
@@ -58,6 +67,19 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
         keep_audio=settings.keep_audio,
         num_speakers=await service.call(service.voices(request).count),
     )
+
+
+def _measured_rates(calibration: Calibration) -> list[RatesDocument]:
+    """Returns what the thresholds led to where they were found."""
+    found = [
+        (calibration.strict_threshold, calibration.strict_rates),
+        (calibration.threshold, calibration.rates),
+    ]
+    return [
+        RatesDocument(threshold=threshold, **asdict(rates))
+        for threshold, rates in found
+        if rates is not None
+    ]
 
 
 @router.post("/quality", summary="Judge a recording", response_model=QualityDocument)
@@ -71,7 +93,7 @@ async def judge_quality(service: Context, file: Upload) -> dict[str, Any]:
 async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, Any]:
     """Decides whether two recordings are of the same person."""
     voices = await service.reader.read([("file1", file1), ("file2", file2)])
-    score = cosine_score(voices[0].vector, voices[1].vector)
+    score = score_pair(service.encoder, voices[0].vector, voices[1].vector)
     threshold = service.encoder.threshold
     is_same = verdict(score, threshold)
     _count(service, "compare", is_same)
@@ -177,7 +199,14 @@ async def _score(service: Service, request: Request, name: str, embedding: Float
     except UnknownSpeakerError:
         raise
     except OtherModelError as error:
-        raise Problem("other-model", str(error)) from error
+        if service.reembedding.is_waiting(error.speaker_id):
+            detail = f"{name} is being embedded by the new model; send the recording again later"
+            raise retry_later("waits-for-model", detail, WAIT_FOR_MODEL_S) from error
+        detail = (
+            f"{name} was enrolled with another model, and the sound was not kept; send new "
+            "recordings with PUT /v1/speakers/{name}/recordings"
+        )
+        raise Problem("other-model", detail) from error
     except DatabaseError as error:
         await service.call(service.database.ping)  # It answers, so the speaker's data is the cause.
         log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))

@@ -99,6 +99,7 @@ def test_what_is_shown_can_be_the_file(tmp_path: Path, capsys: pytest.CaptureFix
         ("port = -1\n", "line 1: port: received '-1', expected a whole number from 0 up"),
         ("port = '80'\n", "line 1: port: received '80', expected a number"),
         ("host = 80\n", "line 1: host: received 80, expected a text in quotes"),
+        ('score_norm = "znorm"\n', "score_norm: received 'znorm', expected none or asnorm"),
         ("keep_audio = 1\n", "line 1: keep_audio: received 1, expected true or false"),
         ("rate_limit = true\n", "line 1: rate_limit: received True, expected a number"),
         ("port = 1\nport = 2\n", "not TOML: Cannot overwrite a value"),
@@ -179,3 +180,19 @@ def test_a_service_and_its_manager_share_a_file(
     output = capsys.readouterr()
     assert output.out.splitlines()[1].endswith("\tunknown")
     assert "note: when tokens were used is unknown" in output.err
+
+
+def test_secrets_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "database").write_text(f"sqlite:///{tmp_path}/v.sqlite3\n", encoding="utf-8")
+    environment = {
+        "VOICEPRINT_DATABASE_FILE": str(tmp_path / "database"),
+        "VOICEPRINT_KEY_FILE": str(tmp_path / "key"),
+    }
+    assert unknown_variables(environment) == []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        assert serve.main(["--show_config", "--model_path", "models/campplus.onnx"]) == 0
+    text = capsys.readouterr().out
+    assert f'database = "sqlite:///{tmp_path}/v.sqlite3"  # VOICEPRINT_DATABASE\n' in text
+    assert "# VOICEPRINT_KEY is set: ***" in text

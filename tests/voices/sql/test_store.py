@@ -23,6 +23,7 @@ from utils.errors import (
     TooManyRecordingsError,
     UnknownSpeakerError,
 )
+from utils.verification.cohort import Cohort
 from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
 from voices.sql.store import SqlVoiceStore
 
@@ -239,6 +240,29 @@ def test_identify(database: SqlVoiceStore) -> None:
     assert database.identify(embedding(7), top_k=0) == []
 
 
+def test_scores_normalised_by_a_cohort(open_it: Opener) -> None:
+    encoder = FakeEncoder()
+    encoder.cohort = Cohort(np.stack([embedding(seed) for seed in range(500, 540)]), top=10)
+    database = open_it(encoder)
+    assert database.identify(embedding(7)) == []
+    enrolled = {f"speaker {seed}": embedding(seed) for seed in range(130)}
+    for name, vector in enrolled.items():
+        database.enrol(name, [NewRecording(vector, 1.5, None, 2.0)])
+    database.in_group("others").enrol("speaker 7", [new(300)])
+    found = database.rank(embedding(7))
+    assert len(found) == 130 and found[0][0] == "speaker 7"
+    for name, score in found:
+        expected = encoder.cohort.score(embedding(7), enrolled[name])
+        assert score == pytest.approx(expected, abs=1e-5)
+        assert database.score(name, embedding(7)) == pytest.approx(expected, abs=1e-5)
+    assert [score for _, score in found] == sorted((s for _, s in found), reverse=True)
+    first = database.identify(embedding(7), top_k=3)
+    assert [name for name, _ in first] == [name for name, _ in found[:3]]
+    # By cosine another order; without the cohort again the cosine.
+    plain = open_it(FakeEncoder())
+    assert [name for name, _ in plain.rank(embedding(7))] != [name for name, _ in found]
+
+
 def test_audio_is_kept_only_if_asked(database: SqlVoiceStore, open_it: Opener) -> None:
     waveform = synthetic_speech(0)
     database.add("a", waveform)
@@ -299,15 +323,6 @@ def test_other_model_embeds_again_what_was_kept(database: SqlVoiceStore, open_it
     assert newer.rank(query)[0] == ("both", pytest.approx(1, abs=1e-3))
     assert newer.load() == ["both", "kept"] and encoder.num_embedded == 2
     assert newer.names() == ["both", "kept", "lost"]
-
-
-def test_model_of_another_size_is_refused(database: SqlVoiceStore, open_it: Opener) -> None:
-    other = FakeEncoder()
-    other.embedding_size = 32
-    with pytest.raises(
-        DatabaseError, match="embeddings of 64 numbers, those of this model have 32"
-    ):
-        open_it(other)
 
 
 def test_without_encoder_the_first_recording_sets_the_size(open_it: Opener) -> None:
@@ -472,8 +487,11 @@ def test_sealed_content_cannot_change_places(open_it: Opener) -> None:
         # Somebody with access to the tables gives b the voice of a, key and all.
         connection.exec_driver_sql(
             "UPDATE voiceprint_speakers SET key_id = (SELECT key_id FROM voiceprint_speakers "
-            "WHERE name = 'a'), embedding = (SELECT embedding FROM voiceprint_speakers "
             "WHERE name = 'a') WHERE name = 'b'"
+        )
+        connection.exec_driver_sql(
+            "UPDATE voiceprint_means SET embedding = (SELECT embedding FROM voiceprint_means m "
+            "JOIN voiceprint_speakers s ON s.id = m.speaker_id WHERE s.name = 'a')"
         )
     with pytest.raises(DatabaseError, match="cannot be decrypted"):
         database.score("b", embedding(0))
@@ -495,7 +513,10 @@ def test_one_damaged_record_does_not_stop_the_others(
                 "(SELECT key_id FROM voiceprint_speakers WHERE name = 'b')"
             )
         else:
-            changed = "UPDATE voiceprint_speakers SET embedding = :content WHERE name = 'b'"
+            changed = (
+                "UPDATE voiceprint_means SET embedding = :content WHERE speaker_id = "
+                "(SELECT id FROM voiceprint_speakers WHERE name = 'b')"
+            )
         connection.execute(text(changed), {"content": b"nothing that was sealed"})
     again = open_it(key=key)
     for _ in range(2):
