@@ -87,6 +87,7 @@ class Gate:
 
         try:
             try:
+                _check_framing(headers)
                 self._check_origin(scope["method"], headers)
                 self._admit(scope, headers)
                 if (scope["method"], scope["path"]) in STREAMED:
@@ -293,6 +294,16 @@ def _bearer(headers: Headers) -> str:
     """Returns the token of the Authorization header, or ""."""
     scheme, _, presented = headers.get("authorization", "").partition(" ")
     return presented if scheme.lower() == "bearer" else ""
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuses a request that says its length in two ways, as smuggled ones do (RFC 9112, 6.1)."""
+    if "content-length" in headers and "transfer-encoding" in headers:
+        raise Problem(
+            "bad-request",
+            "received Content-Length and Transfer-Encoding, expected one of them",
+            headers={"Connection": "close"},
+        )
 
 
 def _host_name(host: str) -> str:

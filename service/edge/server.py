@@ -40,6 +40,10 @@ MAX_MESSAGE_BYTES = 1 << 20
 RESERVED_FILES = 150
 """Open files kept for the database, libraries and ffmpeg."""
 
+STOPPING_ANSWER = _answer(
+    b"503 Service Unavailable\r\nretry-after: 5", b"the service is stopping\n"
+)
+
 FULL_NOTE_S = 60.0
 """Seconds between two log lines about refused connections."""
 
@@ -207,6 +211,16 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
             # From here on the connection is another protocol's, which has limits of its own.
             self._is_upgraded = True
             super().handle_websocket_upgrade(event)
+
+        def shutdown(self) -> None:
+            """Ends the connection when the service stops.
+
+            Whoever is still sending has not been accepted: half an upload must not hold it up.
+            """
+            is_answered = self.cycle is None or self.cycle.response_complete
+            if self.conn.their_state is h11.SEND_BODY and not is_answered:
+                self._close_with(b"" if self.cycle.response_started else STOPPING_ANSWER)
+            super().shutdown()
 
         def _watch(self) -> None:
             """Starts the time of a client that owes something, ends that of one that does not."""
