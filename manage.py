@@ -9,7 +9,7 @@
     python manage.py --trim_audit --older_than_days 365 --archive audit-2026.jsonl
 
 Scopes: enrol, verify, identify, administer, read. A group's tokens reach its own speakers only.
-See docs/service.md.
+See docs/operating.md.
 """
 
 import argparse

@@ -35,7 +35,7 @@ class GroupLimits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of the service; each limit has its row in docs/service.md.
+    """Options of the service; each limit has its row in docs/operating.md.
 
     Attributes:
         token: A token of all rights, or None.

@@ -173,7 +173,7 @@ def check_model(encoder: Encoder) -> None:
 def lock_folder(folder: str, locked: contextlib.ExitStack) -> None:
     """Takes a folder of recordings for this process until `locked` ends, or the process does.
 
-    Where the system has no such locks (Windows), or there is no folder that can be written, nothing is done.
+    Nothing is done where the system has no such locks (Windows), or no folder can be written.
 
     Raises:
         ServiceError: If another service has it.
