@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from service.logs import LOGGER
-from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_encoder import FakeEncoder, FakeHeader
 from tests.support.script_runs import run_here
 from tests.support.service_client import check_problem, files, pack, speech
 from tests.support.service_process import ROOT, ServiceProcess, service_process
@@ -441,6 +441,7 @@ def start(
     kept = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(encoder, "SpeakerEncoder", lambda *options, **named: FakeEncoder())
+    monkeypatch.setattr("utils.model.header.read_header", FakeHeader)
 
     def start(*options: str, **env: str) -> SimpleNamespace:
         for name, value in env.items():
