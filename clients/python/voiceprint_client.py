@@ -856,6 +856,7 @@ class AsyncVoiceprintClient:
     enrol = _in_thread(VoiceprintClient.enrol)
     add_recordings = _in_thread(VoiceprintClient.add_recordings)
     replace_recordings = _in_thread(VoiceprintClient.replace_recordings)
+    events = _in_thread(VoiceprintClient.events)
     speakers = _in_thread(VoiceprintClient.speakers)
     all_speakers = _in_thread(VoiceprintClient.all_speakers)
     speaker = _in_thread(VoiceprintClient.speaker)
