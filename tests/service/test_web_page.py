@@ -641,6 +641,7 @@ def test_both_languages_have_every_text(browser: Browser, root: Path) -> None:
         "event_",
         "job_",
         "rates_",
+        "turn_",
     )  # keys that are put together
     unused = {
         key
