@@ -653,7 +653,7 @@ const zh = {
   event_hear: '播放了{speaker}的一段录音。',
   event_lock: '{speaker}已锁定：不符的录音太多。',
   event_refuse: '拒绝了一个错误的令牌。',
-  event_other: '{action}：{speaker}',
+  event_other: '其他操作：{action}，{speaker}',
 
   waiting: '服务正忙，{seconds} 秒后再试。',
   slow: '服务还没有回应。',
