@@ -21,7 +21,9 @@ from utils.corpus.lists import (
     num_classes,
     speakers_of,
 )
+from utils.corpus.shards import ShardList
 from utils.crops.batches import batch_arrays
+from utils.crops.draws import Share
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
 from utils.messages import translate
@@ -45,6 +47,7 @@ class Progress:
         best_epoch: The epoch with the best figure so far.
         best_value: That figure: the EER, or the loss if there is no EER.
         sums: Sums of loss and other figures over those steps.
+        batch: Crops of a step, on all hosts together; 0 in checkpoints of earlier versions.
     """
 
     epoch: int = 0
@@ -52,6 +55,7 @@ class Progress:
     best_epoch: int = 0
     best_value: float = math.inf
     sums: dict[str, float] = field(default_factory=dict)
+    batch: int = 0
 
 
 class TrainingRun:
@@ -73,11 +77,14 @@ class TrainingRun:
         init: str = "",
         strategy: Any = None,
         speakers: Sequence[str] | None = None,
+        share: Share | None = None,
+        shards: ShardList | None = None,
     ) -> None:
         """Builds the model and starts the reader.
 
         `resume` is a checkpoint to resume from, `init` a model file with the initial weights.
         `speakers` are the names of the training list's speakers by their labels, else its own.
+        `share` is the host among several, `shards` where the training list's recordings lie.
 
         Raises:
             DataListError: If a label is out of range, the list is unusable, or has one speaker.
@@ -90,15 +97,20 @@ class TrainingRun:
         self.speakers = list(speakers or speakers_of(train))
         if settings.losses.classification > 0:
             check_speakers(self.speakers)
-        self.steps = settings.steps_per_epoch or max(1, len(train) // settings.reader.batch_size)
-        self.progress = Progress()
+        self.share = share or Share()
+        batch = settings.reader.batch_size * self.share.num_hosts
+        self.steps = settings.steps_per_epoch or max(1, len(train) // batch)
+        self.progress = Progress(batch=batch)
         self.history: list[dict[str, float]] = []
         self.last_checkpoint: Path | None = None
         self.writer: Any = None
         self._calibration: dict[str, Any] = {}
         self._reported: set[str] = set()
+        self._alone: Any = None
         state = read_training_state(resume) if resume else None
-        self.reader = TrainingReader(train, settings.reader, settings.num_workers)
+        self.reader = TrainingReader(
+            train, settings.reader, settings.num_workers, self.share, shards
+        )
         try:
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self._build()
@@ -110,7 +122,8 @@ class TrainingRun:
                     self._load_state(state, resume)
             speeds = self.reader.maker.num_speed_classes
             self.validation = Validation(test, len(self.speakers), speeds, self.speakers)
-            self.writer = _summary_writer(Path(settings.model_dir) / "logs")
+            if self._is_writer:
+                self.writer = _summary_writer(Path(settings.model_dir) / "logs")
         except BaseException:
             self.close()
             raise
@@ -204,13 +217,26 @@ class TrainingRun:
             )
         for variable, value in zip(extra, saved, strict=True):
             variable.assign(value)
-        for name, value in json.loads(str(state["progress"])).items():
-            setattr(self.progress, name, value)
+        batch = self.progress.batch
+        self.progress = Progress(**json.loads(str(state["progress"])))
+        self._change_batch(batch)
         header = read_header(path)
         self._check_speakers(header)
         metadata = header.metadata
         self._calibration = {key: metadata[key] for key in CALIBRATION_KEYS if key in metadata}
         self.last_checkpoint = Path(path)
+
+    def _change_batch(self, batch: int) -> None:
+        """Counts steps anew if they were of another size: on more hosts there are fewer."""
+        progress = self.progress
+        if progress.batch not in (0, batch):
+            steps = progress.step * progress.batch // batch
+            share = steps / max(progress.step, 1)
+            progress.sums = {name: value * share for name, value in progress.sums.items()}
+            progress.step = min(steps, self.steps - 1)
+            iterations = self.learner.optimizer.iterations
+            iterations.assign(int(np.asarray(iterations)) * progress.batch // batch)
+        progress.batch = batch
 
     def _check_speakers(self, header: ModelHeader) -> None:
         """Raises ModelError if a checkpoint's classes are other people than those of the list."""
@@ -255,7 +281,8 @@ class TrainingRun:
         started = last_checkpoint = time.monotonic()
         batches = self.reader.epoch(epoch, self.steps, first)
         title = f"epoch {epoch}/{settings.num_epochs}"
-        with tqdm(total=self.steps, initial=first, desc=title) as bar:
+        hidden = not self._is_writer
+        with tqdm(total=self.steps, initial=first, desc=title, disable=hidden) as bar:
             while progress.step < self.steps:
                 steps = min(CHUNK_STEPS, self.steps - progress.step)
                 logs, num_done = self._train_steps(batches, steps, bar, interruption)
@@ -272,7 +299,7 @@ class TrainingRun:
                     if interruption.is_requested:
                         raise KeyboardInterrupt
         figures = {name: value / max(progress.step, 1) for name, value in progress.sums.items()}
-        num_samples = (self.steps - first) * settings.reader.batch_size * settings.reader.num_views
+        num_samples = (self.steps - first) * progress.batch * settings.reader.num_views
         figures["samples_per_s"] = num_samples / max(time.monotonic() - started, 1e-6)
         return figures
 
@@ -293,7 +320,9 @@ class TrainingRun:
     ) -> tuple[dict[str, float], int]:
         """Trains some steps, fewer if Ctrl-C is pressed; returns mean figures and their number."""
         if self.strategy is None:
-            watch = _make_watch(bar, interruption)
+            from utils.training.watch import make_watch
+
+            watch = make_watch(bar, interruption)
             history = self.learner.fit(
                 self._feed(batches, num_steps),
                 steps_per_epoch=num_steps, epochs=1, shuffle=False, verbose=0, callbacks=[watch],
@@ -323,7 +352,7 @@ class TrainingRun:
     def _finish_epoch(self, figures: dict[str, float]) -> None:
         """Validates, writes the checkpoint, the log lines and the summary line of an epoch."""
         progress = self.progress
-        result = self.validation.measure(self.learner.predict_on_batch)
+        result = self.validation.measure(self._predict())
         figures = {**figures, **result.figures}
         self._calibration = result.calibration
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
@@ -331,8 +360,10 @@ class TrainingRun:
         if value <= progress.best_value:
             progress.best_epoch, progress.best_value = progress.epoch, value
         self._checkpoint(f"{self.settings.network}-{progress.epoch}")
-        self._remove_old_checkpoints()
         self.history.append(figures)
+        if not self._is_writer:
+            return
+        self._remove_old_checkpoints()
         folder = Path(self.settings.model_dir)
         with open(folder / "training_log.jsonl", "a", encoding="utf-8") as log:
             line: dict[str, Any] = {"epoch": progress.epoch, **figures}
@@ -346,8 +377,30 @@ class TrainingRun:
         text = ", ".join(f"{name} {number:.4f}" for name, number in figures.items())
         print(translate(f"epoch {progress.epoch}: {text}"), flush=True)
 
+    @property
+    def _is_writer(self) -> bool:
+        """Whether this host writes and prints: the first."""
+        return self.share.host_id == 0
+
+    def _predict(self) -> Any:
+        """Returns the function that a validation asks for outputs."""
+        if self.share.num_hosts == 1:
+            return self.learner.predict_on_batch
+        from utils.training.alone import LearnerAlone
+
+        if self._alone is None:
+            self._alone = LearnerAlone(
+                self.settings.network, self.network_shape, self.settings.losses
+            )
+        self._alone.set_weights(self.learner.network.get_weights())
+        return self._alone.predict_on_batch
+
     def _checkpoint(self, name: str) -> None:
         """Writes network and training state as one file."""
+        path = Path(self.settings.model_dir) / f"{name}.keras"
+        self.last_checkpoint = path
+        if not self._is_writer:
+            return
         if self.float_network is not self.learner.network:
             self.float_network.set_weights(self.learner.network.get_weights())
         extra = self._extra_variables()
@@ -367,9 +420,7 @@ class TrainingRun:
             **({LABELS_KEY: self.speakers} if self._has_names else {}),
             **self._calibration,
         }
-        path = Path(self.settings.model_dir) / f"{name}.keras"
         write_model(path, self.float_network, metadata, state)
-        self.last_checkpoint = path
 
     @property
     def _has_names(self) -> bool:
@@ -394,28 +445,6 @@ class TrainingRun:
         self.reader.close()
         if self.writer is not None:
             self.writer.close()
-
-
-def _make_watch(bar: Any, interruption: Interruption) -> Any:
-    """Returns a callback that moves a progress bar and ends `fit` after Ctrl-C."""
-    import keras
-
-    class Watch(keras.callbacks.Callback):
-        """Counts steps without waiting for the device."""
-
-        async_safe = True
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.steps: list[int] = []
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.steps.append(batch)
-            bar.update(1)
-            if interruption.is_requested:
-                self.model.stop_training = True
-
-    return Watch()
 
 
 def _summary_writer(folder: Path) -> Any:

@@ -1,0 +1,168 @@
+"""Two hosts are two processes here: the losses of one with the doubled batch, a kill, a resume."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.support.synthetic_voices import write_speech_folder
+from tests.support.tiny_model import TRAIN_OPTIONS
+from utils.crops.draws import Share
+from utils.errors import VoiceprintError
+from utils.training import hosts as module
+from utils.training.hosts import Hosts, find_hosts, join_hosts
+
+QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Compiling takes most of the time of the few steps here."""
+
+NUM_STEPS = 20
+
+
+def log(folder: str) -> list[dict[str, float]]:
+    path = Path(folder, "training_log.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def options(folder: str, num_steps: int, batch_size: int = 4, *more: str) -> list[str]:
+    """Options of a training whose epochs have one step, so that the log has every step's loss."""
+    return [
+        *TRAIN_OPTIONS, "--batch_size", str(batch_size), "--train_list_path=train.txt",
+        "--test_list_path=test.txt", f"--num_epoch={num_steps}", "--steps_per_epoch=1",
+        f"--model_dir={folder}", "--gpu=cpu", *more,
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(root: Path, *commands: list[str]) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Runs train.py on JAX several times at once; none is left in the end."""
+    environment = {
+        **os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8",
+        "XLA_FLAGS": QUICK_COMPILER,
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(root / "train.py"), *command],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )
+        for command in commands
+    ]  # fmt: skip
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def two_hosts(*command: str) -> list[list[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    hosts = ["--hosts", address, "--num_hosts", "2", "--host_id"]
+    return [[*command, *hosts, str(number)] for number in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eager")
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_two_hosts_train_as_one_and_outlive_a_kill(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{path}\t{label}\n" for path, label in write_speech_folder(Path("speech"), 4, 5, 1.2)]
+    Path("train.txt").write_text("".join(lines))
+    Path("test.txt").write_text("".join(lines[::2]))
+    with running(root, options("alone", NUM_STEPS, 8)) as (alone,):
+        shown = alone.communicate(timeout=300)
+        assert alone.returncode == 0, shown
+    with running(root, *two_hosts(*options("both", NUM_STEPS))) as hosts:
+        for number, host in enumerate(hosts):
+            shown = host.communicate(timeout=300)
+            assert host.returncode == 0, shown
+            assert ("epoch 20: " in shown[0]) == (number == 0)  # the first alone prints
+    one, two = log("alone"), log("both")
+    assert len(one) == len(two) == NUM_STEPS
+    for step, other in zip(one, two, strict=True):
+        assert other["loss"] == pytest.approx(step["loss"], abs=1e-4)
+        assert other["eer"] == pytest.approx(step["eer"], abs=0.05)
+    assert two[-1]["loss"] < two[0]["loss"]
+
+    last = f"both/resnet34-{NUM_STEPS}.keras"
+    with running(root, *two_hosts(*options("both", 10_000), "--resume", last)) as hosts:
+        deadline = time.monotonic() + 200
+        while len(log("both")) < NUM_STEPS + 3:
+            assert time.monotonic() < deadline
+            assert hosts[0].poll() is None, hosts[0].communicate()
+            time.sleep(0.05)
+        hosts[1].kill()
+        shown = hosts[0].communicate(timeout=120)
+        assert hosts[0].returncode == 2, shown
+        assert "error: another host is gone" in shown[1]
+        assert "start all hosts again with --resume both/resnet34-" in shown[1]
+    checkpoints = {int(path.stem.split("-")[1]) for path in Path("both").glob("[!.]*.keras")}
+    reached = max(checkpoints)
+    assert reached >= NUM_STEPS + 3
+    # On one host, of another backend: steps are counted anew, since they are of half the size.
+    resume = ["--resume", f"both/resnet34-{reached}.keras"]
+    assert train.main(options("both", reached + 1, 4, *resume)) == 0
+    assert log("both")[-1]["epoch"] == reached + 1
+
+
+def test_hosts_are_found_from_options_and_variables() -> None:
+    assert find_hosts("", None, None, {"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}) is None
+    assert find_hosts("a:1", 3, 2, {}) == Hosts("a:1", Share(2, 3))
+    slurm = {
+        "SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_JOB_ID": "77002",
+        "SLURM_STEP_NODELIST": "gpu[03-06],other",
+    }  # fmt: skip
+    assert find_hosts("auto", None, None, slurm) == Hosts("gpu03:12357", Share(1, 4))
+    slurm["SLURM_STEP_NODELIST"] = "one,two"
+    assert find_hosts("auto", None, None, slurm) == Hosts("one:12357", Share(1, 4))
+    job = {"JOB_COMPLETION_INDEX": "2"}
+    assert find_hosts("train-0.svc:9", 4, None, job) == Hosts("train-0.svc:9", Share(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("", 2, None), "need --hosts HOST0:PORT"),
+        (("", None, 0), "need --hosts HOST0:PORT"),
+        (("auto", 2, 0), "SLURM_STEP_NODELIST isn't set"),
+        (("host", 2, 0), "--hosts host: expected HOST0:PORT or auto"),
+        (("host:1", None, 0), "needs --num_hosts: none of SLURM_NTASKS tells it"),
+        (("host:1", 2, None), "needs --host_id: none of SLURM_PROCID, JOB_COMPLETION_INDEX"),
+        (("host:1", 2, 2), "--host_id 2: expected 0 to 1 of 2 hosts"),
+    ],
+)
+def test_hosts_that_are_not_known(given: tuple[str, int | None, int | None], message: str) -> None:
+    with pytest.raises(VoiceprintError, match=message):
+        find_hosts(*given, {})
+
+
+def test_hosts_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    jax = pytest.importorskip("jax")
+
+    def initialize(*args: object, **more: object) -> None:
+        raise RuntimeError("DEADLINE_EXCEEDED")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(VoiceprintError, match="2 hosts didn't come together in 300 s; start all"):
+        join_hosts(Hosts("127.0.0.1:1", Share(0, 2)))
+    assert module.JOIN_S == 300
+
+
+def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from utils.training.devices import select_devices
+
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    with pytest.raises(VoiceprintError, match="KERAS_BACKEND=tensorflow: several hosts train on"):
+        select_devices("cpu", "float32", Hosts("127.0.0.1:1", Share(0, 2)))
