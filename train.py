@@ -20,7 +20,7 @@ from utils.corpus.shards import is_sharded, read_training_shards
 from utils.errors import run_script
 from utils.messages import translate
 from utils.training import options as training_options
-from utils.training.hosts import find_hosts, telling_losses
+from utils.training.hosts import find_hosts, is_supervised, noticing_losses, supervise
 
 
 def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -35,8 +35,10 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit status."""
     parser, args = parse_args(argv)
-    print_arguments(args, training_options.BASELINE_OPTIONS, parser)
     hosts = find_hosts(args.hosts, args.num_hosts, args.host_id)
+    if hosts and not is_supervised():
+        return supervise(__file__, sys.argv[1:] if argv is None else argv, args.model_dir)
+    print_arguments(args, training_options.BASELINE_OPTIONS, parser)
     if is_sharded(args.train_list_path):
         train, test, shards = read_training_shards(args.train_list_path, args.test_list_path)
     else:
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.resume:
             print(translate(f"==> resuming from {describe_checkpoint(args.resume)}"))
-        with telling_losses(hosts, training):
+        with noticing_losses(hosts):
             training.run()
     except KeyboardInterrupt:
         last = training.last_checkpoint

@@ -19,7 +19,7 @@ from tests.support.tiny_model import TRAIN_OPTIONS
 from utils.crops.draws import Share
 from utils.errors import VoiceprintError
 from utils.training import hosts as module
-from utils.training.hosts import Hosts, find_hosts, join_hosts
+from utils.training.hosts import Hosts, find_hosts, join_hosts, supervise
 
 QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """Compiling takes most of the time of the few steps here."""
@@ -106,8 +106,9 @@ def test_two_hosts_train_as_one_and_outlive_a_kill(
         hosts[1].kill()
         shown = hosts[0].communicate(timeout=120)
         assert hosts[0].returncode == 2, shown
-        assert "error: another host is gone" in shown[1]
-        assert "start all hosts again with --resume both/resnet34-" in shown[1]
+        line = shown[1].strip().splitlines()[-1]
+        assert line.startswith("error: the training was cut off: another host is gone, or memory; ")
+        assert "start all hosts again with --resume both/resnet34-" in line
     checkpoints = {int(path.stem.split("-")[1]) for path in Path("both").glob("[!.]*.keras")}
     reached = max(checkpoints)
     assert reached >= NUM_STEPS + 3
@@ -158,6 +159,19 @@ def test_hosts_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VoiceprintError, match="2 hosts didn't come together in 300 s; start all"):
         join_hosts(Hosts("127.0.0.1:1", Share(0, 2)))
     assert module.JOIN_S == 300
+
+
+def test_a_training_that_is_watched(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import os, sys\nos.environ[sys.argv[2]]\nsys.exit(int(sys.argv[1]))\n")
+    for status in (0, 2, 130):
+        assert supervise(str(script), [str(status), module.WATCHER_VARIABLE], "m") == status
+    with pytest.raises(VoiceprintError, match=r"cut off: .*; start all hosts again$"):
+        supervise(str(script), [str(module.EXIT_LOST), module.WATCHER_VARIABLE], str(tmp_path))
+    script.write_text("import os\nos.abort()\n")
+    (tmp_path / "resnet34-3.keras").touch()
+    with pytest.raises(VoiceprintError, match=r"--resume .*resnet34-3\.keras$"):
+        supervise(str(script), [], str(tmp_path))
 
 
 def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,7 +241,7 @@ def _open_remote(address: str) -> IO[bytes]:
                 files, path = url_to_fs(address)
                 file: IO[bytes] = files.open(path, "rb", block_size=BLOCK_BYTES)
                 return file
-            except FileNotFoundError:
+            except (FileNotFoundError, ImportError):
                 raise
             except Exception as error:  # Each kind of server has its own.
                 if attempt == NUM_TRIES - 1:
@@ -249,7 +249,8 @@ def _open_remote(address: str) -> IO[bytes]:
                 time.sleep(RETRY_S * 2**attempt)
     except ImportError as error:
         raise VoiceprintError(
-            f"{address} needs the package {error.name}; pip install -r requirements-cluster.txt"
+            f"{address} needs the package {error.name or 's3fs'}; "
+            "pip install -r requirements-cluster.txt"
         ) from error
     raise AssertionError
 

@@ -7,14 +7,17 @@ gradients, and the first host alone writes and prints.
 import contextlib
 import os
 import re
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from utils.crops.draws import Share
-from utils.errors import EXIT_USER_ERROR, VoiceprintError
-from utils.messages import translate
+from utils.errors import VoiceprintError
 
 NUM_HOSTS_VARIABLES = ("SLURM_NTASKS",)
 """Where a batch system tells how many processes it started."""
@@ -27,6 +30,12 @@ AUTO_PORT = 12_355
 
 JOIN_S = 300
 """Seconds within which all hosts have to be there."""
+
+WATCHER_VARIABLE = "VOICEPRINT_TRAINING_WATCHER"
+"""Environment variable with the number of the process that watches this one."""
+
+EXIT_LOST = 75
+"""Exit status of a training that lost another host: EX_TEMPFAIL of sysexits.h."""
 
 HEARTBEAT_S = 30
 """Seconds after which a host that says nothing counts as gone."""
@@ -67,9 +76,7 @@ def find_hosts(
     number = _known("num_hosts", num_hosts, NUM_HOSTS_VARIABLES, variables)
     own = _known("host_id", host_id, HOST_ID_VARIABLES, variables)
     if not 0 <= own < number:
-        raise VoiceprintError(
-            f"--host_id {own}: expected 0 to {number - 1}, --num_hosts is {number}"
-        )
+        raise VoiceprintError(f"--host_id {own}: expected 0 to {number - 1} of {number} hosts")
     return Hosts(address, Share(own, number))
 
 
@@ -125,12 +132,59 @@ def join_hosts(hosts: Hosts) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def telling_losses(hosts: Hosts | None, training: Any) -> Iterator[None]:
-    """Turns the loss of another host into one line, and ends this one at once.
+def is_supervised() -> bool:
+    """Returns whether this process is the one that trains; it ends with the one that watches it."""
+    parent = int(os.environ.get(WATCHER_VARIABLE, "0"))
+    if not parent:
+        return False
 
-    Without the other, JAX would wait for it at the exit.
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return True
+
+
+def supervise(script: str, argv: Sequence[str], model_dir: str) -> int:
+    """Trains in a process of its own: JAX aborts its process when it loses another host.
+
+    Args:
+        script: train.py.
+        argv: Its command line.
+        model_dir: Where the checkpoints are.
+
+    Returns:
+        The exit status of the training.
+
+    Raises:
+        VoiceprintError: If it was aborted or killed.
     """
+    environment = {**os.environ, WATCHER_VARIABLE: str(os.getpid())}
+    child = subprocess.Popen([sys.executable, script, *argv], env=environment)
+    # Ctrl-C reaches the child as well, which saves and ends.
+    handlers = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
+    }
+    try:
+        status = child.wait()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if status not in (EXIT_LOST, *range(-64, 0)):
+        return status
+    found = sorted(Path(model_dir).glob("[!.]*.keras"), key=lambda path: path.stat().st_mtime)
+    advice = (
+        f"start all hosts again with --resume {found[-1]}" if found else "start all hosts again"
+    )
+    raise VoiceprintError(f"the training was cut off: another host is gone, or memory; {advice}")
+
+
+@contextlib.contextmanager
+def noticing_losses(hosts: Hosts | None) -> Iterator[None]:
+    """Ends the process at once if JAX says that another host is gone: at the exit it would wait."""
     if hosts is None:
         yield
         return
@@ -139,8 +193,5 @@ def telling_losses(hosts: Hosts | None, training: Any) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        last = training.last_checkpoint
-        advice = f"start all hosts again with --resume {last}" if last else "start all hosts again"
-        line = f"another host is gone ({' '.join(str(error).split())[:100]}); {advice}"
-        print(translate("error: ") + translate(line), file=sys.stderr, flush=True)
-        os._exit(EXIT_USER_ERROR)
+        print(" ".join(str(error).split())[:200], file=sys.stderr, flush=True)
+        os._exit(EXIT_LOST)

@@ -216,7 +216,7 @@ def test_a_cluster_that_goes_away(tmp_path: Path) -> None:
         results = engine.map(square, iter(range(10_000)), str)
         assert next(results) == 0
         cluster.stop()
-        with pytest.raises(VoiceprintError, match=r"the cluster is gone .*; start it again"):
+        with pytest.raises(VoiceprintError, match="the cluster is gone; start it again"):
             list(results)
     finally:
         cluster.stop()
