@@ -11,12 +11,12 @@ when it is repeated.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from utils.arguments import make_parser, positive_int
+from utils.environment import read_variable
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
 from utils.messages import translate
 from voices.folder import FolderVoiceStore
@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ("source", "destination"):
         if getattr(args, name) == "env":
-            setattr(args, name, os.environ.get(DATABASE_VARIABLE, ""))
+            setattr(args, name, read_variable(DATABASE_VARIABLE))
     if ("://" in args.source) == ("://" in args.destination):
         parser.error("expected a folder and the address of a database, in either order")
     return args

@@ -31,7 +31,7 @@ from utils.crops.noises import SoundFolder
 from utils.errors import run_script
 from utils.model.encoder import SpeakerEncoder
 from utils.verification.embedding import mean_embedding
-from voices.live import LiveRecogniser, LiveTurn
+from voices.live import LiveRecogniser, LiveTurn, best_of
 
 CORPORA = ("cv_zhCN", "cv_en")
 """Mandarin and English."""
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             database, silent = enrol(encoder, enrolments, talk, Path(args.root))
             start = time.process_time()
-            recogniser = LiveRecogniser(encoder, database, encoder.strict_threshold)  # type: ignore[arg-type]
+            recogniser = LiveRecogniser(encoder, best_of(database), encoder.strict_threshold)  # type: ignore[arg-type]
             shown = follow(recogniser, talk.waveform)
             busy_s += time.process_time() - start
             heard_s += len(talk.waveform) / SAMPLE_RATE

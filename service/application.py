@@ -13,7 +13,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.answers.problems import PROBLEMS, add_handlers
 from service.answers.schemas import ClassicError, ProblemDocument
+from service.chores import chores
 from service.context import Service
+from service.diarization.jobs import Jobs
 from service.edge.gate import Gate
 from service.edge.limits import Lockout
 from service.edge.observation import Observation
@@ -24,11 +26,15 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
-from service.routes import classic, health, recognition, speakers
+from service.reembedding import BackgroundReembedding
+from service.routes import classic, diarizations, health, recognition, speakers, stream
 from service.settings import Settings
 from utils.verification.embedding import Encoder
 from utils.version import __version__
 from voices.sql.store import SqlVoiceStore
+
+STREAM_PATH = "/v1/stream"
+"""A WebSocket, which OpenAPI cannot describe."""
 
 DESCRIPTION = """Enrols voices and recognises who is speaking. Errors are problem documents
 (RFC 9457); the classic routes answer `{"detail": "..."}` instead. docs/service.md tells more."""
@@ -50,12 +56,22 @@ def make_app(
         MultiPartParser.spool_max_size, settings.max_upload_bytes + 1
     )
     tokens = Tokens(settings.token, settings.token_file)
-    metrics = Metrics(lambda: pool.num_pending, lambda: database.num_damaged)
+    metrics = Metrics(
+        lambda: pool.num_pending, lambda: database.num_damaged, lambda: jobs.num_pending
+    )
+    jobs = Jobs(settings, encoder, database)
     pool = EncodingPool(settings.num_threads, settings.queue_size, metrics.encodings.observe)
+    find_sound = None if inbox is None else inbox.find_sound
+    reembedding = BackgroundReembedding(database, encoder, find_sound)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        await asyncio.to_thread(reembedding.start)
+        jobs.open()
+        async with chores(app.state.service):
+            yield
+        await asyncio.to_thread(jobs.close)
+        await asyncio.to_thread(reembedding.stop)
         await asyncio.to_thread(pool.close)
         app.state.service.close()
 
@@ -78,9 +94,11 @@ def make_app(
         lockout=Lockout(settings.lockout_failures, settings.lockout_s),
         inbox=inbox,
         tokens=tokens,
+        reembedding=reembedding,
+        jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, health):
+    for module in (recognition, speakers, diarizations, stream, health):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)
@@ -93,11 +111,13 @@ def make_app(
             CORSMiddleware,
             allow_origins=[settings.cors_origin],
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(
-        Observation, metrics=metrics, templates=lambda: [*app.openapi()["paths"], "/openapi.json"]
+        Observation,
+        metrics=metrics,
+        templates=lambda: [*app.openapi()["paths"], "/openapi.json", STREAM_PATH],
     )
     return app
 

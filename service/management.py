@@ -1,5 +1,7 @@
-"""What an operator does beside the running service: tokens made, listed, rotated and revoked."""
+"""What an operator does beside the running service: tokens and groups."""
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,8 +14,15 @@ from service.edge.tokens import (
     revoke_token,
     rotate_token,
 )
+from service.settings import ServiceError
 from utils.messages import translate
 from utils.speaker_names import DEFAULT_GROUP
+from voices.sql.cipher import read_key
+from voices.sql.records import AuditLine
+from voices.sql.store import SqlVoiceStore
+
+OPERATOR = "operator"
+"""The actor in the audit log of what was done by a command."""
 
 
 def print_new_token(
@@ -43,12 +52,23 @@ def print_new_token(
     print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
 
 
-def print_tokens(path: Path) -> None:
-    """Prints the tokens of a file, one in a line, columns separated by tabs."""
+def print_tokens(path: Path, database: SqlVoiceStore | None) -> None:
+    """Prints the tokens of a file, one in a line, columns separated by tabs.
+
+    Args:
+        path: The token file.
+        database: Knows when they were used; None if it cannot be asked.
+    """
     now = datetime.now(timezone.utc)
-    print("\t".join(translate(word) for word in ("name", "hash", "group", "scopes", "expires")))
+    uses = None if database is None else database.token_uses.all()
+    heads = ("name", "hash", "group", "scopes", "expires", "last use")
+    print("\t".join(map(translate, heads)))
     for grant in read_token_file(path):
-        print("\t".join(_columns(grant, now)))
+        last = translate("unknown")
+        if uses is not None:
+            used_at = uses.get(grant.fingerprint)
+            last = translate("never") if used_at is None else _shown(used_at)
+        print("\t".join([*_columns(grant, now), last]))
 
 
 def print_rotated_token(name: str, path: Path, grace_h: float, days: float | None) -> None:
@@ -63,6 +83,46 @@ def print_revoked_token(name: str, path: Path) -> None:
     """Removes a token."""
     revoke_token(name, path)
     print(translate(f"The token {name} is revoked; a running service refuses it within a second."))
+
+
+@contextlib.contextmanager
+def opened_database(url: str, environment: Mapping[str, str]) -> Iterator[SqlVoiceStore]:
+    """Yields the database of the service, which must be there.
+
+    Raises:
+        DatabaseError: If it cannot be opened.
+    """
+    database = SqlVoiceStore(url, key=read_key(environment), create=False)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def print_groups(database: SqlVoiceStore) -> None:
+    """Prints the groups and how many speakers each has, columns separated by tabs."""
+    print("\t".join(translate(word) for word in ("group", "speakers")))
+    for name, number in database.groups().items():
+        print(f"{name}\t{number}")
+
+
+def delete_group(database: SqlVoiceStore, group: str, path: Path | None) -> None:
+    """Removes all speakers of a group, and its tokens before, so that nobody enrols meanwhile.
+
+    Raises:
+        DatabaseError: If it is the default group, has no speakers, or cannot be removed.
+    """
+    num_tokens = 0
+    voices = database.in_group(group)
+    if group not in database.groups():
+        raise ServiceError(f"there are no speakers of the group {group}")
+    if path is not None and group != DEFAULT_GROUP:
+        theirs = {grant.name for grant in read_token_file(path) if grant.group == group}
+        num_tokens = sum(revoke_token(name, path) for name in theirs)
+    num_speakers = voices.remove_group()
+    outcome = f"{num_speakers} speakers"
+    database.audit_log.append(AuditLine(OPERATOR, "delete group", "", outcome, group=group))
+    print(translate(f"{group}: {num_speakers} speakers and {num_tokens} tokens removed"))
 
 
 def _print_once(name: str, token: str) -> None:

@@ -22,9 +22,12 @@ class Metrics:
     """What the service counts. Labels never hold names of speakers, tokens or addresses."""
 
     def __init__(
-        self, queue_depth: Callable[[], int], num_damaged: Callable[[], int] = lambda: 0
+        self,
+        queue_depth: Callable[[], int],
+        num_damaged: Callable[[], int] = lambda: 0,
+        num_jobs: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Makes the figures; two of them are asked for by functions when they are read."""
+        """Makes the figures; three of them are asked for by functions when they are read."""
         self._registry = CollectorRegistry()
         make: dict[str, Any] = {"registry": self._registry, "namespace": "voiceprint"}
         self.requests = Counter(
@@ -42,6 +45,15 @@ class Metrics:
         depth.set_function(queue_depth)
         damaged = Gauge("damaged_speakers", "Speakers whose stored voice is damaged", **make)
         damaged.set_function(num_damaged)
+        self.other_models = Gauge(
+            "other_model_recordings",
+            "Recordings that only other models have embedded",
+            ["sound"],
+            **make,
+        )
+        jobs = Gauge("diarizations", "Long recordings that run or wait", **make)
+        jobs.set_function(num_jobs)
+        self.streams = Gauge("streams", "Live streams that are open", **make)
         self.encodings = Histogram(
             "encoding_seconds",
             "Seconds to decode, measure and embed a recording",

@@ -1,6 +1,7 @@
 """What the service may be told: where it listens, what it keeps, and how much it lets through."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import VoiceprintError
@@ -20,6 +21,19 @@ class ServiceError(VoiceprintError):
 
 
 @dataclass(frozen=True)
+class GroupLimits:
+    """What a group may use, None for as much as everybody.
+
+    Attributes:
+        max_speakers: Most speakers.
+        rate_limit: Requests a minute of all its tokens together.
+    """
+
+    max_speakers: int | None = None
+    rate_limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Options of the service; each limit has its row in docs/service.md.
 
@@ -27,6 +41,7 @@ class Settings:
         token: A token of all rights, or None.
         max_bodies_bytes: Largest sum of the bodies of simultaneous requests.
         max_candidates: Most names that an identification may be narrowed to.
+        groups: Limits of groups, by their names.
     """
 
     host: str = option("127.0.0.1", help="address to listen on; others need a token")
@@ -70,6 +85,25 @@ class Settings:
     header_timeout_s: float = option(10.0, "positive_float", "for headers to arrive")
     body_timeout_s: float = option(30.0, "positive_float", "for an upload to arrive")
     stop_timeout_s: float = option(30.0, "positive_float", "to finish when stopped")
+    diarization_max_upload_mb: float = option(
+        1000.0, "positive_float", "largest request to find who spoke when"
+    )
+    diarization_max_duration_s: float = option(
+        14_400.0, "positive_float", "longest recording to find who spoke when"
+    )
+    diarization_jobs: int = option(
+        1, "positive_int", "such recordings at a time, each in a process of low priority"
+    )
+    diarization_queue_size: int = option(4, "positive_int", "such recordings that may wait")
+    diarization_keep_s: float = option(
+        3600.0, "positive_float", "seconds until who spoke when is removed"
+    )
+    max_streams: int = option(4, "non_negative_int", "live streams at a time; 0: none")
+    stream_max_s: float = option(7200.0, "positive_float", "longest live stream")
+    stream_idle_s: float = option(30.0, "positive_float", "seconds without sound that end a stream")
+    stream_ahead_s: float = option(
+        10.0, "positive_float", "seconds of sound that a stream may be ahead of real time"
+    )
     json_logs: bool = option(False, help="log lines of JSON")
     cors_origin: str | None = option(
         None, help="origin whose pages may call the service, such as https://a.example"
@@ -77,11 +111,21 @@ class Settings:
     token: str | None = None
     max_bodies_bytes: int = 400_000_000
     max_candidates: int = 500
+    groups: Mapping[str, GroupLimits] = field(default_factory=dict)
+
+    def limits_of(self, group: str) -> GroupLimits:
+        """Returns the limits of a group."""
+        return self.groups.get(group, GroupLimits())
 
     @property
     def max_upload_bytes(self) -> int:
         """Largest body of a request."""
         return round(self.max_upload_mb * 1e6)
+
+    @property
+    def diarization_max_bytes(self) -> int:
+        """Largest body of a request to find who spoke when."""
+        return round(self.diarization_max_upload_mb * 1e6)
 
     @property
     def is_loopback(self) -> bool:

@@ -24,7 +24,7 @@ ROOMS = [
     "utils/messages utils/version",
     "utils/errors utils/files utils/workers utils/processors utils/interruption utils/arrays "
     "utils/settings",
-    "utils/arguments utils/onnx_session utils/locks",
+    "utils/arguments utils/environment utils/onnx_session utils/locks",
     "utils/audio utils/engine",
     "utils/speaker_names",
     "utils/corpus utils/resnet",
@@ -33,12 +33,14 @@ ROOMS = [
     "utils/training utils/export utils/diarization utils/bulk_embedding",
     "voices/sql",
     "voices",
+    "voices/upkeep",
     "service/settings service/logs service/metrics",
     "service/answers",
     "service/edge service/encoding",
-    "service/inbox service/management",
+    "service/reembedding service/inbox service/management service/configuration "
+    "service/diarization service/live",
     "service/context",
-    "service/routes",
+    "service/routes service/chores",
     "service/application",
     "service/start",
 ]

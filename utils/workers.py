@@ -141,10 +141,10 @@ def _run_chunk(function: Callable[[Job], Result], chunk: list[Job]) -> list[Resu
 
 def _start_pool(num_workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_prepare_worker)
+    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=prepare_worker)
 
 
-def _prepare_worker() -> None:
+def prepare_worker() -> None:
     """Leaves Ctrl-C and messages to the parent, and ends with it even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Decoders write their warnings straight to file 2, into the midst of the progress bar.

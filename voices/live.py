@@ -6,7 +6,7 @@ enrolled gets a number that stays.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,6 +59,18 @@ MAX_UNKNOWN = 50
 """Unknown speakers to remember; those who were silent longest are forgotten."""
 
 
+NUM_RANKED = 5
+"""Enrolled voices that a turn is compared with: the most similar ones."""
+
+Rank = Callable[[FloatArray], Sequence[tuple[str, float]]]
+"""From an embedding to the most similar enrolled voices and their scores, the best first."""
+
+
+def best_of(database: VoiceStore) -> Rank:
+    """Returns what ranks the voices of a store that is loaded; nobody if it is empty."""
+    return lambda embedding: database.rank(embedding)[:NUM_RANKED] if database.names() else []
+
+
 @dataclass(frozen=True)
 class LiveTurn:
     """A turn as far as it was heard.
@@ -109,16 +121,16 @@ class _Voice:
 class LiveRecogniser:
     """Follows who is speaking. Memory stays the same however long it listens."""
 
-    def __init__(self, encoder: Encoder, database: VoiceStore, strict_threshold: float) -> None:
+    def __init__(self, encoder: Encoder, rank: Rank, strict_threshold: float) -> None:
         """Prepares to listen.
 
         Args:
             encoder: The speaker model.
-            database: The enrolled voices, loaded.
+            rank: The enrolled voices that resemble an embedding most; `best_of` makes one.
             strict_threshold: Score from which a turn is an enrolled speaker's.
         """
         self._encoder = encoder
-        self._database = database
+        self._rank = rank
         self._strict_threshold = strict_threshold
         self._stream = SpeechStream()
         self._rest = np.empty(0, np.float32)
@@ -290,7 +302,7 @@ class LiveRecogniser:
     def _scores(self, embedding: FloatArray) -> dict[str | int, float]:
         """Returns the similarity with each voice of the session and the best enrolled ones."""
         scores = self._heard(embedding)
-        for name, score in self._ranked(embedding):
+        for name, score in self._rank(embedding):
             scores[name] = max(score, scores.get(name, -1.0))
         return scores
 
@@ -300,10 +312,6 @@ class LiveRecogniser:
             label: score_pair(self._encoder, embedding, voice.mean)
             for label, voice in self._voices.items()
         }
-
-    def _ranked(self, embedding: FloatArray) -> list[tuple[str, float]]:
-        """Returns the enrolled speakers, the most similar first."""
-        return self._database.rank(embedding)[:5] if self._database.names() else []
 
     def _judge(self, embedding: FloatArray | None, turn: LiveTurn) -> LiveTurn:
         """Returns the turn with the speaker whose voice its embedding resembles most."""
@@ -333,7 +341,7 @@ class LiveRecogniser:
         Below the strict threshold, down to halfway to the ordinary one, the best must also stand
         out from the second: a stranger resembles several alike.
         """
-        ranked = self._ranked(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-9)))
+        ranked = self._rank(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-9)))
         if not ranked:
             return None
         name, score = ranked[0]

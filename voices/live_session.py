@@ -19,7 +19,7 @@ from utils.errors import VoiceprintError
 from utils.messages import translate
 from utils.speaker_names import clean_name
 from utils.verification.embedding import Encoder
-from voices.live import LiveRecogniser, LiveTurn
+from voices.live import LiveRecogniser, LiveTurn, best_of
 from voices.menu import Register
 from voices.store import VoiceStore
 
@@ -58,7 +58,7 @@ def follow(
         print(translate(HINT), file=sys.stderr)
         commands = sys.stdin
     session = LiveSession(
-        LiveRecogniser(encoder, database, args.threshold),
+        LiveRecogniser(encoder, best_of(database), args.threshold),
         lambda name, speech: register(database, name, [speech], False),
     )
     session.run(sound, commands)

@@ -20,6 +20,7 @@ from utils.errors import (
     OnlyRecordingError,
     SpeakerExistsError,
     TooManyRecordingsError,
+    TooManySpeakersError,
     UnknownSpeakerError,
     VoiceprintError,
 )
@@ -37,11 +38,15 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "not-found": (404, "Not found"),
     "unknown-speaker": (404, "No speaker with this name is enrolled"),
     "unknown-recording": (404, "The speaker has no such recording"),
+    "unknown-job": (404, "There is no such job"),
+    "unknown-label": (404, "The recording has no such speaker"),
     "no-audio-kept": (404, "The recording's audio was not kept"),
     "wrong-method": (405, "The path does not support this method"),
     "slow-client": (408, "The request did not arrive in time"),
     "speaker-exists": (409, "The name is already enrolled"),
+    "not-done": (409, "The job has no result"),
     "too-many-recordings": (409, "The speaker would have too many recordings"),
+    "too-many-speakers": (409, "The group would have too many speakers"),
     "only-recording": (409, "A speaker keeps at least one recording"),
     "other-model": (409, "The speaker was enrolled with another model"),
     "damaged": (409, "The speaker's stored voice data is damaged"),
@@ -52,12 +57,17 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "bad-name": (422, "The name is not allowed"),
     "bad-recording": (422, "The recording cannot be used"),
     "too-many-requests": (429, "Too many requests"),
+    "too-fast": (429, "The samples arrive faster than they are spoken"),
     "locked": (429, "Too many failed verifications"),
     "internal": (500, "Internal error"),
     "busy": (503, "The service is busy"),
+    "lost": (503, "The job was lost"),
+    "stopping": (503, "The service is stopping"),
     "files": (503, "A file of the speaker cannot be changed"),
     "database": (503, "The database is unavailable"),
+    "waits-for-model": (503, "The speaker is being embedded by a new model"),
     "not-ready": (503, "The service is not ready"),
+    "no-space": (507, "The disk is full"),
 }
 """Code -> status and title. The type of a problem is "/problems/CODE", and docs/service.md has a
 row for each."""
@@ -96,6 +106,7 @@ ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
     (SpeakerExistsError, "speaker-exists", None),
     (OnlyRecordingError, "only-recording", "the speaker has no other; delete the speaker"),
     (TooManyRecordingsError, "too-many-recordings", None),
+    (TooManySpeakersError, "too-many-speakers", None),
     (UnknownSpeakerError, "unknown-speaker", "this speaker is no longer enrolled"),
     (DamagedVoiceError, "damaged", "the stored voice data cannot be read; enrol the speaker again"),
 )
@@ -125,15 +136,21 @@ def problem_response(problem: Problem, path: str) -> JSONResponse:
     """Returns a problem as a response, in the format that the path's clients expect."""
     if path.startswith(CLASSIC_PREFIX):
         return JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
+    document = problem_document(problem)
+    media_type = "application/problem+json"
+    return JSONResponse(document, problem.status_code, problem.headers, media_type=media_type)
+
+
+def problem_document(problem: Problem) -> dict[str, Any]:
+    """Returns the members of a problem document."""
     status, title = PROBLEMS[problem.code]
-    document = {
+    return {
         "type": f"/problems/{problem.code}",
         "title": title,
         "status": status,
         "detail": problem.detail,
         **problem.extra,
     }
-    return JSONResponse(document, status, problem.headers, media_type="application/problem+json")
 
 
 def describe_validation(error: RequestValidationError, content_type: str) -> Problem:

@@ -1,6 +1,6 @@
 """The documents that the service answers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -99,6 +99,16 @@ class RecordingDocument(BaseModel):
     speech_s: float
     duration_s: float
     has_audio: bool
+    is_comparable: bool = Field(
+        description="Whether the model in use has embedded it; false after a change of model"
+    )
+
+
+class OtherModelsDocument(BaseModel):
+    """Recordings that only other models have embedded."""
+
+    waiting: int = Field(description="Are being embedded from their sound")
+    without_sound: int = Field(description="Their sound was not kept: enrol again")
 
 
 class SpeakerDocument(BaseModel):
@@ -124,6 +134,7 @@ class SpeakersDocument(BaseModel):
     total: int
     offset: int
     limit: int
+    other_models: OtherModelsDocument
 
 
 class RenameDocument(BaseModel):
@@ -176,11 +187,83 @@ class IdentifyDocument(BaseModel):
     quality: QualityDocument
 
 
+class TurnDocument(BaseModel):
+    """A stretch of speech of one speaker."""
+
+    start_s: float
+    end_s: float
+    speaker: str = Field(description="The label of the speaker")
+    name: str | None = Field(description="The enrolled speaker, null if it is nobody's voice")
+    score: Number | None = Field(
+        description="Cosine of the turn and its speaker's voice here; null for very short turns"
+    )
+    is_overlapped: bool = Field(description="Whether somebody else speaks meanwhile")
+
+
+class FoundSpeakerDocument(BaseModel):
+    """A speaker of a recording."""
+
+    label: str = Field(description='"1", "2", ...: numbers in the order of the first turns')
+    name: str | None
+    score: Number | None = Field(description="Of the best enrolled voice; null if there is none")
+    speech_s: float
+    num_turns: int
+    can_be_enrolled: bool = Field(description="Whether there is enough speech without others'")
+
+
+class DiarizationResult(BaseModel):
+    """Who spoke when; times in seconds."""
+
+    recording: str = Field(description="The name of the file that was sent, without its ending")
+    duration_s: float
+    threshold: float = Field(description="Least score that names a speaker")
+    speakers: list[FoundSpeakerDocument]
+    turns: list[TurnDocument]
+
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
+
+
+class JobDocument(BaseModel):
+    """A recording that is worked on; times are UTC, ISO 8601."""
+
+    id: str
+    state: JobState
+    progress: float = Field(description="From 0 to 1")
+    created_at: str
+    expires_at: str = Field(description="When it is removed; later while it is being worked on")
+    error: ProblemDocument | None = Field(None, description="Why it failed or was lost")
+
+
+class DiarizationDocument(JobDocument):
+    """A job and, once it is done, what was found."""
+
+    result: DiarizationResult | None = None
+
+
+class JobsDocument(BaseModel):
+    """The jobs of a token, the newest first, without results."""
+
+    diarizations: list[JobDocument]
+
+
+class EnrolFoundDocument(BaseModel):
+    """As whom to enrol a speaker of a recording."""
+
+    name: str
+    if_exists: Literal["error", "add"] = Field(
+        "error", description="What to do if the name is enrolled: refuse, or add a recording"
+    )
+
+
 class HealthDocument(BaseModel):
     """State of the service."""
 
     status: str
     warning: str | None = None
+    other_models: OtherModelsDocument | None = Field(
+        None, description="After a change of model only"
+    )
 
 
 class ClassicHealth(BaseModel):

@@ -25,6 +25,9 @@ PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")
 HEALTH_PATH = "/voiceprint/health"
 """The only path with its token in the query, as ?key=."""
 
+STREAMED = {("POST", "/v1/diarizations")}
+"""What reads its body itself, with limits of its own: an hour of sound does not fit the memory."""
+
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 DRAIN_S = 2.0
@@ -48,27 +51,48 @@ class Gate:
         self.rates = RateLimiter(settings.rate_limit)
         self.classic_rates = RateLimiter(settings.classic_rate_limit)
         self.failures = RateLimiter(FAILED_TOKENS_A_MINUTE)
+        self.group_rates = {
+            name: RateLimiter(limits.rate_limit)
+            for name, limits in settings.groups.items()
+            if limits.rate_limit is not None
+        }
         self._num_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers with a problem."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if scope["type"] == "websocket":
+            await self._pass_socket(scope, headers, receive, send)
+            return
         held = 0
         is_finished = "content-length" not in headers and "transfer-encoding" not in headers
 
+        has_begun = "expect" not in headers
+
         async def receive_noted() -> Message:
-            nonlocal is_finished
+            nonlocal is_finished, has_begun
+            has_begun = True
             message = await receive()
             is_finished = not message.get("more_body", False)
             return message
+
+        async def send_read(message: Message) -> None:
+            # A client cannot read an answer while it is still sending.
+            if message["type"] == "http.response.start" and has_begun and not is_finished:
+                await _drain(receive)
+            await send(message)
 
         try:
             try:
                 self._check_origin(scope["method"], headers)
                 self._admit(scope, headers)
+                if (scope["method"], scope["path"]) in STREAMED:
+                    check_encodings(scope, Headers(raw=[]), ())
+                    await self.app(scope, receive_noted, send_read)
+                    return
                 if headers.get("content-type", "").lower().startswith("multipart/"):
                     self.check_room()
                 chunks = deque() if is_finished else await self._read_body(headers, receive_noted)
@@ -76,13 +100,47 @@ class Gate:
                 if scope["path"].startswith(PROTECTED_PREFIXES):
                     check_encodings(scope, headers, chunks)
             except Problem as problem:
-                if not is_finished and "expect" not in headers:
+                if has_begun and not is_finished:
                     await _drain(receive)
                 await problem_response(problem, scope["path"])(scope, receive, send)
                 return
             await self.app(scope, _replay(chunks, receive), send)
         finally:
             self._num_held -= held
+
+    async def _pass_socket(
+        self, scope: Scope, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        """Passes a WebSocket on, or refuses it with a problem before it opens.
+
+        Browsers send any page's handshake, and cannot add a token to it: the origin is always
+        checked, and the route asks for the token that the first frame brings, by `admit` in the
+        state.
+        """
+        need = needed_scope("WEBSOCKET", scope["path"])
+        address = scope["client"][0] if scope.get("client") else "unknown"
+
+        def admit(presented: str | None) -> Grant:
+            grant = self._grant_of(presented, address)
+            if grant is None:
+                raise Problem("unauthorized", "no valid token was sent; send it as token")
+            _check_scope(grant, need)
+            return grant
+
+        try:
+            self._check_origin("WEBSOCKET", headers)
+            if need is None:
+                raise Problem("not-found", "no such path; /docs lists them")
+            presented = _bearer(headers)
+            state = scope.setdefault("state", {})
+            state["admit"], state["token"] = admit, presented
+            grant = admit(presented) if presented or not self.tokens.are_required else None
+            state["grant"], state["actor"] = grant, grant and grant.name
+            self.rates.check(f"token {grant.name}" if grant else f"address {address}")
+        except Problem as problem:
+            await problem_response(problem, scope["path"])(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
     def _check_origin(self, method: str, headers: Headers) -> None:
         """Keeps other web pages in this machine's browser from using the service.
@@ -134,28 +192,36 @@ class Gate:
         rates = self.classic_rates if path.startswith(CLASSIC_PREFIX) else self.rates
         rates.check(f"token {grant.name}" if grant else f"address {address}")
         if grant is not None:
+            if grant.group in self.group_rates:
+                self.group_rates[grant.group].check("")
             _check_scope(grant, need)
 
     def _find_grant(
         self, scope: Scope, headers: Headers, address: str, need: str | None
     ) -> Grant | None:
         """Returns what the presented token allows, None without a valid one."""
-        if not self.tokens.are_required:
-            return LOCAL
-        scheme, _, presented = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            presented = ""
+        presented = _bearer(headers)
         if scope["path"] == HEALTH_PATH and not presented:
             query = parse_qs(scope["query_string"].decode("latin-1"))
             presented = query.get("key", [""])[0]
-        if not presented:
-            return None
         try:
-            grant = self.tokens.find(presented.strip())
-        except Problem:
-            if need == OPEN:
+            return self._grant_of(presented, address)
+        except Problem as problem:
+            if need == OPEN and problem.code == "unauthorized":
                 return None
             raise
+
+    def _grant_of(self, presented: str | None, address: str) -> Grant | None:
+        """Returns what a token allows, None if it is not valid.
+
+        Raises:
+            Problem: 401 if it has expired, 429 after many wrong ones from an address.
+        """
+        if not self.tokens.are_required:
+            return LOCAL
+        if not presented:
+            return None
+        grant = self.tokens.find(presented.strip())
         if grant is None:
             # Only failures count: wrong tokens from an address don't block valid ones from it.
             self.failures.check(address)
@@ -220,6 +286,12 @@ def _check_scope(grant: Grant, need: str | None) -> None:
         },
         scope=need,
     )
+
+
+def _bearer(headers: Headers) -> str:
+    """Returns the token of the Authorization header, or ""."""
+    scheme, _, presented = headers.get("authorization", "").partition(" ")
+    return presented if scheme.lower() == "bearer" else ""
 
 
 def _host_name(host: str) -> str:

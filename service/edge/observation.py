@@ -39,6 +39,9 @@ class Observation:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on; an unexpected error becomes a 500 without details."""
+        if scope["type"] == "websocket":
+            await self._watch_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -68,6 +71,45 @@ class Observation:
         finally:
             self.metrics.in_flight.dec()
             self._note(scope, status, time.perf_counter() - start, request_id)
+
+    async def _watch_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a WebSocket on; its one log line comes when it ends, with the code it ended by."""
+        start = time.perf_counter()
+        request_id = uuid.uuid4().hex
+        code = 0
+
+        async def receive_observed() -> Message:
+            nonlocal code
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                code = code or message.get("code", 0)
+            return message
+
+        async def send_observed(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "websocket.http.response.start":
+                code = message["status"]
+                message["headers"] = [*message.get("headers", ()), *API_HEADERS]
+            elif message["type"] == "websocket.close":
+                code = code or message.get("code", 1000)
+            await send(message)
+
+        try:
+            await self.app(scope, receive_observed, send_observed)
+        except Exception as error:
+            # A client that vanished while it was being answered is no error of the service.
+            if not code:
+                log_failure("unexpected error", error, request_id=request_id, route=scope["path"])
+        finally:
+            log_event(
+                "stream",
+                route=self._route(scope),
+                status=code,
+                ms=round((time.perf_counter() - start) * 1000, 1),
+                actor=scope.get("state", {}).get("actor"),
+                client=scope["client"][0] if scope.get("client") else None,
+                request_id=request_id,
+            )
 
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         """Counts and logs an answered request."""

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service.logs import log_event
 from service.settings import ServiceError, Settings
@@ -31,6 +33,9 @@ FULL_ANSWER = _answer(b"503 Service Unavailable\r\nretry-after: 5", b"too many c
 MAX_OPEN_FILES = 10_240
 """Open files for the process, the most that macOS grants. Every connection is one: idle clients
 alone can exhaust the usual limits of 256 or 1,024."""
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""Longest message of a WebSocket; the stream's own limit is lower, and closes with a reason."""
 
 RESERVED_FILES = 150
 """Open files kept for the database, libraries and ffmpeg."""
@@ -74,7 +79,9 @@ def run_server(
     config = uvicorn.Config(
         app,
         http=make_protocol(settings.header_timeout_s, max_connections),
-        ws="none",
+        ws=StreamProtocol,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -85,6 +92,16 @@ def run_server(
     server = Server(config, on_ready)
     server.run(sockets=[bound])
     return server.signal_number
+
+
+class StreamProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, which takes a refused handshake for a forgotten one."""
+
+    async def send(self, message: Any) -> None:
+        """Sends a message; a refusal that is whole completes the handshake."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
 
 
 class Server(uvicorn.Server):
@@ -161,6 +178,7 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
         """Closes connections whose request does not begin, or does not end, in time."""
 
         _timer: asyncio.TimerHandle | None = None
+        _is_upgraded = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -174,6 +192,11 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
             super().data_received(data)
             self._watch()
 
+        def handle_websocket_upgrade(self, event: h11.Request) -> None:
+            # From here on the connection is another protocol's, which has limits of its own.
+            self._is_upgraded = True
+            super().handle_websocket_upgrade(event)
+
         def _watch(self) -> None:
             """Starts the time of a client that owes something, ends that of one that does not."""
             if not self._client_owes():
@@ -185,6 +208,8 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
 
         def _client_owes(self) -> bool:
             """Whether the server waits for a request, or for the rest of an answered one."""
+            if self._is_upgraded:
+                return False
             is_answered = self.cycle is None or self.cycle.response_complete
             state = self.conn.their_state
             return state is h11.IDLE or (state is h11.SEND_BODY and is_answered)

@@ -11,6 +11,7 @@ from service.encoding.joiner import Joiner
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import Voice, VoiceReader
 from service.metrics import Metrics
+from utils.speaker_names import DEFAULT_GROUP
 from utils.verification.verdict import verdict
 from voices.sql.index import Question
 from voices.sql.records import AuditLine
@@ -71,8 +72,9 @@ class Identifier:
         *,
         candidates: list[str] | None = None,
         top_k: int = 1,
+        group: str = DEFAULT_GROUP,
     ) -> Identified:
-        """Identifies the speaker; writes the audit log before it returns.
+        """Identifies the speaker among those of a group; writes the audit log before it returns.
 
         The work is finished even if the client disconnects or the service is stopping.
 
@@ -84,7 +86,7 @@ class Identifier:
 
         async def work() -> Identified:
             (voice,) = await self._reader.read([("file", upload)])
-            question = Question(voice.vector, top_k, candidates)
+            question = Question(voice.vector, top_k, candidates, group)
             return await self._joiner.handle(Inquiry(voice, question, threshold, actor or NOBODY))
 
         return await asyncio.shield(asyncio.create_task(work()))
@@ -100,7 +102,9 @@ class Identifier:
             name = best if is_match else None
             outcome = "rejected" if name is None else "accepted"
             answers.append(Identified(inquiry.voice, name, matches))
-            lines.append(AuditLine(inquiry.actor, "identify", name or "", outcome, score))
+            group = inquiry.question.group
+            line = AuditLine(inquiry.actor, "identify", name or "", outcome, score, group=group)
+            lines.append(line)
         await self._call(self._database.audit_log.append, *lines)
         for line in lines:
             self._metrics.decisions.labels("identify", line.outcome).inc()

@@ -63,8 +63,10 @@ class EncodingPool:
         if self._num_pending >= self.num_threads + self.queue_size:
             raise self._busy()
 
-    def submit(self, jobs: Sequence[Callable[[], T]]) -> "list[Future[T]]":
-        """Accepts all jobs or none.
+    def submit(
+        self, jobs: Sequence[Callable[[], T]], *, are_recordings: bool = True
+    ) -> "list[Future[T]]":
+        """Accepts all jobs or none; those that are no recordings count in no figure.
 
         Raises:
             Problem: 503 with Retry-After, if the queue has no room for them.
@@ -77,7 +79,7 @@ class EncodingPool:
             self._num_pending += len(jobs)
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.num_threads, "encode")
-            futures = [self._executor.submit(self._run, job) for job in jobs]
+            futures = [self._executor.submit(self._run, job, are_recordings) for job in jobs]
         for future in futures:
             future.add_done_callback(self._note_cancelled)
         return futures
@@ -103,7 +105,7 @@ class EncodingPool:
             with self._lock:
                 self._num_pending -= 1
 
-    def _run(self, job: Callable[[], Any]) -> Any:
+    def _run(self, job: Callable[[], Any], is_recording: bool) -> Any:
         """Runs a job and counts it."""
         start = time.perf_counter()
         with self._lock:
@@ -115,6 +117,7 @@ class EncodingPool:
             with self._lock:
                 self._num_running -= 1
                 self._num_pending -= 1
-                self._mean_s += SMOOTHING * (elapsed - self._mean_s)
-            if self._on_job is not None:
+                if is_recording:
+                    self._mean_s += SMOOTHING * (elapsed - self._mean_s)
+            if self._on_job is not None and is_recording:
                 self._on_job(elapsed)

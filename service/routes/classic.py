@@ -12,9 +12,9 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 
 from service.answers.problems import Problem
 from service.answers.schemas import ClassicAnswer, ClassicHealth, ClassicMatch
-from service.context import Context, checked_name
+from service.context import Context, checked_name, group_of
 from service.logs import log_event
-from service.routes.speakers import remove_speaker, store_voices
+from service.routes.speakers import remove_speaker
 from utils.errors import AudioError, DatabaseError
 from utils.speaker_names import clean_name, fold_name
 
@@ -25,11 +25,12 @@ Wave = Annotated[UploadFile, File(description="A recording, wav or any other for
 
 @router.get("/health", summary="State", response_model=ClassicHealth)
 async def health(
+    request: Request,
     service: Context,
     key: Annotated[str | None, Query(description="The token, if the service has any")] = None,
 ) -> dict[str, Any]:
     """Reports that the service is healthy, and the number of enrolled speakers."""
-    total = await service.call(service.database.count)
+    total = await service.call(service.voices(request).count)
     return {"total_voiceprints": total, "status": "healthy"}
 
 
@@ -42,7 +43,7 @@ async def register(
     if "," in name:
         raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
     (voice,) = await service.reader.read([("file", file)], store_audio=True)
-    speaker = await store_voices(service, name, [voice], "replace")
+    speaker = await service.store(request, name, [voice.to_recording()], "replace")
     await service.note(request, "enrol", speaker.name, "1 recording, classic")
     return {"success": True, "msg": f"已登记: {speaker_id}"}
 
@@ -72,7 +73,11 @@ async def identify(
         threshold = service.encoder.threshold
     try:
         found = await service.identifier.identify(
-            request.state.actor, file, threshold, candidates=list(spellings)
+            request.state.actor,
+            file,
+            threshold,
+            candidates=list(spellings),
+            group=group_of(request),
         )
     except AudioError as error:
         log_event("unusable recording", reason=str(error), actor=request.state.actor)

@@ -1,12 +1,11 @@
 """Routes of /v1 that process recordings: quality, compare, embed, verify and identify."""
 
 import logging
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 
-from service.answers.problems import Problem
+from service.answers.problems import Problem, retry_later
 from service.answers.schemas import (
     CalibrationDocument,
     CompareDocument,
@@ -16,13 +15,16 @@ from service.answers.schemas import (
     QualityDocument,
     VerifyDocument,
 )
-from service.context import Context, Service, checked_name, require_speaker
+from service.context import Context, Service, check_candidates, group_of, require_speaker
 from service.logs import log_event
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
 from utils.verification.verdict import cosine_score, verdict
 from utils.version import __version__
+
+WAIT_FOR_MODEL_S = 30
+"""Seconds after which a speaker who waits for a new model is worth another try."""
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -57,7 +59,7 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
         max_upload_bytes=settings.max_upload_bytes,
         max_recordings=settings.max_recordings,
         keep_audio=settings.keep_audio,
-        num_speakers=await service.call(service.database.count),
+        num_speakers=await service.call(service.voices(request).count),
     )
 
 
@@ -104,20 +106,21 @@ async def verify(
     request: Request, service: Context, name: str, file: Upload, threshold: Threshold = None
 ) -> dict[str, Any]:
     """Decides whether a recording is of the claimed speaker (1:1)."""
-    speaker = (await require_speaker(service, name)).name
+    speaker = (await require_speaker(service, request, name)).name
     strict = service.encoder.strict_threshold
     threshold = strict if threshold is None else threshold
-    mark = service.lockout.begin(speaker)
+    lock_name = service.lock_name(request, speaker)
+    mark = service.lockout.begin(lock_name)
     try:
         (voice,) = await service.reader.read([("file", file)])
-        score = await _score(service, speaker, voice.vector)
+        score = await _score(service, request, speaker, voice.vector)
     except BaseException:
-        service.lockout.forget(speaker, mark)
+        service.lockout.forget(lock_name, mark)
         raise
     is_same = verdict(score, threshold)
     # A score that only the client's own lower threshold accepts counts as a failure.
     if is_same and verdict(score, strict):
-        service.lockout.forget(speaker)
+        service.lockout.forget(lock_name)
     _count(service, "verify", is_same)
     await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
     return {
@@ -143,10 +146,15 @@ async def identify(
     threshold: Threshold = None,
 ) -> dict[str, Any]:
     """Identifies the speaker of a recording, among all speakers or the candidates (1:N)."""
-    names = None if candidates is None else await _check_candidates(service, candidates)
+    names = None if candidates is None else await check_candidates(service, request, candidates)
     threshold = service.encoder.strict_threshold if threshold is None else threshold
     found = await service.identifier.identify(
-        request.state.actor, file, threshold, candidates=names, top_k=top_k
+        request.state.actor,
+        file,
+        threshold,
+        candidates=names,
+        top_k=top_k,
+        group=group_of(request),
     )
     matches = found.matches
     probability = service.encoder.probability
@@ -163,40 +171,21 @@ async def identify(
     }
 
 
-async def _check_candidates(service: Service, candidates: Sequence[str]) -> list[str]:
-    """Returns the enrolled names to search, each once.
-
-    Raises:
-        Problem: 404 if some are unknown, 422 if one is not a valid name or there are too many.
-    """
-    most = service.settings.max_candidates
-    if len(candidates) > most:
-        raise Problem(
-            "bad-field",
-            "candidates: too many; leave them out to search among all",
-            received=len(candidates),
-            expected=f"at most {most}",
-        )
-    names = list(dict.fromkeys(checked_name(candidate) for candidate in candidates))
-    found = await service.call(lambda: [service.database.enrolled_name(name) for name in names])
-    unknown = [name for name, other in zip(names, found, strict=True) if other is None]
-    if unknown:
-        raise Problem(
-            "unknown-speaker",
-            f"{len(unknown)} of {len(names)} candidates are not enrolled",
-            unknown=unknown[:20],
-        )
-    return list(dict.fromkeys(name for name in found if name is not None))
-
-
-async def _score(service: Service, name: str, embedding: FloatArray) -> float:
+async def _score(service: Service, request: Request, name: str, embedding: FloatArray) -> float:
     """Compares a voice with a speaker's."""
     try:
-        return await service.call(service.database.score, name, embedding)
+        return await service.call(service.voices(request).score, name, embedding)
     except UnknownSpeakerError:
         raise
     except OtherModelError as error:
-        raise Problem("other-model", str(error)) from error
+        if service.reembedding.is_waiting(error.speaker_id):
+            detail = f"{name} is being embedded by the new model; send the recording again later"
+            raise retry_later("waits-for-model", detail, WAIT_FOR_MODEL_S) from error
+        detail = (
+            f"{name} was enrolled with another model, and the sound was not kept; send new "
+            "recordings with PUT /v1/speakers/{name}/recordings"
+        )
+        raise Problem("other-model", detail) from error
     except DatabaseError as error:
         await service.call(service.database.ping)  # It answers, so the speaker's data is the cause.
         log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))

@@ -16,7 +16,7 @@ from service.answers.schemas import (
     SpeakersDocument,
 )
 from service.context import Context, Service, checked_name, require_speaker
-from service.encoding.uploads import Voice, name_fields
+from service.encoding.uploads import name_fields
 from utils.errors import UnknownSpeakerError
 from voices.sql.records import IfExists, Speaker
 
@@ -51,7 +51,7 @@ async def enrol(
     """Enrols a speaker from one or more recordings; a name that is already enrolled is refused."""
     name = checked_name(name)
     _check_number(service, files)
-    if await service.call(service.database.enrolled_name, name) is not None:
+    if await service.call(service.voices(request).enrolled_name, name) is not None:
         raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
     document = await _enrol(request, service, name, files, "error")
     response.headers["Location"] = _path_of(document["name"])
@@ -60,21 +60,31 @@ async def enrol(
 
 @router.get("", summary="List speakers", response_model=SpeakersDocument)
 async def list_speakers(
+    request: Request,
     service: Context,
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     query: Annotated[str, Query(description="Only names that contain this")] = "",
+    comparable: Annotated[
+        bool | None, Query(description="false: only those whom the model in use cannot compare")
+    ] = None,
 ) -> dict[str, Any]:
     """Lists enrolled speakers in the order of their names, a page at a time."""
-    found, total = await service.call(service.database.speakers, offset, limit, query)
-    documents = [service.describe(speaker) for speaker in found]
-    return {"speakers": documents, "total": total, "offset": offset, "limit": limit}
+    voices = service.voices(request)
+    found, total = await service.call(voices.speakers, offset, limit, query, comparable=comparable)
+    return {
+        "speakers": [service.describe(speaker) for speaker in found],
+        "total": total,
+        "offset": offset,
+        "limit": limit,
+        "other_models": await service.count_other_models(voices.group),
+    }
 
 
 @router.get("/{name}", summary="Show a speaker", response_model=SpeakerDocument)
-async def show_speaker(service: Context, name: str) -> dict[str, Any]:
+async def show_speaker(request: Request, service: Context, name: str) -> dict[str, Any]:
     """Returns a speaker with the enrolled recordings."""
-    return service.describe(await require_speaker(service, name))
+    return service.describe(await require_speaker(service, request, name))
 
 
 @router.patch("/{name}", summary="Rename a speaker", response_model=SpeakerDocument)
@@ -83,11 +93,11 @@ async def rename_speaker(
 ) -> dict[str, Any]:
     """Gives a speaker another name."""
     new_name = checked_name(document.name)
-    old = await require_speaker(service, name)
-    found = await service.call(service.database.enrolled_name, new_name)
+    old = await require_speaker(service, request, name)
+    found = await service.call(service.voices(request).enrolled_name, new_name)
     if found not in (None, old.name):
         raise Problem("speaker-exists", f"{found} is enrolled already; choose another name")
-    speaker = await service.call(service.database.rename, old.name, new_name)
+    speaker = await service.call(service.voices(request).rename, old.name, new_name)
     await service.note(request, "rename", old.name, f"to {speaker.name}")
     return service.describe(speaker)
 
@@ -110,7 +120,7 @@ async def add_recordings(
 ) -> dict[str, Any]:
     """Adds recordings to a speaker; several, from different days, work best."""
     _check_number(service, files)
-    speaker = await require_speaker(service, name)
+    speaker = await require_speaker(service, request, name)
     most = service.settings.max_recordings
     if len(speaker.recordings) + len(files) > most:
         raise Problem(
@@ -130,7 +140,7 @@ async def replace_recordings(
 ) -> dict[str, Any]:
     """Replaces all recordings of a speaker."""
     _check_number(service, files)
-    speaker = await require_speaker(service, name)
+    speaker = await require_speaker(service, request, name)
     return await _enrol(request, service, speaker.name, files, "replace")
 
 
@@ -143,11 +153,11 @@ async def delete_recording(
     request: Request, service: Context, name: str, recording_id: str
 ) -> dict[str, Any]:
     """Removes one recording; the last one can be removed only with the speaker."""
-    speaker = await require_speaker(service, name)
+    speaker = await require_speaker(service, request, name)
     _require_recording(speaker, recording_id)
     if len(speaker.recordings) == 1:
         raise Problem("only-recording", f"{speaker.name} has no other; delete the speaker")
-    remove = (service.inbox or service.database).remove_recording
+    remove = service.keeper(request).remove_recording
     changed = await service.call(remove, speaker.name, recording_id)
     await service.note(request, "delete recording", speaker.name, recording_id)
     return service.describe(changed)
@@ -163,9 +173,11 @@ async def hear_recording(
     request: Request, service: Context, name: str, recording_id: str
 ) -> Response:
     """Returns the audio of a recording, if the service keeps it."""
-    speaker = await require_speaker(service, name)
+    speaker = await require_speaker(service, request, name)
     _require_recording(speaker, recording_id)
-    content = await service.call(service.database.recording_audio, speaker.name, recording_id)
+    content = await service.call(
+        service.voices(request).recording_audio, speaker.name, recording_id
+    )
     if content is None and service.inbox is not None:
         content = await service.call(service.inbox.read_recording, recording_id)
     if content is None:
@@ -178,13 +190,13 @@ async def hear_recording(
 async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
     """Removes a speaker everywhere, and lists what was removed."""
     name = checked_name(name)
-    found: str | None = await service.call(service.database.enrolled_name, name)
+    found: str | None = await service.call(service.voices(request).enrolled_name, name)
     name = found or name
     try:
-        removal = await service.call((service.inbox or service.database).remove, name)
+        removal = await service.call(service.keeper(request).remove, name)
     except UnknownSpeakerError as error:
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
-    service.lockout.forget(name)
+    service.lockout.forget(service.lock_name(request, name))
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {
         "name": name,
@@ -194,25 +206,6 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
             "files": list(removal.files),
         },
     }
-
-
-async def store_voices(
-    service: Service,
-    name: str,
-    voices: list[Voice],
-    if_exists: IfExists,
-    *,
-    must_exist: bool = False,
-) -> Speaker:
-    """Enrols voices; with `must_exist`, a speaker deleted meanwhile is not enrolled again."""
-    return await service.call(
-        (service.inbox or service.database).enrol,
-        name,
-        [voice.to_recording() for voice in voices],
-        if_exists=if_exists,
-        max_recordings=service.settings.max_recordings,
-        must_exist=must_exist,
-    )
 
 
 def _check_number(service: Service, files: list[UploadFile]) -> None:
@@ -239,7 +232,8 @@ async def _enrol(
     """Enrols uploads; returns the speaker with similarity and quality of the sent recordings."""
     voices = await service.reader.read(name_fields(files), store_audio=True)
     is_new = if_exists == "error"
-    speaker = await store_voices(service, name, voices, if_exists, must_exist=not is_new)
+    recordings = [voice.to_recording() for voice in voices]
+    speaker = await service.store(request, name, recordings, if_exists, must_exist=not is_new)
     action = "enrol" if is_new else if_exists
     await service.note(request, action, speaker.name, f"{len(voices)} recordings")
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)

@@ -2,11 +2,13 @@
 
 const TOKEN_KEY = 'voiceprint.token';
 const INFO = 'v1/info';
+const SPEAKERS = 'v1/speakers';
 const MAX_TRIES = 4;
 const MAX_WAIT_S = 20; // a longer Retry-After is told to the user, who may not want to wait
+const SLOW_S = 4; // without an answer by then, the page says that it waits
 
-/** 'waiting' ({ seconds }) before a request is tried again, 'resumed' after, 'unauthorized' (the token is
- * missing, wrong or withdrawn). */
+/** 'waiting' ({ seconds }) before a request is tried again, 'slow' when an answer takes long, 'resumed' after
+ * that, 'idle' when nothing is waited for any more, 'unauthorized' (the token is missing, wrong or withdrawn). */
 export const events = new EventTarget();
 
 /** An answer that is no success, with the service's problem document (RFC 9457). */
@@ -22,6 +24,14 @@ export class ServiceError extends Error {
 
 /** No answer at all. */
 export class OfflineError extends Error {}
+
+/** The user didn't want to wait any longer. `mayHaveChanged`: the service may have done it all the same. */
+export class CancelledError extends Error {
+  constructor(mayHaveChanged) {
+    super('cancelled');
+    this.mayHaveChanged = mayHaveChanged;
+  }
+}
 
 let token = readToken();
 
@@ -48,8 +58,21 @@ export function hasToken() {
   return token !== null;
 }
 
-function sleep(seconds) {
-  return new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+const underway = new Set(); // of AbortController, one a request
+
+/** Gives up on everything that the page waits for. */
+export function cancelAll() {
+  for (const request of underway) request.abort();
+}
+
+function sleep(seconds, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 async function readProblem(response) {
@@ -60,33 +83,51 @@ async function readProblem(response) {
   }
 }
 
-/**
- * Sends a request and returns the answer. What the service was too busy for (429 and 503, which
- * change nothing there) is tried again after the time it asks for.
- */
-async function send(method, path, body) {
+function makeHeaders(body) {
   const headers = { Accept: 'application/json' };
   if (token !== null) headers.Authorization = `Bearer ${token}`;
-  if (body !== undefined && !(body instanceof FormData)) {
-    headers['Content-Type'] = 'application/json';
-    body = JSON.stringify(body);
+  if (typeof body === 'string') headers['Content-Type'] = 'application/json';
+  return headers;
+}
+
+/**
+ * Sends a request and returns what `read` makes of the answer. What the service was too busy for (429
+ * and 503, which change nothing there) is tried again after the time it asks for.
+ */
+async function send(method, path, body, read) {
+  const controller = new AbortController();
+  const slow = setTimeout(() => events.dispatchEvent(new Event('slow')), 1000 * SLOW_S);
+  underway.add(controller);
+  try {
+    return await sendAgain(method, path, body, read, controller.signal);
+  } catch (error) {
+    if (!controller.signal.aborted) throw error;
+    throw new CancelledError(method !== 'GET' && path.startsWith(SPEAKERS) && !path.endsWith('/verify'));
+  } finally {
+    clearTimeout(slow);
+    underway.delete(controller);
+    if (!underway.size) events.dispatchEvent(new Event('idle'));
   }
+}
+
+async function sendAgain(method, path, body, read, signal) {
   for (let tries = 1; ; tries += 1) {
     let response;
     try {
       response = await fetch(new URL(path, document.baseURI), {
-        method, headers, body, cache: 'no-store', credentials: 'same-origin',
+        method, headers: makeHeaders(body), body, signal, cache: 'no-store', credentials: 'same-origin',
       });
     } catch {
       throw new OfflineError(path);
     }
-    if (response.ok) return response;
+    if (response.ok) return await read(response);
     const isBusy = response.status === 429 || response.status === 503;
     const retryAfter = Math.max(1, Number(response.headers.get('Retry-After')) || 1);
     if (isBusy && tries < MAX_TRIES && retryAfter <= MAX_WAIT_S) {
       events.dispatchEvent(new CustomEvent('waiting', { detail: { seconds: retryAfter } }));
-      await sleep(retryAfter);
-      events.dispatchEvent(new CustomEvent('resumed'));
+      await sleep(retryAfter, signal);
+      signal.throwIfAborted();
+      events.dispatchEvent(new Event('resumed'));
       continue;
     }
     if (response.status === 401 && path !== INFO) events.dispatchEvent(new CustomEvent('unauthorized'));
@@ -94,41 +135,53 @@ async function send(method, path, body) {
   }
 }
 
-async function ask(method, path, body) {
-  return (await send(method, path, body)).json();
+/** The answer, or null where the token's scopes don't allow the question. */
+export async function ifAllowed(request) {
+  try {
+    return await request;
+  } catch (error) {
+    if (error instanceof ServiceError && error.code === 'missing-scope') return null;
+    throw error;
+  }
 }
 
-/** A multipart form of recordings, [[field, recording], ...], and words, { field: word }. */
+const ask = (method, path, body) => send(method, path, body, (response) => response.json());
+
+/** A multipart form of recordings, [[field, recording], ...], and words, { field: word or words }. */
 function form(recordings, words = {}) {
   const data = new FormData();
   for (const [field, recording] of recordings) data.append(field, recording.blob, recording.name);
   for (const [field, word] of Object.entries(words)) {
-    if (word !== undefined) data.append(field, word);
+    for (const one of Array.isArray(word) ? word : [word]) {
+      if (one !== undefined) data.append(field, one);
+    }
   }
   return data;
 }
 
 const files = (recordings) => recordings.map((recording) => ['file', recording]);
-const speakerPath = (name) => `v1/speakers/${encodeURIComponent(name)}`;
+const speakerPath = (name) => `${SPEAKERS}/${encodeURIComponent(name)}`;
 
 export const info = () => ask('GET', INFO);
 export const quality = (recording) => ask('POST', 'v1/quality', form(files([recording])));
 export const compare = (first, second) =>
   ask('POST', 'v1/compare', form([['file1', first], ['file2', second]]));
-export const identify = (recording, threshold) =>
-  ask('POST', 'v1/identify', form(files([recording]), { threshold, top_k: 5 }));
+/** Compares with everybody, or with the names of `candidates` only. */
+export const identify = (recording, threshold, candidates) =>
+  ask('POST', 'v1/identify', form(files([recording]), { threshold, top_k: 5, candidates }));
 export const verify = (name, recording, threshold) =>
   ask('POST', `${speakerPath(name)}/verify`, form(files([recording]), { threshold }));
 export const speakers = (query, offset, limit) =>
-  ask('GET', `v1/speakers?${new URLSearchParams({ query, offset, limit })}`);
-export const enrol = (name, recordings) => ask('POST', 'v1/speakers', form(files(recordings), { name }));
+  ask('GET', `${SPEAKERS}?${new URLSearchParams({ query, offset, limit })}`);
+export const enrol = (name, recordings) => ask('POST', SPEAKERS, form(files(recordings), { name }));
 export const addRecordings = (name, recordings) =>
   ask('POST', `${speakerPath(name)}/recordings`, form(files(recordings)));
 export const replaceRecordings = (name, recordings) =>
   ask('PUT', `${speakerPath(name)}/recordings`, form(files(recordings)));
-export const rename = (name, newName) => ask('PATCH', speakerPath(name), { name: newName });
+export const rename = (name, newName) => ask('PATCH', speakerPath(name), JSON.stringify({ name: newName }));
 export const remove = (name) => ask('DELETE', speakerPath(name));
 export const removeRecording = (name, id) =>
   ask('DELETE', `${speakerPath(name)}/recordings/${encodeURIComponent(id)}`);
-export const recordingAudio = async (name, id) =>
-  (await send('GET', `${speakerPath(name)}/recordings/${encodeURIComponent(id)}/audio`)).arrayBuffer();
+export const recordingAudio = (name, id) =>
+  send('GET', `${speakerPath(name)}/recordings/${encodeURIComponent(id)}/audio`, undefined, (response) =>
+    response.arrayBuffer());

@@ -96,6 +96,22 @@ function setToken() {
   });
 }
 
+/** Says that the page waits for the service, and lets the user give up on it. */
+function setWaiting() {
+  const tell = (key, values) => {
+    say(byId('waiting-text'), key, values);
+    byId('waiting').hidden = false;
+  };
+  const hide = () => {
+    byId('waiting').hidden = true;
+  };
+  api.events.addEventListener('waiting', (event) => tell('waiting', event.detail));
+  api.events.addEventListener('slow', () => tell('slow'));
+  api.events.addEventListener('resumed', hide);
+  api.events.addEventListener('idle', hide);
+  byId('stop-waiting').addEventListener('click', api.cancelAll);
+}
+
 recognise.set();
 enrol.set();
 compare.set();
@@ -108,10 +124,7 @@ byId('language').addEventListener('click', () => {
   switchLanguage();
   showLanguageButton();
 });
-api.events.addEventListener('waiting', (event) => say(byId('waiting'), 'waiting', event.detail));
-api.events.addEventListener('resumed', () => {
-  byId('waiting').hidden = true;
-});
+setWaiting();
 document.querySelector('.skip').addEventListener('click', (event) => {
   event.preventDefault(); // the address names the view
   byId('main').focus();

@@ -3,31 +3,36 @@
 import * as api from './api.js';
 import { Capture } from './capture.js';
 import { announce, button, byId, icon, made, make } from './dom.js';
+import { Doubts } from './doubts.js';
 import { say, t } from './language.js';
 import { showError, showWords } from './problem.js';
-import { makeScale } from './scale.js';
+import { makeScale, round } from './scale.js';
 import { service } from './service.js';
 
 const NUM_SLOTS = 3;
 const NUM_NEEDED = 2;
 const MAX_SECONDS = 8;
 
-let slots = []; // of { capture, item, isUsable }
+let slots = []; // of { capture, item, number, isUsable, known, strange }
+let doubts;
 let pairs = new Map(); // "0 1" -> { of: [recording, recording], answer }
 let numChecks = 0; // checks that are under way
 
 export function set() {
+  doubts = new Doubts();
+  doubts.addEventListener('change', showHint);
   for (let i = 0; i < NUM_SLOTS; i += 1) slots.push(makeSlot(i));
   byId('enrol-form').addEventListener('submit', (event) => {
     event.preventDefault();
     submit(api.enrol);
   });
-  byId('enrol-add').addEventListener('click', () => submit(api.addRecordings));
-  byId('enrol-replace').addEventListener('click', () => submit(api.replaceRecordings));
+  byId('enrol-add').addEventListener('click', () => submitKnown(api.addRecordings));
+  byId('enrol-replace').addEventListener('click', () => submitKnown(api.replaceRecordings));
   byId('enrol-name').addEventListener('input', () => {
     byId('enrol-name-wrong').hidden = true;
     byId('enrol-exists').hidden = true;
-    showHint();
+    for (const slot of slots) slot.strange = null;
+    showDoubts();
   });
   restart();
 }
@@ -49,7 +54,7 @@ function makeSlot(i) {
     maxSeconds: MAX_SECONDS,
     maxBytes: () => service.maxUploadBytes,
   });
-  const slot = { capture, item, number, isUsable: false };
+  const slot = { capture, item, number, isUsable: false, known: null, strange: null };
   capture.addEventListener('change', () => check(slot));
   return slot;
 }
@@ -57,14 +62,15 @@ function makeSlot(i) {
 function restart() {
   for (const slot of slots) {
     slot.capture.reset();
-    slot.isUsable = false;
+    Object.assign(slot, { isUsable: false, known: null, strange: null });
   }
   pairs.clear();
   byId('enrol-name').value = '';
   byId('enrol-exists').hidden = true;
   byId('enrol-similarity').hidden = true;
+  byId('enrol-unchecked').hidden = true;
   showSlots();
-  showHint();
+  showDoubts();
 }
 
 /** The next slot comes when the one before is done. */
@@ -78,11 +84,11 @@ const usable = () => slots.filter((slot) => slot.isUsable);
 
 /** Measures a new recording's quality, and compares it with the others. */
 async function check(slot) {
-  slot.isUsable = false;
+  Object.assign(slot, { isUsable: false, known: null, strange: null });
   byId('enrol-result').replaceChildren();
   byId('enrol-exists').hidden = true;
   showSimilarity();
-  showHint();
+  showDoubts();
   const { recording } = slot.capture;
   if (!recording) return;
   numChecks += 1;
@@ -92,7 +98,10 @@ async function check(slot) {
     if (recording !== slot.capture.recording) return;
     slot.isUsable = isUsable;
     showSlots();
-    if (isUsable) await compareAll();
+    if (!isUsable) return;
+    const known = await findKnown(slot);
+    await compareAll();
+    if (recording === slot.capture.recording) slot.known = known;
   } catch (error) {
     if (recording !== slot.capture.recording) return;
     slot.isUsable = false;
@@ -100,7 +109,34 @@ async function check(slot) {
   } finally {
     numChecks -= 1;
     showSimilarity();
-    showHint();
+    showDoubts();
+  }
+}
+
+/** The answer to a question that helps but isn't needed; null, and a note, if the token may not ask it. */
+async function askIfAllowed(capture, request) {
+  const answer = await capture.during(api.ifAllowed(request));
+  if (answer === null) byId('enrol-unchecked').hidden = false;
+  return answer;
+}
+
+/** Who is already enrolled with the voice of a recording: { name, score }, or null. */
+async function findKnown({ capture }) {
+  const answer = await askIfAllowed(capture, api.identify(capture.recording));
+  const [best] = answer?.matches ?? [];
+  return best?.score >= service.strictThreshold ? best : null;
+}
+
+/** Notes which recordings don't sound like an enrolled person. */
+async function findStrange(name) {
+  for (const slot of usable()) {
+    const { recording } = slot.capture;
+    // Not by verification: doubts of ours are no attempts of somebody's to pass.
+    const asked = api.identify(recording, service.threshold, [name]);
+    const answer = await askIfAllowed(slot.capture, asked);
+    const [match] = answer?.matches ?? [];
+    if (recording !== slot.capture.recording) continue;
+    slot.strange = match && match.score < service.threshold ? match : null;
   }
 }
 
@@ -112,7 +148,9 @@ async function compareAll() {
       const key = `${there[i].number} ${there[j].number}`;
       const of = [there[i].capture.recording, there[j].capture.recording];
       if (isCurrent(pairs.get(key), of)) continue;
-      pairs.set(key, { of, answer: await there[j].capture.during(api.compare(...of)) });
+      const answer = await askIfAllowed(there[j].capture, api.compare(...of));
+      if (answer === null) return;
+      pairs.set(key, { of, answer });
       showSimilarity();
     }
   }
@@ -120,30 +158,68 @@ async function compareAll() {
 
 const isCurrent = (pair, of) => pair !== undefined && pair.of.every((recording, i) => recording === of[i]);
 
+/** The pairs of the recordings that are there: { first, second, score }. */
+function currentPairs() {
+  return [...pairs].sort().flatMap(([key, pair]) => {
+    const [first, second] = key.split(' ').map(Number);
+    const recordings = [first, second].map((number) => slots[number - 1].capture.recording);
+    return isCurrent(pair, recordings) ? [{ first, second, score: pair.answer.score }] : [];
+  });
+}
+
+const findApart = (compared) => compared.find(({ score }) => score < service.threshold);
+
+const makeRows = (compared) =>
+  compared.map(({ first, second, score }) => ({ name: () => t('similarity_pair', { first, second }), score }));
+
 function showSimilarity() {
   const place = byId('enrol-similarity');
-  const rows = [];
-  let apart = null;
-  const threshold = service.threshold;
-  for (const [key, pair] of [...pairs].sort()) {
-    const [first, second] = key.split(' ').map(Number);
-    if (!isCurrent(pair, [slots[first - 1], slots[second - 1]].map((slot) => slot.capture.recording))) continue;
-    rows.push({
-      name: () => t('similarity_pair', { first, second }),
-      score: pair.answer.score,
-    });
-    if (!pair.answer.is_same_speaker) apart ??= { first, second };
-  }
-  place.hidden = rows.length === 0;
-  if (!rows.length) return;
+  const compared = currentPairs();
+  const apart = findApart(compared);
+  place.hidden = compared.length === 0;
+  if (!compared.length) return;
   const words = apart ? ['similarity_poor', apart] : ['similarity_good', {}];
   place.replaceChildren(
     made('h2', '', 'similarity'),
     make('p', { class: apart ? 'poor' : 'good' }, icon(apart ? 'warning' : 'check'), made('span', '', ...words)),
-    makeScale(threshold, rows),
+    makeScale(service.threshold, makeRows(compared)),
   );
   announce(...words);
 }
+
+/** The people that the recordings resemble or don't: name, numbers of the recordings, best score. */
+function byName(match) {
+  const found = new Map();
+  for (const slot of usable()) {
+    const { name: other, score } = match(slot) ?? {};
+    if (other === undefined) continue;
+    const before = found.get(other) ?? { numbers: [], best: -1 };
+    found.set(other, { numbers: [...before.numbers, slot.number], best: Math.max(before.best, score) });
+  }
+  return [...found].map(([other, { numbers, best }]) => ({ other, numbers: numbers.join(', '), score: round(best) }));
+}
+
+/** Shows what speaks against an enrolment, and what is missing for it. */
+function showDoubts() {
+  const found = [];
+  const name = byId('enrol-name').value.trim();
+  const apart = findApart(currentPairs());
+  if (apart) found.push({ key: `apart ${apart.first} ${apart.second}`, confirm: ['doubt_apart', {}] });
+  const known = byName((slot) => slot.known).filter(({ other }) => !isSameName(other, name));
+  const strange = byName((slot) => slot.strange);
+  for (const [kind, voices] of Object.entries({ known, stranger: strange })) {
+    for (const values of voices) {
+      const { other, numbers } = values;
+      const text = [`doubt_${kind}`, values];
+      found.push({ key: `${kind} ${other}`, about: numbers, text, confirm: [`doubt_${kind}_confirm`, values] });
+    }
+  }
+  doubts.show(found);
+  showHint();
+}
+
+/** Names differ in more than capital letters, as for the service. */
+const isSameName = (one, other) => one.normalize().toLowerCase() === other.normalize().toLowerCase();
 
 /** Says what is missing until the voice can be enrolled. */
 function showHint() {
@@ -152,8 +228,33 @@ function showHint() {
   if (numChecks) key = 'enrol_hint_wait';
   else if (count < NUM_NEEDED) key = 'enrol_hint_two';
   else if (!byId('enrol-name').value.trim()) key = 'enrol_hint_name';
+  else if (!doubts.areCleared) key = 'enrol_hint_doubts';
   say(byId('enrol-hint'), key);
   byId('enrol-submit').setAttribute('aria-disabled', String(key !== 'enrol_hint_ready'));
+}
+
+/** Adds to an enrolled person's recordings or replaces them, if they sound like that person's. */
+async function submitKnown(send) {
+  if (numChecks) return;
+  numChecks += 1;
+  showHint();
+  try {
+    await findStrange(byId('enrol-name').value.trim());
+  } catch (error) {
+    showFailure(error);
+    return;
+  } finally {
+    numChecks -= 1;
+    showDoubts();
+  }
+  if (doubts.areCleared) await submit(send);
+  else announce('enrol_hint_doubts');
+}
+
+function showFailure(error) {
+  const problem = make('div', { class: 'notice error', role: 'alert' });
+  byId('enrol-result').replaceChildren(problem);
+  showError(problem, error);
 }
 
 async function submit(send) {
@@ -165,7 +266,7 @@ async function submit(send) {
     input.focus();
     return;
   }
-  if (numChecks || recordings.length < NUM_NEEDED) {
+  if (numChecks || recordings.length < NUM_NEEDED || !doubts.areCleared) {
     announce(byId('enrol-hint').dataset.t);
     return;
   }
@@ -182,9 +283,7 @@ async function submit(send) {
       byId('enrol-exists').hidden = false;
       byId('enrol-add').focus();
     } else {
-      const problem = make('div', { class: 'notice error', role: 'alert' });
-      byId('enrol-result').replaceChildren(problem);
-      showError(problem, error);
+      showFailure(error);
     }
   } finally {
     numChecks -= 1;
@@ -192,26 +291,27 @@ async function submit(send) {
   }
 }
 
+/** The pairs of a matrix of scores. */
+function pairsOf(matrix) {
+  return matrix.flatMap((row, j) => row.slice(0, j).map((score, i) => ({ first: i + 1, second: j + 1, score })));
+}
+
 function showEnrolled(speaker) {
   const { name, recordings } = speaker;
   service.numSpeakers = Math.max(1, service.numSpeakers);
   const seconds = recordings.reduce((sum, recording) => sum + recording.speech_s, 0).toFixed(1);
-  const heading = make('h2', { tabindex: '-1' }, icon('check'), made('span', '', 'enrolled', { name }));
+  const compared = pairsOf(speaker.similarity ?? []);
+  const apart = findApart(compared);
+  const words = apart ? ['enrolled_apart', { name, ...apart }] : ['enrolled', { name }];
+  const mark = icon(apart ? 'warning' : 'check');
+  const heading = make('h2', { tabindex: '-1' }, mark, made('span', '', ...words));
   const card = make(
     'div',
-    { class: 'card verdict match' },
+    { class: `card verdict ${apart ? 'unsure' : 'match'}` },
     heading,
     made('p', '', 'enrolled_text', { recordings: recordings.length, seconds }),
   );
-  const rows = [];
-  const matrix = speaker.similarity ?? [];
-  for (let j = 1; j < matrix.length; j += 1) {
-    for (let i = 0; i < j; i += 1) {
-      const values = { first: i + 1, second: j + 1 };
-      rows.push({ name: () => t('similarity_pair', values), score: matrix[i][j] });
-    }
-  }
-  if (rows.length) card.append(makeScale(service.threshold, rows));
+  if (compared.length) card.append(makeScale(service.threshold, makeRows(compared)));
   const link = made('a', 'button primary', 'enrolled_try');
   link.href = '#recognise';
   const next = button('enrolled_next', () => {
@@ -221,6 +321,6 @@ function showEnrolled(speaker) {
   card.append(make('div', { class: 'buttons' }, link, next));
   byId('enrol-form').hidden = true;
   byId('enrol-result').replaceChildren(card);
-  announce('enrolled', { name });
+  announce(...words);
   heading.focus();
 }

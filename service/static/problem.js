@@ -1,13 +1,15 @@
-// Errors in words of the page's language, with the service's own words below.
+// Errors in words of the page's language. The service's own words are English: a reader of another
+// language opens them on request.
 
-import { OfflineError, ServiceError } from './api.js';
-import { made } from './dom.js';
+import { CancelledError, OfflineError, ServiceError } from './api.js';
+import { made, make } from './dom.js';
 import { say } from './language.js';
 import { STRINGS } from './strings.js';
 
 /** Key and values of what went wrong. */
 export function describe(error) {
   if (error instanceof OfflineError) return ['error_offline', {}];
+  if (error instanceof CancelledError) return [error.mayHaveChanged ? 'cancelled_change' : 'cancelled', {}];
   if (error instanceof ServiceError) {
     const key = `error_${error.code.replaceAll('-', '_')}`;
     if (key in STRINGS.en) return [key, { seconds: error.retryAfter }];
@@ -24,7 +26,15 @@ export function showError(element, error) {
   const [key, values] = describe(error);
   element.append(made('p', '', key, values));
   if (error instanceof ServiceError && error.detail) {
-    element.append(made('p', 'detail', 'error_detail', { detail: error.detail }));
+    element.append(
+      made('p', 'detail english', 'error_detail', { detail: error.detail }),
+      make(
+        'details',
+        { class: 'detail foreign' },
+        made('summary', '', 'error_detail_foreign'),
+        make('p', { lang: 'en' }, error.detail),
+      ),
+    );
   }
 }
 

@@ -12,8 +12,18 @@ const MAX_SECONDS = 6;
 const NUM_SUGGESTIONS = 20;
 const TYPING_PAUSE_MS = 200;
 
+/** Style, icon and words of each outcome, and its titles. */
+const OUTCOMES = {
+  same: ['match', 'check', 'verdict_same'],
+  perhaps: ['unsure', 'warning', 'verdict_uncertain'],
+  different: ['refused', 'cross', 'verdict_different'],
+};
+const IDENTIFIED = { same: 'identified', perhaps: 'identified_perhaps', different: 'identified_nobody' };
+const VERIFIED = { same: 'verified', perhaps: 'verified_perhaps', different: 'verified_not' };
+
 let capture;
 let asked = 0; // answers to older questions are not shown
+const answers = new Map(); // of this recording: question -> { isVerification, answer }
 
 export function set() {
   capture = new Capture(byId('recognise-capture'), {
@@ -22,6 +32,7 @@ export function set() {
     maxBytes: () => service.maxUploadBytes,
   });
   capture.addEventListener('change', () => {
+    answers.clear();
     byId('recognise-result').replaceChildren();
     ask();
   });
@@ -41,12 +52,14 @@ export function set() {
 }
 
 export async function show() {
+  answers.clear(); // others may be enrolled now
   say(byId('strict'), 'strict', { threshold: round(service.strictThreshold) });
   say(byId('balanced'), 'balanced', { threshold: round(service.threshold) });
   byId('recognise-empty').hidden = service.numSpeakers > 0;
   await suggestNames();
 }
 
+const claimedName = () => byId('claimed-name').value.trim();
 const question = () => document.querySelector('input[name=question]:checked').value;
 
 function threshold() {
@@ -55,21 +68,30 @@ function threshold() {
 }
 
 async function suggestNames() {
-  const { speakers } = await api.speakers(byId('claimed-name').value.trim(), 0, NUM_SUGGESTIONS);
+  const found = await api.ifAllowed(api.speakers(claimedName(), 0, NUM_SUGGESTIONS));
+  const speakers = found?.speakers ?? [];
   byId('known-names').replaceChildren(...speakers.map(({ name }) => make('option', { value: name })));
 }
 
-/** Asks the service about the recording that is there. */
+/**
+ * Shows the answer about the recording that is there, and asks the service for it only once: another
+ * threshold judges the score that is there, since asking again would count as an attempt to verify.
+ */
 async function ask() {
   const { recording } = capture;
-  const claimed = byId('claimed-name').value.trim();
+  const claimed = claimedName();
   const isVerification = question() === 'verify';
+  asked += 1;
   if (!recording) return;
   if (isVerification && !claimed) {
     byId('recognise-result').replaceChildren(made('p', 'hint', 'claimed_missing'));
     return;
   }
-  asked += 1;
+  const key = isVerification ? `verify ${claimed}` : 'identify';
+  if (answers.has(key)) {
+    showAnswer(answers.get(key));
+    return;
+  }
   const mine = asked;
   showError(capture.parts.error, null);
   try {
@@ -79,7 +101,8 @@ async function ask() {
     const answer = await capture.during(request);
     if (mine !== asked || recording !== capture.recording) return;
     capture.showQuality(answer.quality);
-    showAnswer(isVerification ? verification(answer) : identification(answer));
+    answers.set(key, { isVerification, answer });
+    showAnswer(answers.get(key));
   } catch (error) {
     if (mine !== asked || recording !== capture.recording) return;
     byId('recognise-result').replaceChildren();
@@ -97,34 +120,25 @@ async function explain() {
   error.hidden = false;
 }
 
-function verification(answer) {
-  return {
-    ...answer,
-    isMatch: answer.is_same_speaker,
-    title: [answer.is_same_speaker ? 'verified' : 'verified_not', { name: answer.name }],
-    rows: [answer],
-  };
+/** What an answer means at the threshold that is chosen now: same, perhaps or different. */
+function judge({ isVerification, answer }) {
+  const rows = isVerification ? [answer] : answer.matches;
+  const [best] = rows;
+  const limit = threshold();
+  let outcome = 'different';
+  if (best?.score >= limit) outcome = 'same';
+  else if (best?.probability > 0.5) outcome = 'perhaps'; // and yet refused: the threshold wants more
+  return { rows, best, limit, outcome, titles: isVerification ? VERIFIED : IDENTIFIED };
 }
 
-function identification(answer) {
-  const [best] = answer.matches;
-  return {
-    ...answer,
-    isMatch: answer.name !== null,
-    title: answer.name === null ? ['identified_nobody', {}] : ['identified', { name: answer.name }],
-    rows: answer.matches,
-    probability: best?.probability,
-  };
-}
-
-function showAnswer({ isMatch, title, rows, score, threshold: limit, probability }) {
-  const card = make('div', { class: `card verdict ${isMatch ? 'match' : 'refused'}` });
-  const heading = make('h2', {}, icon(isMatch ? 'check' : 'cross'), made('span', '', ...title));
-  card.append(heading);
+function showAnswer(answered) {
+  const { rows, best, limit, outcome, titles } = judge(answered);
+  const [style, iconName, words] = OUTCOMES[outcome];
+  const title = [titles[outcome], { name: best?.name }];
+  const card = make('div', { class: `card verdict ${style}` });
+  card.append(make('h2', {}, icon(iconName), made('span', '', ...title)));
   if (rows.length) {
-    const values = { score: round(score), threshold: round(limit), percent: percent(probability) };
-    const isLikely = probability > 0.5; // and yet refused: the strict threshold wants more
-    const words = isMatch ? 'verdict_same' : isLikely ? 'verdict_uncertain' : 'verdict_different';
+    const values = { score: round(best.score), threshold: round(limit), percent: percent(best.probability) };
     card.append(made('p', '', words, values));
     if (rows.length > 1) card.append(made('h3', '', 'closest'));
     card.append(

@@ -41,13 +41,13 @@ function axis(threshold) {
     const anchor = tick === HIGH ? 'end' : 'middle';
     svg.append(
       makeSvg('line', { class: 'tick', x1: x, x2: x, y1: 0, y2: 5 }),
-      makeSvg('text', { x, y: 19, 'text-anchor': anchor }, String(tick)),
+      makeSvg('text', { x, y: '1.6em', 'text-anchor': anchor }, String(tick)),
     );
   }
   const x = position(threshold);
-  const words = makeSvg('text', { class: 'threshold-text', x, y: 38, 'text-anchor': 'middle' });
+  const words = makeSvg('text', { class: 'threshold-text', x, y: '3.2em', 'text-anchor': 'middle' });
   svg.append(
-    makeSvg('line', { class: 'threshold', x1: x, x2: x, y1: 0, y2: 25 }),
+    makeSvg('line', { class: 'threshold', x1: x, x2: x, y1: 0, y2: '2.1em' }),
     say(words, 'scale_threshold', { threshold: round(threshold) }),
   );
   return svg;

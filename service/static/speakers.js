@@ -9,10 +9,12 @@ import { service } from './service.js';
 
 const PAGE_SIZE = 20;
 const TYPING_PAUSE_MS = 250;
+const ROW_ID = /^[0-9a-f]{32}$/; // how the database names a recording
 
 let offset = 0;
 let asked = 0; // answers to older questions are not shown
 let chosen = null; // the speaker that a dialog is about
+let confirmed = null; // what the dialog that asks is to do
 
 export function set() {
   let typing;
@@ -68,8 +70,8 @@ function showPage({ speakers, total }, query) {
 function makeRow(speaker) {
   const { name, recordings } = speaker;
   const facts = { recordings: recordings.length, date: date(speaker.created_at) };
-  const renameButton = button('rename', () => openDialog('rename', speaker));
-  const deleteButton = button('delete', () => openDialog('delete', speaker), { className: 'danger-quiet' });
+  const renameButton = button('rename', () => openRename(speaker));
+  const deleteButton = button('delete', () => askToDelete(name), { className: 'danger-quiet' });
   label(renameButton, 'rename_label', { name });
   label(deleteButton, 'delete_label', { name });
   const summary = made('summary', '', 'recordings_show');
@@ -100,21 +102,11 @@ function makeRecording(name, recording, numRecordings) {
     buttons.append(made('span', 'hint', 'recording_no_audio'));
   }
   if (numRecordings > 1) {
-    const remove = button('recording_remove', () => removeRecording(name, recording.id));
+    const remove = button('recording_remove', () => askToRemove(name, recording.id, when));
     buttons.append(label(remove, 'recording_remove_label', { date: when }));
   }
   item.append(buttons);
   return item;
-}
-
-async function removeRecording(name, id) {
-  try {
-    await api.removeRecording(name, id);
-    await turnTo(offset);
-    tell('recording_removed', { name });
-  } catch (error) {
-    tellError(error);
-  }
 }
 
 /** Shows what was done, and brings the focus there: what had it may be gone. */
@@ -133,15 +125,51 @@ function tellError(error) {
   byId('speakers-message').className = 'notice error';
 }
 
-function openDialog(kind, speaker) {
+function openRename(speaker) {
   chosen = speaker;
-  say(byId(`${kind}-title`), `${kind}_title`, { name: speaker.name });
-  byId(`${kind}-wrong`).hidden = true;
-  if (kind === 'rename') byId('new-name').value = speaker.name;
-  else say(byId('delete-text'), 'delete_text');
-  byId(`${kind}-dialog`).showModal();
-  if (kind === 'rename') byId('new-name').select();
-  else byId('delete-dialog').querySelector('[data-close]').focus(); // the harmless button
+  say(byId('rename-title'), 'rename_title', { name: speaker.name });
+  byId('rename-wrong').hidden = true;
+  byId('new-name').value = speaker.name;
+  byId('rename-dialog').showModal();
+  byId('new-name').select();
+}
+
+/** Asks before something is removed. `act` does it. */
+function confirmRemoval(act, word, title, text) {
+  confirmed = act;
+  say(byId('delete-title'), ...title);
+  say(byId('delete-text'), ...text);
+  say(byId('delete-submit'), word);
+  byId('delete-wrong').hidden = true;
+  byId('delete-dialog').showModal();
+  byId('delete-dialog').querySelector('[data-close]').focus(); // the harmless button
+}
+
+function askToRemove(name, id, when) {
+  const act = async () => {
+    await api.removeRecording(name, id);
+    return ['recording_removed', { name }];
+  };
+  const text = ['recording_remove_text', { date: when }];
+  confirmRemoval(act, 'recording_remove', ['recording_remove_title', { name }], text);
+}
+
+function askToDelete(name) {
+  const act = async () => {
+    const { removed } = await api.remove(name);
+    const { embeddings, recordings, files } = removed;
+    return ['deleted', { name, embeddings, recordings }, ...listFiles(name, files)];
+  };
+  confirmRemoval(act, 'delete', ['delete_title', { name }], ['delete_text', {}]);
+}
+
+/** The files among what was removed: the database's own names for its rows tell nobody anything. */
+function listFiles(name, things) {
+  const isRow = (thing) => thing === name || (thing.startsWith(`${name}/`) && ROW_ID.test(thing.slice(name.length + 1)));
+  const files = things.filter((thing) => !isRow(thing));
+  if (!files.length) return [];
+  const list = make('ul', { class: 'hint' }, ...files.map((file) => make('li', {}, file)));
+  return [make('details', {}, made('summary', '', 'deleted_files'), list)];
 }
 
 async function submitRename(event) {
@@ -167,17 +195,10 @@ async function submitRename(event) {
 async function submitDelete(event) {
   event.preventDefault();
   try {
-    const { name, removed } = await api.remove(chosen.name);
+    const words = await confirmed();
     byId('delete-dialog').close();
     await turnTo(offset);
-    const { embeddings, recordings, files } = removed;
-    const everything = make(
-      'details',
-      {},
-      made('summary', '', 'deleted_all'),
-      make('ul', { class: 'hint' }, ...files.map((file) => make('li', {}, file))),
-    );
-    tell('deleted', { name, embeddings, recordings }, ...(files.length ? [everything] : []));
+    tell(...words);
   } catch (error) {
     showError(byId('delete-wrong'), error);
   }

@@ -20,7 +20,7 @@ from utils.audio.decode import load_audio
 from utils.errors import DatabaseError
 from utils.model.encoder import SpeakerEncoder
 from voices import live_session
-from voices.live import KEPT_S, MAX_UNKNOWN, LiveRecogniser, LiveTurn
+from voices.live import KEPT_S, MAX_UNKNOWN, LiveRecogniser, LiveTurn, best_of
 from voices.live_session import HINT, LiveSession, describe_turn, open_source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +79,7 @@ def test_enrolled_speakers_are_named_and_others_keep_their_number(
 ) -> None:
     store = Store(encoder)
     store.add("Ann", sound["a_2"])
-    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    recogniser = LiveRecogniser(encoder, best_of(store), encoder.strict_threshold)
     turns = follow(recogniser, sound["a_1"], sound["b_1"], sound["a_2"], sound["b_2"])
     assert over(turns) == ["Ann", 1, "Ann", 1]
     ends = np.cumsum([len(sound[name]) / 16000 + 2 for name in ["a_1", "b_1", "a_2", "b_2"]])
@@ -98,7 +98,7 @@ def test_the_size_of_the_pieces_does_not_matter(
 ) -> None:
     found = []
     for size in [160, 777, 50_000]:
-        recogniser = LiveRecogniser(encoder, Store(encoder), encoder.strict_threshold)
+        recogniser = LiveRecogniser(encoder, best_of(Store(encoder)), encoder.strict_threshold)
         turns = [t for p in pieces(sound["b_1"], size=size) for t in recogniser.hear(p)]
         found.append([*turns, *recogniser.finish()])
     assert found[0] == found[1] == found[2]
@@ -111,7 +111,7 @@ def test_a_voice_that_takes_over_without_a_pause_begins_a_turn(
     store = Store(encoder)
     store.add("Ann", sound["a_2"])
     store.add("Bea", sound["b_2"])
-    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    recogniser = LiveRecogniser(encoder, best_of(store), encoder.strict_threshold)
     both = np.concatenate([sound["a_1"][:72_000], sound["b_1"][4_000:]])
     turns = follow(recogniser, both)
     assert over(turns) == ["Ann", "Bea"]
@@ -124,7 +124,7 @@ def test_an_unknown_speaker_is_enrolled_from_what_was_heard(
     encoder: SpeakerEncoder, sound: dict[str, FloatArray]
 ) -> None:
     store = Store(encoder)
-    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    recogniser = LiveRecogniser(encoder, best_of(store), encoder.strict_threshold)
     assert over(follow(recogniser, sound["a_1"], sound["b_1"])) == [1, 2]
     speech = recogniser.speech_of(2)
     assert 3 < len(speech) / 16000 < 5.5
@@ -140,7 +140,7 @@ def test_a_speaker_is_enrolled_while_still_speaking(
     encoder: SpeakerEncoder, sound: dict[str, FloatArray]
 ) -> None:
     store = Store(encoder)
-    recogniser = LiveRecogniser(encoder, store, encoder.strict_threshold)
+    recogniser = LiveRecogniser(encoder, best_of(store), encoder.strict_threshold)
     half = len(sound["b_1"]) // 2
     turns = [*recogniser.hear(PAUSE), *recogniser.hear(sound["b_1"][:half])]
     assert turns[-1].number == 1
@@ -158,7 +158,7 @@ def test_a_speaker_is_enrolled_while_still_speaking(
 
 
 def test_noise_and_silence_are_nobodys(encoder: SpeakerEncoder) -> None:
-    recogniser = LiveRecogniser(encoder, Store(encoder), encoder.strict_threshold)
+    recogniser = LiveRecogniser(encoder, best_of(Store(encoder)), encoder.strict_threshold)
     noise = np.random.default_rng(0).normal(0, 0.1, 5 * 16000).astype(np.float32)
     assert follow(recogniser, noise, np.zeros(16000, np.float32)) == []
     with pytest.raises(DatabaseError, match="nobody unknown"):
@@ -180,7 +180,7 @@ def test_memory_stays_the_same(encoder: SpeakerEncoder, sound: dict[str, FloatAr
             vector = self.random.normal(size=64).astype(np.float32)
             return vector / np.float32(np.linalg.norm(vector))
 
-    recogniser = LiveRecogniser(Stranger(), Store(encoder), 0.95)
+    recogniser = LiveRecogniser(Stranger(), best_of(Store(encoder)), 0.95)
     for turn in itertools.chain.from_iterable(
         follow(recogniser, sound["b_1"][16000:48000]) for _ in range(MAX_UNKNOWN + 5)
     ):
@@ -196,7 +196,9 @@ def test_session_prints_the_turns_and_obeys_the_keyboard(
     encoder: SpeakerEncoder, sound: dict[str, FloatArray], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(encoder)
-    session = LiveSession(LiveRecogniser(encoder, store, encoder.strict_threshold), store.add)
+    session = LiveSession(
+        LiveRecogniser(encoder, best_of(store), encoder.strict_threshold), store.add
+    )
     is_over = threading.Event()
 
     def first() -> Iterator[FloatArray]:

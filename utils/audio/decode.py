@@ -27,6 +27,9 @@ from utils.audio.integrity import Layout, find_layout
 from utils.audio.waveform import SAMPLE_RATE, within_full_scale
 from utils.errors import AudioError
 
+Source = str | Path | bytes | BinaryIO
+"""A file's path, the bytes of a file, or an open file."""
+
 MAX_READ_SAMPLES = 1 << 20
 """Samples, of all channels together, that are decoded at a time: 4 MB. Memory follows what is
 there, not what a damaged header promises."""
@@ -147,15 +150,21 @@ def load_channels(
 
 
 def read_blocks(
-    source: str | Path | bytes, block_s: float, *, name: str | None = None, channel: str = "mix"
+    source: Source,
+    block_s: float,
+    *,
+    name: str | None = None,
+    channel: str = "mix",
+    max_duration_s: float = math.inf,
 ) -> Iterator[FloatArray]:
     """Reads a recording of any length piece by piece, in bounded memory.
 
     Args:
-        source: As in `load_audio`.
+        source: As in `load_audio`, or an open file that can seek; it is read from its beginning.
         block_s: Length of a block in seconds; the last one may be shorter.
         name: As in `load_audio`.
         channel: As in `load_audio`.
+        max_duration_s: As in `load_audio`.
 
     Yields:
         Waveforms, shape `(num_samples,)`, 16 kHz mono, that follow each other without a gap. Where
@@ -172,7 +181,8 @@ def read_blocks(
     peak = np.float32(1)
     pending = np.empty(0, np.float32)
     with _open(source, name) as stream:
-        for piece in _read(stream, Mixer(stream.channels, channel, stream.name)):
+        mixer = Mixer(stream.channels, channel, stream.name)
+        for piece in _read(stream, mixer, max_duration_s=max_duration_s):
             pending = np.concatenate([pending, piece]) if len(pending) else piece
             num_whole = len(pending) // size * size
             for start in range(0, num_whole, size):
@@ -183,6 +193,23 @@ def read_blocks(
     if len(pending):
         peak = max(peak, np.abs(pending).max())
         yield pending if peak == 1 else pending / peak
+
+
+def declared_seconds(
+    source: Source, *, name: str | None = None, max_duration_s: float = math.inf
+) -> float | None:
+    """Returns a recording's length in seconds as its header tells it, None where it does not.
+
+    Raises:
+        AudioError: If it is missing, empty, truncated or not audio; AudioTooLongError if it is
+            longer than `max_duration_s`.
+    """
+    with _open(source, name) as stream:
+        if stream.frames is None:
+            return None
+        if stream.frames > max_duration_s * stream.rate:
+            raise _too_long(stream, stream.frames, max_duration_s)
+        return stream.frames / stream.rate
 
 
 def duration_seconds(path: str | Path) -> float:
@@ -394,14 +421,15 @@ def _join(blocks: list[FloatArray]) -> FloatArray:
 
 @contextlib.contextmanager
 def _open(
-    source: str | Path | bytes, name: str | None = None, max_bytes: float = math.inf
+    source: Source, name: str | None = None, max_bytes: float = math.inf
 ) -> Iterator[_Stream]:
     """Opens a file or bytes, and checks structure and header."""
     with contextlib.ExitStack() as stack:
-        if isinstance(source, bytes):
+        is_path = isinstance(source, str | Path)
+        if not isinstance(source, str | Path):
             name = name or "recording"
-            file: BinaryIO = io.BytesIO(source)
-            size = len(source)
+            file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source
+            size = file.seek(0, io.SEEK_END)
         else:
             path = Path(source)
             name = name or str(source)
@@ -414,7 +442,7 @@ def _open(
                 raise AudioError(f"{name}: cannot be read ({error.strerror})") from error
             size = path.stat().st_size
         if size == 0:
-            what = "empty" if isinstance(source, bytes) else "the file is empty"
+            what = "the file is empty" if is_path else "empty"
             raise AudioError(f"{name}: {what} (0 bytes), expected a recording; record it again")
         if size > max_bytes:
             raise AudioTooLargeError(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.decode import read_blocks
+from utils.audio.decode import Source, read_blocks
 from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.recording import Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
@@ -50,29 +50,42 @@ class Diarization:
 
 
 def diarize(
-    source: str | Path | Recording,
+    source: Source | Recording,
     encoder: Encoder,
     count: SpeakerCount | None = None,
     num_threads: int = 1,
     channel: str = "mix",
     on_progress: Progress = lambda seconds: None,
+    *,
+    name: str | None = None,
+    max_duration_s: float = math.inf,
 ) -> Diarization:
     """Finds the speakers of a recording and their turns.
 
     Args:
-        source: A file of any length, or a recording in memory.
+        source: A file of any length, as in `read_blocks`, or a recording in memory.
         encoder: The speaker model, on one thread.
         count: How many speakers there may be; None for any number.
         num_threads: Windows that are heard at a time.
         channel: As in `load_audio`, for a file.
         on_progress: Is called as it goes on.
+        name: What to call a file in an error; None for its path.
+        max_duration_s: Longest file that is allowed, in seconds.
 
     Raises:
-        AudioError: If the recording cannot be read, is silent, or nobody speaks.
+        AudioError: If the recording cannot be read, is too long, silent, or nobody speaks.
     """
-    name = source.source if isinstance(source, Recording) else str(source)
+    if name is None:
+        name = source.source if isinstance(source, Recording) else str(source)
     heard = _Heard(name)
-    windows = _windows(heard.check(_blocks(source, channel)))
+    if isinstance(source, Recording):
+        blocks = _pieces(source)
+    else:
+        hop_s = HOP_SAMPLES / SAMPLE_RATE
+        blocks = read_blocks(
+            source, hop_s, name=name, channel=channel, max_duration_s=max_duration_s
+        )
+    windows = _windows(heard.check(blocks))
     found: list[Window] = []
     with ThreadPoolExecutor(num_threads) as pool:
         hear = partial(_hear, embed=encoder.embed_speech)
@@ -133,11 +146,8 @@ class _Job:
     middle: tuple[int, int | None]
 
 
-def _blocks(source: str | Path | Recording, channel: str) -> Iterator[FloatArray]:
+def _pieces(source: Recording) -> Iterator[FloatArray]:
     """Yields a recording in blocks of 5 s, the last one shorter."""
-    if not isinstance(source, Recording):
-        yield from read_blocks(source, HOP_SAMPLES / SAMPLE_RATE, channel=channel)
-        return
     for start in range(0, len(source.waveform), HOP_SAMPLES):
         yield source.waveform[start : start + HOP_SAMPLES]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.decode import read_blocks
+from utils.audio.decode import Source, read_blocks
 from utils.audio.recording import BLOCK_S
 from utils.audio.waveform import SAMPLE_RATE
 from utils.diarization.names import numbered_label
@@ -64,23 +64,31 @@ def speech_of(
         VoiceprintError: If there is no such speaker, or none of the turns is the speaker's alone.
     """
     label = find_label(wish, turns)
-    alone = _alone(
-        [t for t in turns if t.speaker == label], [t for t in turns if t.speaker != label]
-    )
-    chosen: list[tuple[float, float]] = []
-    total_s = 0.0
-    for start_s, end_s in sorted(alone, key=lambda part: part[0] - part[1]):
-        if total_s >= MOST_SPEECH_S:
-            break
-        end_s = min(end_s, start_s + MOST_SPEECH_S - total_s)
-        chosen.append((start_s, end_s))
-        total_s += end_s - start_s
-    if not chosen:
+    speech = speech_of_each([label], turns, source, channel)
+    if label not in speech:
         raise VoiceprintError(
             f"--enrol {wish.speaker}: speaks only while others do, expected speech of one voice; "
             "enrol from another recording"
         )
-    return _cut_out(sorted(chosen), source, channel)
+    return speech[label]
+
+
+def speech_of_each(
+    labels: Iterable[str], turns: Sequence[Turn], source: Source, channel: str = "mix"
+) -> dict[str, FloatArray]:
+    """Returns the speech of several speakers, as `speech_of` does, in one pass over the recording.
+
+    Args:
+        labels: What the turns call them.
+        turns: All turns of the recording.
+        source: The recording, as in `read_blocks`.
+        channel: As in `load_audio`.
+
+    Returns:
+        Shape `(num_samples,)` each; whoever speaks only while others do is left out.
+    """
+    parts = {label: _longest_alone(label, turns) for label in labels}
+    return _cut_out({label: own for label, own in parts.items() if own}, source, channel)
 
 
 def find_label(wish: Wish, turns: Sequence[Turn]) -> str:
@@ -99,6 +107,22 @@ def find_label(wish: Wish, turns: Sequence[Turn]) -> str:
     )
 
 
+def _longest_alone(label: str, turns: Sequence[Turn]) -> list[tuple[float, float]]:
+    """Returns the longest parts in which a speaker speaks alone, 30 s together, in order."""
+    alone = _alone(
+        [t for t in turns if t.speaker == label], [t for t in turns if t.speaker != label]
+    )
+    chosen: list[tuple[float, float]] = []
+    total_s = 0.0
+    for start_s, end_s in sorted(alone, key=lambda part: part[0] - part[1]):
+        if total_s >= MOST_SPEECH_S:
+            break
+        end_s = min(end_s, start_s + MOST_SPEECH_S - total_s)
+        chosen.append((start_s, end_s))
+        total_s += end_s - start_s
+    return sorted(chosen)
+
+
 def _alone(own: Sequence[Turn], others: Sequence[Turn]) -> list[tuple[float, float]]:
     """Returns the parts of turns in which no other turn is."""
     parts = [(turn.start_s, turn.end_s) for turn in own]
@@ -113,15 +137,18 @@ def _alone(own: Sequence[Turn], others: Sequence[Turn]) -> list[tuple[float, flo
     return parts
 
 
-def _cut_out(parts: Sequence[tuple[float, float]], source: str | Path, channel: str) -> FloatArray:
-    """Reads parts of a recording, in seconds and in order, block by block."""
-    pieces: list[FloatArray] = []
+def _cut_out(
+    parts: Mapping[str, list[tuple[float, float]]], source: Source, channel: str
+) -> dict[str, FloatArray]:
+    """Reads each speaker's parts of a recording, in seconds and in order, block by block."""
+    pieces: dict[str, list[FloatArray]] = {label: [] for label in parts}
     position = 0
     for block in read_blocks(source, BLOCK_S, channel=channel):
-        for start_s, end_s in parts:
-            first = max(round(start_s * SAMPLE_RATE) - position, 0)
-            last = min(round(end_s * SAMPLE_RATE) - position, len(block))
-            if first < last:
-                pieces.append(block[first:last])
+        for label, own in parts.items():
+            for start_s, end_s in own:
+                first = max(round(start_s * SAMPLE_RATE) - position, 0)
+                last = min(round(end_s * SAMPLE_RATE) - position, len(block))
+                if first < last:
+                    pieces[label].append(block[first:last].copy())
         position += len(block)
-    return np.concatenate(pieces)
+    return {label: np.concatenate(found) for label, found in pieces.items() if found}

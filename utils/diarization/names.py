@@ -43,7 +43,7 @@ def name_speakers(
 
     Args:
         diarization: Who spoke when.
-        rank: The enrolled people; None if there are none.
+        rank: The enrolled people, empty if there are none; None means the same.
         threshold: Least score of an enrolled person.
 
     Returns:
@@ -53,7 +53,8 @@ def name_speakers(
     labels: list[str] = []
     speakers: dict[str, FoundSpeaker] = {}
     for number, embedding in enumerate(diarization.embeddings):
-        name, score = rank(embedding)[0] if rank else ("", None)
+        ranked = rank(embedding) if rank else ()
+        name, score = ranked[0] if ranked else ("", None)
         is_match = score is not None and verdict(score, threshold)
         label = name if is_match else numbered_label(number + 1)
         labels.append(label)

@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from utils.audio.recording import Recording
-from utils.diarization.diarizer import diarize
 from utils.diarization.segmentation import MODEL_PATH
-from utils.diarization.turns import speaking_seconds
 from utils.errors import AudioError
 from utils.messages import translate
 from utils.verification.embedding import Encoder
@@ -49,6 +47,10 @@ def is_long(recording: Recording) -> bool:
 
 def voices_of(recording: Recording, encoder: Encoder) -> list[float]:
     """Returns the seconds of each voice, the longest first; none if nobody is found."""
+    # Most recordings are too short to need these, whose import takes 60 ms.
+    from utils.diarization.diarizer import diarize
+    from utils.diarization.turns import speaking_seconds
+
     try:
         turns = diarize(recording, encoder).turns
     except AudioError:  # whoever uses the recording says what is wrong with it

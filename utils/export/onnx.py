@@ -130,6 +130,7 @@ class Graph:
         self.constants: list[Any] = []
         self._half_precision = half_precision
         self._number = 0
+        self._segment_of_frame: str | None = None
 
     def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """Adds an operation and returns the name of its output."""
@@ -301,7 +302,7 @@ class Graph:
             )  # fmt: skip
             return self.node("Add", means, self.node("ReduceMean", inputs[0], axes=[3]))
         if kind == "SegmentMask":
-            return self.segment_mask(inputs[0], inputs[1], int(layer.output.shape[3]))
+            return self.segment_mask(inputs[0], inputs[1])
         if kind == "Multiply":
             return self.node("Mul", *inputs)
         if kind == "GlobalAveragePooling2D":
@@ -357,18 +358,20 @@ class Graph:
             self.constant(np.zeros(size)), self.constant(np.ones(size)), epsilon=0.0,
         )  # fmt: skip
 
-    def segment_mask(self, frames: str, masks: str, size: int) -> str:
-        """Repeats each segment's mask for its frames and multiplies."""
+    def segment_mask(self, frames: str, masks: str) -> str:
+        """Multiplies each frame by the mask of its segment.
+
+        No layer between the first mask and the last changes the number of frames, so that they
+        share the numbers of the segments.
+        """
         from utils.networks.campplus import SEGMENT_FRAMES
 
-        spread = self.node(
-            "Expand", self.node("Unsqueeze", masks, self.ints(4)),
-            self.ints(1, 1, 1, 1, SEGMENT_FRAMES),
-        )  # fmt: skip
-        repeated = self.node("Reshape", spread, self.ints(1, size, 1, -1))
-        num_frames = self.node("Gather", self.node("Shape", frames), self.ints(3), axis=0)
-        cut = self.node("Slice", repeated, self.ints(0), num_frames, self.ints(3))
-        return self.node("Mul", frames, cut)
+        if self._segment_of_frame is None:
+            num_frames = self.node("Gather", self.node("Shape", frames), self.constant(3, np.int64))
+            zero, one = self.constant(0, np.int64), self.constant(1, np.int64)
+            numbers = self.node("Range", zero, num_frames, one)
+            self._segment_of_frame = self.node("Div", numbers, self.ints(SEGMENT_FRAMES))
+        return self.node("Mul", frames, self.node("Gather", masks, self._segment_of_frame, axis=3))
 
     def statistics(self, layer: Any, x: str) -> str:
         """Adds mean and deviation over time: `(1, 2 * channels)` from `(1, channels, 1, n)`."""

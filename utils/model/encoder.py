@@ -62,6 +62,10 @@ class SpeakerEncoder:
         self.num_threads = num_threads or num_processors()
         self._embed_window = _load_network(self.header, self.num_threads)
 
+    def __reduce__(self) -> tuple[type["SpeakerEncoder"], tuple[str, int]]:
+        """Makes another process load the same file."""
+        return type(self), (self.model_path, self.num_threads)
+
     @property
     def model_path(self) -> str:
         """The model file."""

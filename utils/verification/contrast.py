@@ -75,7 +75,6 @@ def contrast_recordings(
     Raises:
         AudioError: If one of them cannot be used.
     """
-    infer(encoder, recordings[0])  # The first run prepares the network.
     start = time.perf_counter()
     first, second = (infer(encoder, recording) for recording in recordings)
     mean_time_ms = round((time.perf_counter() - start) / 2 * 1000)

@@ -29,6 +29,7 @@ class AuditLog:
                 "speaker": _storable(line.speaker),
                 "outcome": _storable(line.outcome),
                 "score": None if line.score is None else float(line.score),
+                "group_name": line.group,
             }
             for line in lines
         ]
@@ -38,7 +39,11 @@ class AuditLog:
     def last(self, limit: int = 100) -> list[AuditLine]:
         """Returns the last lines with their times, the newest first."""
         columns = audit.c.actor, audit.c.action, audit.c.speaker, audit.c.outcome, audit.c.score
-        query = select(*columns, audit.c.at).order_by(audit.c.id.desc()).limit(limit)
+        query = (
+            select(*columns, audit.c.at, audit.c.group_name)
+            .order_by(audit.c.id.desc())
+            .limit(limit)
+        )
         return [AuditLine(*row) for row in self._connections.fetch(query)]
 
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from utils.environment import read_variable
 from utils.errors import DamagedVoiceError, DatabaseError
 
 KEY_VARIABLE = "VOICEPRINT_KEY"
-"""Environment variable of the master key; a command line could be read by others."""
+"""Environment variable of the master key; a command line could be read by others.
+`VOICEPRINT_KEY_FILE` names a file of it instead."""
 
 KEY_BYTES = 32
 """Length of all keys: AES-256."""
@@ -41,8 +43,9 @@ def read_key(environment: Mapping[str, str] | None = None) -> bytes | None:
 
     Raises:
         DatabaseError: If the variable does not hold 32 bytes, in hexadecimal or base64.
+        VoiceprintError: If its file cannot be read.
     """
-    text = (os.environ if environment is None else environment).get(KEY_VARIABLE, "").strip()
+    text = read_variable(KEY_VARIABLE, environment)
     if not text:
         return None
     for decode in (bytes.fromhex, lambda value: base64.b64decode(value, validate=True)):
@@ -114,8 +117,16 @@ class KeyRing:
         return key, self._wrap(key)
 
     def open(self, stored: bytes) -> bytes:
-        """Returns the record key from its stored form."""
+        """Returns the record key from its stored form.
+
+        Raises:
+            DamagedVoiceError: If it was changed, or sealed with another master key.
+        """
         if self._master_key is None:
+            if len(stored) < KEY_BYTES:
+                raise DamagedVoiceError(
+                    "record key: cannot be decrypted, it was changed; restore a backup"
+                )
             return stored[:KEY_BYTES]
         return unseal(self._master_key, stored, "record key")
 

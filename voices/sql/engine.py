@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from utils.errors import DatabaseError
 from voices.sql.schema import VERSION_TABLE
 
-SCHEMA_HEAD = "0002"
+SCHEMA_HEAD = "0005"
 """Newest file in voices/sql/migrations/versions; a test compares."""
 
 MIGRATIONS = Path(__file__).resolve().with_name("migrations")
@@ -119,6 +119,26 @@ class SqlConnections:
             if self._must_checkpoint:
                 self._checkpoint(1)
 
+    @contextlib.contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """Yields a connection like `write`, on which SQLite's tables may be rebuilt.
+
+        Foreign keys are off: dropping a table's old form would else delete what refers to it.
+        """
+        if not self.is_sqlite:
+            with self.write() as connection:
+                yield connection
+            return
+        with self.driver_errors(), self._write_lock, self._writer.connect() as connection:
+            driver = connection.connection.cursor()
+            driver.execute("PRAGMA foreign_keys = OFF")  # does nothing inside a transaction
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                driver.execute("PRAGMA foreign_keys = ON")
+                driver.close()
+
     def truncate_log(self) -> None:
         """Removes what was overwritten or deleted from SQLite's log too; after the write."""
         if not self.is_sqlite:
@@ -191,7 +211,7 @@ class SqlConnections:
                 return
             if version is None and not create:
                 raise DatabaseError(f"{self.name}: holds no voice database; check the address")
-            with self.write() as connection:
+            with self.migrating() as connection:
                 if not self.is_sqlite:
                     lock = text("SELECT pg_advisory_xact_lock(:number)")
                     connection.execute(lock, {"number": MIGRATION_LOCK})

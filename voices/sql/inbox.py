@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select, update
 
-from utils.speaker_names import fold_name
+from utils.speaker_names import DEFAULT_GROUP, fold_name
 from voices.sql.engine import SqlConnections
 from voices.sql.schema import inbox, recordings, speakers
 
@@ -28,7 +28,7 @@ class InboxFile:
 
 
 class InboxFiles:
-    """The files of one database; `NewRecording` brings new ones."""
+    """The files of one database; `NewRecording` brings new ones. All are the default group's."""
 
     def __init__(self, connections: SqlConnections) -> None:
         self._connections = connections
@@ -53,7 +53,9 @@ class InboxFiles:
 
     def begin_deletion(self, name: str) -> None:
         """Notes that a speaker's files are being removed, before the speaker is."""
-        speaker = update(speakers).where(speakers.c.folded_name == fold_name(name))
+        speaker = update(speakers).where(
+            speakers.c.group_name == DEFAULT_GROUP, speakers.c.folded_name == fold_name(name)
+        )
         with self._connections.write() as connection:
             connection.execute(speaker.values(is_being_deleted=True))
 

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.arrays import FloatArray
-from utils.speaker_names import fold_name
+from utils.speaker_names import DEFAULT_GROUP, fold_name
 
-MIN_CAPACITY = 256
-"""Rows of the smallest matrix; it doubles when it is full."""
+MIN_CAPACITY = 16
+"""Rows of the smallest matrix, of a small group; it doubles when it is full."""
 
 SCORE_BLOCK = 64
 """Scores of which the largest stands for all, when the best of many are looked for."""
@@ -48,11 +48,13 @@ class Question:
         embedding: Unit length, shape `(embedding_size,)`.
         top_k: How many speakers to tell at most; None for all.
         names: Compare with these only, None for all; unknown ones are passed over.
+        group: Whose speakers are compared; `VectorIndex` holds those of one group.
     """
 
     embedding: FloatArray
     top_k: int | None = 1
     names: Sequence[str] | None = None
+    group: str = DEFAULT_GROUP
 
 
 class VectorIndex:

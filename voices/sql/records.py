@@ -7,6 +7,7 @@ from typing import Any, Literal
 from utils.arrays import FloatArray
 from utils.audio.activity import speech_seconds
 from utils.audio.waveform import SAMPLE_RATE
+from utils.speaker_names import DEFAULT_GROUP
 
 IfExists = Literal["error", "add", "replace"]
 """What to do with a name that is enrolled: refuse, add to its recordings, or replace them."""
@@ -48,13 +49,23 @@ class NewRecording:
 
 @dataclass(frozen=True)
 class StoredRecording:
-    """An enrolled recording: its id (32 hexadecimal digits), when it was made (UTC), its length."""
+    """An enrolled recording.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        created_at: When it was made, UTC.
+        speech_s: Seconds of speech in it.
+        duration_s: Its length in seconds.
+        has_audio: Whether the database keeps its sound.
+        is_comparable: Whether it has an embedding by the model in use.
+    """
 
     id: str
     created_at: datetime
     speech_s: float
     duration_s: float
     has_audio: bool
+    is_comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Removal:
 
 @dataclass(frozen=True)
 class AuditLine:
-    """A line of the audit log: who did what to which speaker, the outcome, and when (UTC)."""
+    """A line of the audit log: who did what to whom in which group, the outcome, when (UTC)."""
 
     actor: str
     action: str
@@ -86,3 +97,4 @@ class AuditLine:
     outcome: str
     score: float | None = None
     at: datetime | None = None
+    group: str = DEFAULT_GROUP

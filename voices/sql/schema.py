@@ -23,8 +23,11 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
 )
+
+from utils.speaker_names import DEFAULT_GROUP
 
 VERSION_TABLE = "voiceprint_schema"
 """Where Alembic notes the schema's version; the usual name may be another program's."""
@@ -82,12 +85,20 @@ info = Table(
     "voiceprint_info",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
+    # The model that opened the database last.
     Column("model_id", String(64)),
-    Column("embedding_size", Integer),
     Column("key_check", LargeBinary),
     # Counts the writes: whoever knows an older number has something to read.
     Column("change_number", BigInteger, nullable=False),
     comment="One row about the whole database",
+)
+
+models = Table(
+    "voiceprint_models",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("embedding_size", Integer, nullable=False),
+    comment="Models whose embeddings the database may hold",
 )
 
 # Rows are appended and overwritten in place, never moved and never deleted: no copy of a key can
@@ -106,18 +117,19 @@ speakers = Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("name", SortedText, nullable=False),
-    Column("folded_name", SortedText, nullable=False, unique=True),
+    Column("folded_name", SortedText, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
-    Column("model_id", String(64)),
+    # Of the key that seals the means of all models.
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
-    Column("embedding", Sealed),
     Column("change_number", BigInteger, nullable=False),
     # Set while the files of the speaker go; the next start of the service finishes it.
     Column("is_being_deleted", Boolean, nullable=False, server_default=false()),
-    Index("voiceprint_speakers_name", "name"),
-    Index("voiceprint_speakers_change", "change_number"),
-    comment="Who is enrolled, with the normalised mean of the recordings' embeddings",
+    Column("group_name", SortedText, nullable=False, server_default=DEFAULT_GROUP),
+    UniqueConstraint("group_name", "folded_name", name="voiceprint_speakers_group_folded_name"),
+    Index("voiceprint_speakers_name", "group_name", "name"),
+    Index("voiceprint_speakers_change", "group_name", "change_number"),
+    comment="Who is enrolled",
 )
 
 recordings = Table(
@@ -135,12 +147,40 @@ recordings = Table(
     Column("speech_s", Float(53), nullable=False),
     Column("duration_s", Float(53), nullable=False),
     Column("file_name", Text, nullable=False),
-    Column("model_id", String(64), nullable=False),
+    # Of the key that seals sound and embeddings.
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
-    Column("embedding", Sealed, nullable=False),
+    # Tells whether the same file is sent again; nobody can compute it without the record's key.
+    Column("content_mark", LargeBinary),
     Index("voiceprint_recordings_speaker", "speaker_id"),
-    Index("voiceprint_recordings_model", "model_id"),
     comment="The recordings of the speakers",
+)
+
+embeddings = Table(
+    "voiceprint_embeddings",
+    metadata,
+    Column(
+        "recording_id",
+        String(32),
+        ForeignKey("voiceprint_recordings.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("model_id", String(64), primary_key=True),
+    Column("embedding", Sealed, nullable=False),
+    comment="The embeddings of the recordings, by each model",
+)
+
+means = Table(
+    "voiceprint_means",
+    metadata,
+    Column(
+        "speaker_id",
+        String(32),
+        ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("model_id", String(64), primary_key=True),
+    Column("embedding", Sealed, nullable=False),
+    comment="The normalised mean of a speaker's embeddings, by each model",
 )
 
 audio = Table(
@@ -189,8 +229,51 @@ audit = Table(
     Column("speaker", Text, nullable=False),
     Column("outcome", Text, nullable=False),
     Column("score", Float(53)),
+    Column("group_name", Text, nullable=False, server_default=DEFAULT_GROUP),
     comment="Who did what and when; triggers refuse to change or remove a row",
     sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "voiceprint_jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    # Which process works on it: its own number since its start.
+    Column("worker", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("progress", Float(53), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    # The worker's last sign of life; where the job is over, when it ended.
+    Column("seen_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("error", Text),
+    Column("key_id", BigId, ForeignKey("voiceprint_keys.id")),
+    Column("result", Sealed),
+    Column("voices", Sealed),
+    Index("voiceprint_jobs_actor", "group_name", "actor"),
+    comment="Recordings of several people that the service works on, and what it found, for a time",
+)
+
+requests = Table(
+    "voiceprint_requests",
+    metadata,
+    Column("group_name", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Index("voiceprint_requests_at", "at"),
+    comment="Keys of requests that were carried out lately, so that a retry is not done twice",
+)
+
+token_uses = Table(
+    "voiceprint_token_uses",
+    metadata,
+    Column("fingerprint", String(12), primary_key=True),
+    Column("used_at", UtcTime, nullable=False),
+    comment="When which token was used last",
 )
 
 vectors = Table(
@@ -202,7 +285,7 @@ vectors = Table(
         ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("model_id", String(64), nullable=False),
+    Column("model_id", String(64), primary_key=True),
     Column("embedding", VECTOR(), nullable=False),
     comment="The speakers' embeddings for the vector index; empty in an encrypted database",
 )

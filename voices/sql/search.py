@@ -1,15 +1,18 @@
 """Whose voice it is among all speakers of the SQL database: in memory, or by pgvector's index."""
 
 import contextlib
+import hashlib
 import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Connection, Select, cast, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, text
+from sqlalchemy.dialects import postgresql
 
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError
@@ -17,7 +20,7 @@ from utils.speaker_names import fold_name, is_storable
 from voices.sql.engine import SqlConnections
 from voices.sql.index import Question, VectorIndex
 from voices.sql.rows import KEPT_REMOVALS, VoiceRows
-from voices.sql.schema import info, keys, removals, speakers, vectors
+from voices.sql.schema import info, keys, means, models, removals, speakers, vectors
 
 VECTOR_INDEX_MIN_SPEAKERS = 7_000_000
 """Speakers from which a PostgreSQL database is searched by its own index.
@@ -27,6 +30,7 @@ benchmarks/identification.py). The memory's time grows with the number, and so r
 at about seven million, where each process would hold 7 GB."""
 
 VECTOR_INDEX = "voiceprint_vectors_hnsw"
+"""What the names of the indexes begin with; there is one for each model."""
 
 VECTOR_INDEX_LOCK = 0x766F6964
 """Number of the PostgreSQL advisory lock under which one process builds the index."""
@@ -52,52 +56,112 @@ EF_SEARCH = 1_000
 directions, the hardest case, 400 found the right one in 68 % of the questions (50 ms), 700 in 85 %
 (80 ms), 1000 in 93 % (119 ms)."""
 
+LITERALLY: dict[str, Any] = {
+    "dialect": postgresql.dialect(),  # type: ignore[no-untyped-call]
+    "compile_kwargs": {"literal_binds": True},
+}
+"""How a condition becomes a part of a statement that takes no parameters."""
+
 LOGGER = logging.getLogger("voiceprint")
 """The service's; elsewhere its warnings are lines on stderr."""
 
 
-class Search:
-    """Compares embeddings with the speakers, as they are in the database at that moment.
+@dataclass
+class _Memory:
+    """The speakers of one group, as far as they have been read.
 
-    Speakers whose stored embedding was damaged are left out, counted, and named in the log by id.
+    Attributes:
+        index: Their embeddings; None while nobody was ever enrolled.
+        seen: The change's number up to which they were read, -1 for nothing.
+        damaged: Ids of those that cannot be read.
+    """
+
+    index: VectorIndex | None = None
+    seen: int = -1
+    damaged: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Search:
+    """Compares embeddings with the speakers of a group, as the database has them at that moment.
+
+    Each group has a memory of its own: no question reads strangers. Speakers whose stored
+    embedding was damaged are left out, counted, and named in the log by id.
     """
 
     def __init__(self, connections: SqlConnections, rows: VoiceRows) -> None:
         self._connections = connections
         self._rows = rows
         self._lock = threading.Lock()
-        self._index: VectorIndex | None = None
-        self._seen = -1
-        self._damaged: set[str] = set()
+        self._memories: dict[str, _Memory] = {}
+        self._large: set[str] = set()
         self._builder: threading.Thread | None = None
         self.uses_vector_index = False
+        model = hashlib.sha256(rows.model_id.encode()).hexdigest()[:16]
+        self._index_name = f"{VECTOR_INDEX}_{model}"
 
     def prepare(self) -> None:
-        """Reads all speakers, if they are searched in memory: the first question need not wait."""
-        if not self.uses_vector_index:
-            self._refresh()
+        """Reads the groups that are searched in memory: the first question need not wait."""
+        groups = self._connections.fetch(select(speakers.c.group_name).distinct())
+        number = self._connections.ask(CHANGE_NUMBER)
+        for (group,) in groups:
+            if not self._is_large(group):
+                self._refresh(group, number)
 
     def best_of_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
         """Answers questions, with what is in the database now; see `VectorIndex.best_of_each`."""
-        if self.uses_vector_index and all(question.top_k is not None for question in questions):
+        by_group: dict[str, list[int]] = {}
+        for place, question in enumerate(questions):
+            by_group.setdefault(question.group, []).append(place)
+        found: list[list[tuple[str, float]]] = [[] for _ in questions]
+        number = self._connections.ask(CHANGE_NUMBER)
+        for group, places in by_group.items():
+            answers = self._best_of_group(group, [questions[place] for place in places], number)
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
+        return found
+
+    def _best_of_group(
+        self, group: str, questions: Sequence[Question], number: int
+    ) -> list[list[tuple[str, float]]]:
+        """Answers the questions for one group."""
+        are_few = all(question.top_k is not None for question in questions)
+        if are_few and self._is_large(group):
             return [self._best_in_database(question) for question in questions]
-        index = self._refresh()
+        index = self._refresh(group, number)
         if index is None:
             return [[] for _ in questions]
-        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS:
+        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS and not self.uses_vector_index:
             self._start_building()
         return index.best_of_each(questions)
+
+    def _is_large(self, group: str) -> bool:
+        """Tells whether pgvector's index answers for a group: it exists, and there are enough.
+
+        Among fewer the memory is faster, and the index would mostly find others' speakers.
+        """
+        if not self.uses_vector_index:
+            return False
+        memory = self._memories.get(group)
+        if group not in self._large and memory is None:
+            # Before its first question: a group is not read into memory in order to be counted.
+            counted = select(func.count()).where(speakers.c.group_name == group)
+            if self._connections.fetch(counted)[0][0] >= VECTOR_INDEX_MIN_SPEAKERS:
+                self._large.add(group)
+        elif memory is not None and len(memory.index or ()) >= VECTOR_INDEX_MIN_SPEAKERS:
+            self._large.add(group)
+        return group in self._large
 
     @property
     def num_damaged(self) -> int:
         """How many speakers were left out of the memory, since they cannot be read."""
-        return len(self._damaged)
+        return sum(len(memory.damaged) for memory in list(self._memories.values()))
 
     def find_vector_index(self) -> None:
         """Turns to pgvector's index if a process has built it before."""
         if self._rows.has_vectors:
             with self._connections.read() as connection:
-                self.uses_vector_index = _is_ready(connection)
+                self.uses_vector_index = self._is_ready(connection)
 
     def build_vector_index(self) -> None:
         """Builds pgvector's index if it is missing, and turns to it; takes minutes to an hour.
@@ -107,7 +171,7 @@ class Search:
             DatabaseError: If it cannot be built.
         """
         with self._connections.read() as connection:
-            size = connection.execute(select(info.c.embedding_size)).scalar()
+            size = connection.execute(self._size()).scalar()
         if size is None or not self._rows.has_vectors:
             raise ValueError(f"{self._connections.name} holds no vectors to search")
         engine = self._connections.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -119,17 +183,19 @@ class Search:
             ).scalar():
                 time.sleep(BUILD_POLL_S)
             try:
-                if not _is_ready(connection):
+                if not self._is_ready(connection):
                     # What is left of a build that was interrupted.
-                    connection.execute(text(f"DROP INDEX IF EXISTS {VECTOR_INDEX}"))
-                    needed = connection.execute(select(func.count()).select_from(vectors))
+                    connection.execute(text(f"DROP INDEX IF EXISTS {self._index_name}"))
+                    counted = select(func.count()).select_from(vectors)
+                    needed = connection.execute(counted.where(self._is_of_model))
                     kilobytes = needed.scalar_one() * (4 * int(size) + NODE_BYTES) // 1024
                     kilobytes = min(max(kilobytes, MIN_BUILD_KB), MAX_BUILD_KB)
                     connection.execute(text(f"SET maintenance_work_mem = '{kilobytes}kB'"))
                     connection.execute(
                         text(
-                            f"CREATE INDEX CONCURRENTLY {VECTOR_INDEX} ON voiceprint_vectors USING "
-                            f"hnsw ((embedding::vector({int(size)})) vector_cosine_ops)"
+                            f"CREATE INDEX CONCURRENTLY {self._index_name} ON voiceprint_vectors "
+                            f"USING hnsw ((embedding::vector({int(size)})) vector_cosine_ops) "
+                            f"WHERE {self._is_of_model.compile(**LITERALLY)}"
                         )
                     )
             finally:
@@ -166,58 +232,71 @@ class Search:
         distance = column.cosine_distance(question.embedding).label("distance")
         query = select(speakers.c.name, distance)
         query = query.join(vectors, vectors.c.speaker_id == speakers.c.id)
-        query = query.where(vectors.c.model_id == self._rows.model_id)
+        query = query.where(self._is_of_model, speakers.c.group_name == question.group)
         if question.names is not None:
             folded = {fold_name(name) for name in question.names if is_storable(name)}
             query = query.where(speakers.c.folded_name.in_(sorted(folded)))
         return query.order_by(distance).limit(max(question.top_k or 0, 0))
 
-    def _refresh(self) -> VectorIndex | None:
-        """Brings the matrix up to date; the database is asked every time, and mostly once."""
-        if self._connections.ask(CHANGE_NUMBER) == self._seen:
-            return self._index
-        with self._lock, self._connections.read() as connection:
-            row = connection.execute(select(info.c.change_number, info.c.embedding_size)).one()
-            if row.change_number > self._seen and row.embedding_size is not None:
-                if self._index is None:
-                    self._index = VectorIndex(row.embedding_size)
-                self._read_changes(connection, self._index, row)
-            return self._index
+    def _refresh(self, group: str, number: int) -> VectorIndex | None:
+        """Brings a group's matrix up to date, unless nothing was written since the last time."""
+        memory = self._memories.setdefault(group, _Memory())
+        if number == memory.seen:
+            return memory.index
+        with memory.lock, self._connections.read() as connection:
+            number = int(connection.execute(select(info.c.change_number)).scalar_one())
+            size = connection.execute(self._size()).scalar()
+            if number > memory.seen and size is not None:
+                if memory.index is None:
+                    memory.index = VectorIndex(size)
+                self._read_changes(connection, group, memory, memory.index, number, size)
+            return memory.index
 
-    def _read_changes(self, connection: Connection, index: VectorIndex, known: Any) -> None:
-        """Reads what was written since the last time, as far as the row about the database."""
-        number = known.change_number
-        if self._seen < 0:
+    def _read_changes(
+        self,
+        connection: Connection,
+        group: str,
+        memory: _Memory,
+        index: VectorIndex,
+        number: int,
+        size: int,
+    ) -> None:
+        """Reads what was written since the last time, as far as the change with a number."""
+        is_theirs = speakers.c.group_name == group
+        if memory.seen < 0:
             removed: list[str] = []
-        elif number - self._seen > KEPT_REMOVALS:
-            present = set(connection.execute(select(speakers.c.id)).scalars())
+        elif number - memory.seen > KEPT_REMOVALS:
+            present = set(connection.execute(select(speakers.c.id).where(is_theirs)).scalars())
             removed = [key for key in index.ids() if key not in present]
         else:
-            gone = select(removals.c.speaker_id).where(removals.c.change_number > self._seen)
+            # Of all groups: those that are not here are passed over.
+            gone = select(removals.c.speaker_id).where(removals.c.change_number > memory.seen)
             removed = list(connection.execute(gone).scalars())
         query = (
             select(
                 speakers.c.id,
                 speakers.c.name,
-                speakers.c.model_id,
-                speakers.c.embedding,
+                means.c.speaker_id,
+                means.c.embedding,
                 keys.c.stored,
             )
             .join(keys, keys.c.id == speakers.c.key_id)
-            .where(speakers.c.change_number > self._seen)
+            .outerjoin(
+                means,
+                (means.c.speaker_id == speakers.c.id) & (means.c.model_id == self._rows.model_id),
+            )
+            .where(is_theirs, speakers.c.change_number > memory.seen)
         )
         rows: list[Any] = list(connection.execute(query))
-        model_id = self._rows.model_id
-        of_model = [row for row in rows if row.embedding is not None and row.model_id == model_id]
-        opened = [(row, self._open(row, known.embedding_size)) for row in of_model]
+        opened = [(row, self._open(row, size)) for row in rows if row.speaker_id is not None]
         usable = [(row.id, row.name, vector) for row, vector in opened if vector is not None]
         usable_ids = {speaker_id for speaker_id, _, _ in usable}
         # Speakers whose last usable recording went, is another model's now, or is damaged.
         removed += [row.id for row in rows if row.id not in usable_ids]
         index.update(usable, removed)
-        self._damaged -= {*removed, *usable_ids}
-        self._damaged |= {row.id for row, vector in opened if vector is None}
-        self._seen = number
+        memory.damaged -= {*removed, *usable_ids}
+        memory.damaged |= {row.id for row, vector in opened if vector is None}
+        memory.seen = number
 
     def _open(self, row: Any, size: int) -> FloatArray | None:
         """Opens a speaker's embedding; one that was changed must not stop all comparisons."""
@@ -231,8 +310,16 @@ class Search:
             return None
         return embedding
 
+    @property
+    def _is_of_model(self) -> "ColumnElement[bool]":
+        """The condition of the index; written out, since only so it fits a question's."""
+        return vectors.c.model_id == literal(self._rows.model_id, literal_execute=True)
 
-def _is_ready(connection: Connection) -> bool:
-    """Tells whether the index exists and is complete."""
-    query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    return bool(connection.execute(query, {"name": VECTOR_INDEX}).scalar())
+    def _size(self) -> "Select[Any]":
+        """Returns the query for the length of the model's embeddings."""
+        return select(models.c.embedding_size).where(models.c.id == self._rows.model_id)
+
+    def _is_ready(self, connection: Connection) -> bool:
+        """Tells whether the index exists and is complete."""
+        query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+        return bool(connection.execute(query, {"name": self._index_name}).scalar())

@@ -5,50 +5,60 @@ see what any process has written before they were called. All methods may be cal
 at once.
 """
 
+import copy
 import dataclasses
 from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from utils.arrays import FloatArray
 from utils.audio.fidelity import encode_faithfully
 from utils.errors import (
-    AudioError,
-    DamagedVoiceError,
     DatabaseError,
     OnlyRecordingError,
     OtherModelError,
     SpeakerExistsError,
     TooManyRecordingsError,
+    TooManySpeakersError,
     UnknownSpeakerError,
 )
-from utils.speaker_names import clean_name, fold_name, is_storable
+from utils.speaker_names import DEFAULT_GROUP, clean_group, clean_name, fold_name, is_storable
 from utils.verification.embedding import Encoder
-from voices.sql.audio import decode, to_playable
+from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
 from voices.sql.cipher import KeyRing
 from voices.sql.engine import SqlConnections
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
+from voices.sql.jobs import JobTable
+from voices.sql.other_models import OtherModels, Reembedding
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rows import VoiceRows, recordings_of
-from voices.sql.schema import audio, info, keys, recordings, speakers
+from voices.sql.schema import info, keys, means, models, speakers
 from voices.sql.search import Search
+from voices.sql.token_uses import TokenUses
+
+REMOVED_AT_ONCE = 100
+"""Speakers of a group that one transaction removes: others may write in between."""
 
 
 class SqlVoiceStore:
-    """The speakers of one database; a `VoiceStore`, like `FolderVoiceStore`.
+    """The speakers of one group in a database; a `VoiceStore`, like `FolderVoiceStore`.
 
     Attributes:
         name: The address without password.
+        group: Whose speakers it reaches; `in_group` gives another group's store.
         keep_audio: Whether the sound of new recordings is stored.
         is_encrypted: Whether a key encrypts what is stored of voices.
         rejected: `(recording, reason)` of recordings that `load` found of no use.
+        other_models: The recordings that this model has not embedded.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
+        token_uses: When which token of the service was used last.
+        jobs: Recordings that the service works on.
     """
 
     def __init__(
@@ -70,57 +80,98 @@ class SqlVoiceStore:
             create: Make the database if it is missing.
 
         Raises:
-            DatabaseError: If it cannot be reached, is of another version, has been made with
-                another key, or with a model whose embeddings have another length.
+            DatabaseError: If it cannot be reached, is of another version, or has been made with
+                another key.
         """
         self._ring = KeyRing(key)
         self._encoder = encoder
         self.keep_audio = keep_audio
         self.is_encrypted = key is not None
+        self.group = DEFAULT_GROUP
         self.rejected: list[tuple[str, str]] = []
         self._connections = SqlConnections(url, create=create)
         self.name = self._connections.name
         self.audit_log = AuditLog(self._connections)
         self.inbox_files = InboxFiles(self._connections)
+        self.token_uses = TokenUses(self._connections)
         try:
             self._open()
         except BaseException:
             self._connections.close()
             raise
 
-    def load(self) -> list[str]:
-        """Embeds recordings of another model again, where their sound is kept, and reads all.
+    def in_group(self, group: str) -> "SqlVoiceStore":
+        """Returns the store of another group: connections and memory are shared, no speaker is.
 
-        Those without sound are collected in `rejected`.
+        Raises:
+            DatabaseError: If that cannot be the name of a group.
+        """
+        other = copy.copy(self)
+        other.group = clean_group(group)
+        return other
+
+    def groups(self) -> dict[str, int]:
+        """Returns how many speakers each group has, in alphabetical order; none has zero."""
+        query = select(speakers.c.group_name, func.count()).group_by(speakers.c.group_name)
+        return dict(
+            sorted((str(name), int(number)) for name, number in self._connections.fetch(query))
+        )
+
+    def remove_group(self) -> int:
+        """Removes all speakers of the group, as `remove` does each, and its jobs; returns how many.
+
+        It goes on where it was interrupted when it is called again.
+
+        Raises:
+            DatabaseError: If it is the default group: files of it may lie in audio_db.
+        """
+        if self.group == DEFAULT_GROUP:
+            raise DatabaseError(
+                f"the group {DEFAULT_GROUP} cannot be deleted: recordings in audio_db belong to it "
+                "too; delete its speakers one by one"
+            )
+        num_removed = 0
+        some = select(speakers.c.id).where(self._are_mine).limit(REMOVED_AT_ONCE)
+        while ids := [row.id for row in self._connections.fetch(some)]:
+            with self._connections.write() as connection:
+                for speaker_id in ids:
+                    number = self._rows.next_change(connection)
+                    self._rows.remove_speaker(connection, speaker_id, number)
+            num_removed += len(ids)
+        self.jobs.remove_group(self.group)
+        self._connections.truncate_log()
+        self.jobs.remove_group(self.group)
+        return num_removed
+
+    @property
+    def _are_mine(self) -> Any:
+        """The condition on the speakers of the group."""
+        return speakers.c.group_name == self.group
+
+    def load(self) -> list[str]:
+        """Embeds recordings of other models, where their sound is kept, and reads all speakers.
+
+        Those that cannot be embedded are collected in `rejected`.
 
         Returns:
             Names of the speakers that a voice is compared with, in alphabetical order.
         """
         self.rejected = []
-        changed: dict[str, list[tuple[Any, FloatArray]]] = {}
-        for row in self._recordings_of_other_models():
-            label = f"{row.name}/{row.id}"
-            if row.recording_id is None or self._encoder is None:
-                reason = "made by another model, and its sound was not kept; enrol it again"
-                self.rejected.append((label, reason))
-                continue
-            try:
-                with self._connections.read() as connection:
-                    content = self._rows.read_audio(connection, row.id)
-                waveform = decode(content or b"", row.file_name)
-                embedding = self._encoder.embed_waveform(waveform, source=label)
-            except (AudioError, DamagedVoiceError) as error:
-                self.rejected.append((label, str(error)))
-                continue
-            changed.setdefault(row.speaker_id, []).append((row, embedding))
-        for speaker_id, pairs in changed.items():
-            with self._connections.write() as connection:
-                number, _ = self._rows.next_change(connection)
-                for row, embedding in pairs:
-                    self._rows.set_embedding(connection, row, embedding)
-                self._rows.set_speaker_embedding(connection, speaker_id, number, skip_damaged=True)
+        if self._encoder is not None:
+            reembedding = Reembedding(self.other_models, self._encoder, group=self.group)
+            reembedding.run()
+            self.rejected = reembedding.rejected
+        return self.prepare()
+
+    def prepare(self) -> list[str]:
+        """Reads all speakers, so that the first question need not wait; returns as `load` does."""
         self._search.prepare()
-        return self._names(speakers.c.model_id == self._rows.model_id)
+        return self._names(speakers.c.id.in_(self._own()))
+
+    @property
+    def model_id(self) -> str:
+        """The model whose embeddings are compared."""
+        return self._rows.model_id
 
     @property
     def num_damaged(self) -> int:
@@ -134,7 +185,8 @@ class SqlVoiceStore:
     def all_recordings(self) -> dict[str, list[StoredRecording]]:
         """Returns the recordings of each speaker, in alphabetical order of the names."""
         with self._connections.read() as connection:
-            found = self._rows.describe(connection, select(speakers).order_by(speakers.c.name))
+            query = select(speakers).where(self._are_mine).order_by(speakers.c.name)
+            found = self._rows.describe(connection, query)
         return {speaker.name: list(speaker.recordings) for speaker in found}
 
     def enrolled_name(self, name: str) -> str | None:
@@ -196,7 +248,7 @@ class SqlVoiceStore:
         Raises:
             DatabaseError: If nobody is enrolled.
         """
-        (found,) = self.identify_each([Question(embedding, top_k=None)])
+        (found,) = self.identify_each([Question(embedding, top_k=None, group=self.group)])
         if not found:
             raise DatabaseError(f"nobody is enrolled in {self.name}; enrol a speaker first")
         return found
@@ -214,10 +266,13 @@ class SqlVoiceStore:
         Returns:
             `(name, score)`, the best first, as in `rank`; empty if there is nobody.
         """
-        return self.identify_each([Question(embedding, top_k, candidates)])[0]
+        return self.identify_each([Question(embedding, top_k, candidates, self.group)])[0]
 
     def identify_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
-        """Answers several questions, as `identify` does, in less time than one by one."""
+        """Answers several questions, as `identify` does, in less time than one by one.
+
+        Each names the group that it is about.
+        """
         return self._search.best_of_each(
             [
                 dataclasses.replace(each, embedding=self._checked(each.embedding))
@@ -236,15 +291,16 @@ class SqlVoiceStore:
         embedding = self._checked(embedding)
         with self._connections.read() as connection:
             row = self._require(connection, name)
-            query = select(speakers.c.id, speakers.c.embedding, keys.c.stored)
+            query = select(speakers.c.id, means.c.embedding, keys.c.stored)
             query = query.join(keys, keys.c.id == speakers.c.key_id)
+            query = query.join(means, means.c.speaker_id == speakers.c.id)
             query = query.where(speakers.c.id == row.id)
             found = connection.execute(
-                query.where(speakers.c.model_id == self._rows.model_id)
+                query.where(means.c.model_id == self._rows.model_id)
             ).one_or_none()
         if found is None:
             raise OtherModelError(
-                f"{row.name} was enrolled with another model; enrol the voice again"
+                f"{row.name} was enrolled with another model; enrol the voice again", row.id
             )
         return float(np.clip(self._rows.embedding(found) @ embedding, -1, 1))
 
@@ -256,6 +312,7 @@ class SqlVoiceStore:
         if_exists: IfExists = "error",
         instead_of: Collection[str] = (),
         max_recordings: int | None = None,
+        max_speakers: int | None = None,
         must_exist: bool = False,
     ) -> Speaker:
         """Enrols recordings of a speaker: all of them, on the disk, or none.
@@ -266,12 +323,14 @@ class SqlVoiceStore:
             if_exists: What to do if the name is enrolled already.
             instead_of: Ids of the speaker's recordings that go, where others are added.
             max_recordings: How many the speaker may have in the end.
+            max_speakers: How many speakers the group may have in the end.
             must_exist: Whether the name has to be enrolled.
 
         Raises:
             SpeakerExistsError: If the name is enrolled and `if_exists` is "error".
             UnknownSpeakerError: If nobody has the name and `must_exist`.
             TooManyRecordingsError: If there would be more than `max_recordings`.
+            TooManySpeakersError: If there would be more than `max_speakers`.
             DatabaseError: If the name is unusable or nothing can be written; DamagedVoiceError
                 if what the speaker keeps is damaged.
         """
@@ -280,14 +339,16 @@ class SqlVoiceStore:
             raise ValueError("expected at least one recording")
         embeddings = [self._checked(recording.embedding) for recording in recordings]
         with self._connections.write() as connection:
-            number, size = self._rows.next_change(connection)
-            self._note_size(connection, size, len(embeddings[0]))
+            number = self._rows.next_change(connection)
+            self._note_size(connection, len(embeddings[0]))
             row = (self._require if must_exist else self._find)(connection, name)
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
-            speaker_id = (
-                self._rows.add_speaker(connection, name, recordings) if row is None else row.id
-            )
+            if row is None:
+                self._check_room(connection, max_speakers)
+                speaker_id = self._rows.add_speaker(connection, self.group, name, recordings)
+            else:
+                speaker_id = row.id
             old = list(connection.execute(recordings_of([speaker_id])))
             gone = [each.id for each in old if if_exists == "replace" or each.id in instead_of]
             num_kept = len(old) - len(gone)
@@ -302,7 +363,8 @@ class SqlVoiceStore:
                 connection, speaker_id, recordings, position, store_audio=self.keep_audio
             )
             all_of_them = None if num_kept else embeddings
-            self._rows.set_speaker_embedding(connection, speaker_id, number, all_of_them)
+            self._rows.set_means(connection, speaker_id, number, all_of_them)
+            self._rows.touch(connection, speaker_id)
             speaker = self._describe(connection, speaker_id)
         if gone:
             self._connections.truncate_log()
@@ -318,23 +380,40 @@ class SqlVoiceStore:
             return self._describe(connection, self._require(connection, name).id)
 
     def speakers(
-        self, offset: int = 0, limit: int = 50, query: str = ""
+        self,
+        offset: int = 0,
+        limit: int = 50,
+        query: str = "",
+        *,
+        comparable: bool | None = None,
     ) -> tuple[list[Speaker], int]:
-        """Returns a page of the speakers in the order of their names, and how many there are."""
-        condition = speakers.c.folded_name.contains(fold_name(query), autoescape=True)
+        """Returns a page of the speakers in the order of their names, and how many there are.
+
+        Args:
+            offset: How many to pass over.
+            limit: How many to return at most.
+            query: Only those whose name contains it.
+            comparable: Only those whom this model can compare, or only the others.
+        """
         if not is_storable(query):
             return [], 0
+        conditions = [self._are_mine]
+        if query:
+            name = fold_name(query)
+            conditions.append(speakers.c.folded_name.contains(name, autoescape=True))
+        if comparable is not None:
+            is_own = speakers.c.id.in_(self._own())
+            conditions.append(is_own if comparable else ~is_own)
         with self._connections.read() as connection:
-            counted = select(func.count()).select_from(speakers)
-            page = select(speakers).order_by(speakers.c.name).offset(offset).limit(limit)
-            if query:
-                counted, page = counted.where(condition), page.where(condition)
+            counted = select(func.count()).where(*conditions)
+            page = select(speakers).where(*conditions)
+            page = page.order_by(speakers.c.name).offset(offset).limit(limit)
             total = int(connection.execute(counted).scalar_one())
             return self._rows.describe(connection, page), total
 
     def count(self) -> int:
         """Returns how many speakers are enrolled."""
-        return int(self._connections.fetch(select(func.count()).select_from(speakers))[0][0])
+        return int(self._connections.fetch(select(func.count()).where(self._are_mine))[0][0])
 
     def rename(self, name: str, new_name: str) -> Speaker:
         """Gives a speaker another name.
@@ -345,7 +424,7 @@ class SqlVoiceStore:
         """
         new_name = clean_name(new_name)
         with self._connections.write() as connection:
-            number, _ = self._rows.next_change(connection)
+            number = self._rows.next_change(connection)
             row = self._require(connection, name)
             other = self._find(connection, new_name)
             if other is not None and other.id != row.id:
@@ -368,7 +447,7 @@ class SqlVoiceStore:
             DatabaseError: If the speaker has other recordings than `only`; nothing is removed.
         """
         with self._connections.write() as connection:
-            number, _ = self._rows.next_change(connection)
+            number = self._rows.next_change(connection)
             row = self._require(connection, name)
             old = self._describe(connection, row.id).recordings
             if only is not None and {recording.id for recording in old} != set(only):
@@ -386,7 +465,7 @@ class SqlVoiceStore:
             OnlyRecordingError: If it is the only one.
         """
         with self._connections.write() as connection:
-            number, _ = self._rows.next_change(connection)
+            number = self._rows.next_change(connection)
             row = self._require(connection, name)
             self._require_recording(connection, row, recording_id)
             if len(self._describe(connection, row.id).recordings) == 1:
@@ -395,7 +474,8 @@ class SqlVoiceStore:
                     "delete the speaker instead"
                 )
             self._rows.remove_recordings(connection, [recording_id])
-            self._rows.set_speaker_embedding(connection, row.id, number, skip_damaged=True)
+            self._rows.set_means(connection, row.id, number, skip_damaged=True)
+            self._rows.touch(connection, row.id)
             speaker = self._describe(connection, row.id)
         self._connections.truncate_log()
         return speaker
@@ -435,47 +515,56 @@ class SqlVoiceStore:
 
     def _open(self) -> None:
         """Compares what the database says of itself with the key and the model."""
-        (row,) = self._connections.fetch(select(info))
-        self._size: int | None = row.embedding_size
+        with self._connections.read() as connection:
+            row = connection.execute(select(info)).one()
+            sizes = {each.id: each.embedding_size for each in connection.execute(select(models))}
         model_id = row.model_id or ""
         if self._encoder is not None:
             model_id = str(self._encoder.model_id)
-            size = int(self._encoder.embedding_size)
-            if self._size not in (None, size):
-                raise DatabaseError(
-                    f"{self.name} holds embeddings of {self._size} numbers, those of this model "
-                    f"have {size}; open it with its own model, or move the voices into a new "
-                    "database with move_voices.py"
-                )
-            self._size = size
-        # Nobody has been enrolled in a database without a size: it takes any key.
-        if row.key_check is not None or row.embedding_size is not None:
+        self._size: int | None = sizes.get(model_id)
+        # Nobody has been enrolled in a database without models: it takes any key.
+        if row.key_check is not None or sizes:
             self._ring.check(row.key_check, self.name)
-        if (row.embedding_size, row.model_id or "") != (self._size, model_id) or (
-            row.key_check is None and self.is_encrypted
-        ):
+        is_known = self._encoder is None or (row.model_id == model_id and self._size is not None)
+        if not is_known or (row.key_check is None and self.is_encrypted):
             self._claim(model_id)
         has_vectors = not self._connections.is_sqlite and not self.is_encrypted
         self._rows = VoiceRows(self._ring, model_id, has_vectors)
+        self.other_models = OtherModels(self._connections, self._rows)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        self.jobs = JobTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
-        """Notes model, size and key in the database, unless another process was quicker."""
+        """Notes model and key in the database, unless another process was quicker."""
         with self._connections.write() as connection:
             row = connection.execute(select(info).with_for_update()).one()
-            if row.key_check is not None or row.embedding_size is not None:
+            if row.key_check is not None or connection.execute(select(models)).first() is not None:
                 self._ring.check(row.key_check, self.name)
-            if row.embedding_size not in (None, self._size):
-                raise DatabaseError(f"{self.name} was just made with another model; check yours")
             check = row.key_check or self._ring.check_text()
-            values = {"embedding_size": self._size, "model_id": model_id or None}
-            connection.execute(update(info).values(key_check=check, **values))
+            connection.execute(update(info).values(key_check=check, model_id=model_id or None))
+            if self._encoder is not None:
+                self._note_size(connection, int(self._encoder.embedding_size), model_id)
 
-    def _note_size(self, connection: Connection, known: int | None, size: int) -> None:
-        """Makes sure that all embeddings of the database have one length."""
+    def _check_room(self, connection: Connection, max_speakers: int | None) -> None:
+        """Raises TooManySpeakersError if the group has no room for another speaker."""
+        if max_speakers is None:
+            return
+        counted = select(func.count()).where(self._are_mine)
+        if connection.execute(counted).scalar_one() >= max_speakers:
+            raise TooManySpeakersError(
+                f"the group has {max_speakers} speakers, the most that it may have; delete some, "
+                "or have its limit raised"
+            )
+
+    def _note_size(self, connection: Connection, size: int, model_id: str | None = None) -> None:
+        """Makes sure that all embeddings of a model have one length."""
+        model_id = self._rows.model_id if model_id is None else model_id
+        known = connection.execute(
+            select(models.c.embedding_size).where(models.c.id == model_id)
+        ).scalar()
         if known is None:
-            connection.execute(update(info).values(embedding_size=size))
+            connection.execute(insert(models), {"id": model_id, "embedding_size": size})
         elif known != size:
             raise DatabaseError(f"received {size} numbers, expected {known} as in {self.name}")
         self._size = size
@@ -489,25 +578,6 @@ class SqlVoiceStore:
                 f"expected a finite embedding of {self._size} numbers, received {array.shape}"
             )
         return np.asarray(array / length, np.float32)
-
-    def _recordings_of_other_models(self) -> list[Any]:
-        """Returns the recordings that cannot be compared, and whether their sound is kept."""
-        query = (
-            select(
-                recordings.c.id,
-                recordings.c.speaker_id,
-                recordings.c.file_name,
-                speakers.c.name,
-                keys.c.stored,
-                audio.c.recording_id,
-            )
-            .join(speakers, speakers.c.id == recordings.c.speaker_id)
-            .join(keys, keys.c.id == recordings.c.key_id)
-            .outerjoin(audio, audio.c.recording_id == recordings.c.id)
-            .where(recordings.c.model_id != self._rows.model_id)
-            .order_by(speakers.c.name, recordings.c.position)
-        )
-        return self._connections.fetch(query)
 
     def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
         """Embeds waveforms and enrols them."""
@@ -525,9 +595,14 @@ class SqlVoiceStore:
         return [f"{speaker.name}/{recording.id}" for recording in speaker.recordings[-len(new) :]]
 
     def _names(self, *conditions: Any) -> list[str]:
-        """Returns the names of all speakers that meet some conditions, in alphabetical order."""
-        query = select(speakers.c.name).where(*conditions).order_by(speakers.c.name)
+        """Returns the names of the speakers that meet some conditions, in alphabetical order."""
+        query = select(speakers.c.name).where(self._are_mine, *conditions)
+        query = query.order_by(speakers.c.name)
         return [row.name for row in self._connections.fetch(query)]
+
+    def _own(self) -> Any:
+        """Returns the query for the ids of the speakers whom this model can compare."""
+        return select(means.c.speaker_id).where(means.c.model_id == self._rows.model_id)
 
     def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
         """Reads a speaker."""
@@ -537,7 +612,8 @@ class SqlVoiceStore:
     def _find(self, connection: Connection, name: str) -> Any:
         """Returns the row of the speaker who has a name."""
         query = select(speakers.c.id, speakers.c.name)
-        query = query.where(speakers.c.folded_name == fold_name(clean_name(name)))
+        folded_name = fold_name(clean_name(name))
+        query = query.where(self._are_mine, speakers.c.folded_name == folded_name)
         return connection.execute(query).one_or_none()
 
     def _require(self, connection: Connection, name: str) -> Any:

@@ -50,8 +50,9 @@ def plan(database: SqlVoiceStore) -> str:
 
 @pytest.mark.slow
 def test_index_finds_the_same_and_follows_changes(
-    database: SqlVoiceStore, postgres_url: str
+    database: SqlVoiceStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("voices.sql.search.VECTOR_INDEX_MIN_SPEAKERS", 100)
     questions = [2 * embedding(seed) + embedding(seed + 1) for seed in range(9)]
     exact = [database.identify(question, top_k=5) for question in questions]
     assert not database._search.uses_vector_index
@@ -106,7 +107,7 @@ def test_index_of_an_interrupted_build_is_made_again(
         # What a killed build leaves behind.
         connection.execute(
             text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(:name)"),
-            {"name": VECTOR_INDEX},
+            {"name": database._search._index_name},
         )
     opened = SqlVoiceStore(postgres_url)
     assert not opened._search.uses_vector_index

@@ -1,0 +1,1 @@
+"""Live streams: who is speaking in the samples that a client sends as they are recorded."""

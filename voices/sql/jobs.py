@@ -1,0 +1,224 @@
+"""Recordings that a service works on, and what it found in them, until they expire.
+
+A job is a row. The process that works on it gives a sign of life every few seconds; where that
+stays out, the process is gone and the job is lost. What was found is sealed under a key of its own,
+as every voice record is, and destroyed with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from voices.sql.cipher import KeyRing, seal, unseal
+from voices.sql.engine import SqlConnections
+from voices.sql.keys import destroy_keys, new_key
+from voices.sql.schema import jobs, keys
+
+QUEUED, RUNNING, DONE, FAILED, LOST = "queued", "running", "done", "failed", "lost"
+
+LOST_AFTER_S = 10.0
+"""Seconds without a sign of life after which a job's process counts as gone."""
+
+UNFINISHED = (jobs.c.state.in_([QUEUED, RUNNING]),)
+"""Jobs that some process has to give signs of life for."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a job is: a token's name, and its group."""
+
+    actor: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the database knows it.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        state: queued, running, done, failed or lost.
+        progress: From 0 to 1.
+        created_at: When it came, UTC.
+        expires_at: When it will be removed; a job that is not over is kept alive.
+        error: Why it failed or was lost, a JSON text; else None.
+    """
+
+    id: str
+    state: str
+    progress: float
+    created_at: datetime
+    expires_at: datetime
+    error: str | None = None
+
+
+COLUMNS = (
+    jobs.c.id,
+    jobs.c.state,
+    jobs.c.progress,
+    jobs.c.created_at,
+    jobs.c.expires_at,
+    jobs.c.error,
+    jobs.c.seen_at,
+)
+
+
+class JobTable:
+    """The jobs of one database, of all processes that share it."""
+
+    def __init__(self, connections: SqlConnections, ring: KeyRing) -> None:
+        """Takes the connections and the keeper of the keys."""
+        self._connections = connections
+        self._ring = ring
+
+    def add(self, job_id: str, owner: Owner, worker: str, keep_s: float) -> Job:
+        """Adds a job that waits, and returns it."""
+        now = _now()
+        job = Job(job_id, QUEUED, 0.0, now, now + timedelta(seconds=keep_s))
+        row = {
+            "id": job.id,
+            "group_name": owner.group,
+            "actor": owner.actor,
+            "worker": worker,
+            "state": QUEUED,
+            "progress": 0.0,
+        }
+        row |= {"created_at": now, "seen_at": now, "expires_at": job.expires_at}
+        with self._connections.write() as connection:
+            connection.execute(insert(jobs), row)
+        return job
+
+    def find(self, job_id: str, owner: Owner) -> Job | None:
+        """Returns an owner's job, None if there is none by now."""
+        found = self._read(jobs.c.id == job_id, *_are_of(owner))
+        return found[0] if found else None
+
+    def of(self, owner: Owner) -> list[Job]:
+        """Returns all jobs of an owner, the newest first."""
+        return self._read(*_are_of(owner))
+
+    def beat(self, worker: str, progress: Mapping[str, tuple[str, float]], keep_s: float) -> None:
+        """Gives a sign of life.
+
+        Args:
+            worker: Whose.
+            progress: State and progress of each of its jobs.
+            keep_s: Seconds that a job is kept after its last sign of life.
+        """
+        now = _now()
+        values = {"seen_at": now, "expires_at": now + timedelta(seconds=keep_s)}
+        with self._connections.write() as connection:
+            for job_id, (state, share) in progress.items():
+                row = update(jobs).where(jobs.c.id == job_id, jobs.c.worker == worker, *UNFINISHED)
+                connection.execute(row.values(state=state, progress=share, **values))
+
+    def known(self, job_ids: list[str]) -> set[str]:
+        """Returns which of some jobs are still there: another process may have removed them."""
+        query = select(jobs.c.id).where(jobs.c.id.in_(job_ids))
+        return {row.id for row in self._connections.fetch(query)}
+
+    def finish(
+        self,
+        job_id: str,
+        state: str,
+        keep_s: float,
+        *,
+        result: bytes | None = None,
+        voices: bytes | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """Ends a job, and keeps what it found; returns False if it was removed meanwhile."""
+        now = _now()
+        values: dict[str, Any] = {"state": state, "error": error, "seen_at": now}
+        values |= {"expires_at": now + timedelta(seconds=keep_s)}
+        if state == DONE:
+            values["progress"] = 1.0
+        with self._connections.write() as connection:
+            row = update(jobs).where(jobs.c.id == job_id, *UNFINISHED)
+            if not connection.execute(row.values(**values)).rowcount:
+                return False
+            if result is not None:
+                key_id, key = new_key(connection, self._ring)
+                sealed = {
+                    "result": seal(key, result, f"{job_id} result"),
+                    "voices": seal(key, voices or b"", f"{job_id} voices"),
+                }
+                stored = update(jobs).where(jobs.c.id == job_id)
+                connection.execute(stored.values(key_id=key_id, **sealed))
+        return True
+
+    def result(self, job_id: str) -> bytes | None:
+        """Returns what a job found, None if there is nothing."""
+        return self._open(job_id, "result")
+
+    def voices(self, job_id: str) -> bytes | None:
+        """Returns the voices that a job found, None if there is nothing."""
+        return self._open(job_id, "voices")
+
+    def remove(self, job_id: str) -> bool:
+        """Removes a job and destroys what it found; returns False if there was none."""
+        return self._remove(jobs.c.id == job_id) > 0
+
+    def remove_group(self, group: str) -> int:
+        """Removes all jobs of a group; returns how many."""
+        return self._remove(jobs.c.group_name == group)
+
+    def remove_expired(self) -> int:
+        """Removes what has expired, and returns how many jobs those were."""
+        expired = jobs.c.expires_at <= _now()
+        if not self._connections.fetch(select(jobs.c.id).where(expired).limit(1)):
+            return 0  # without a transaction that writes
+        return self._remove(expired)
+
+    def _read(self, *conditions: Any) -> list[Job]:
+        """Returns jobs that have not expired; those without a sign of life are lost."""
+        now = _now()
+        query = select(*COLUMNS).where(jobs.c.expires_at > now, *conditions)
+        found = []
+        for row in self._connections.fetch(query.order_by(jobs.c.created_at.desc(), jobs.c.id)):
+            is_silent = now - row.seen_at > timedelta(seconds=LOST_AFTER_S)
+            state = LOST if is_silent and row.state in (QUEUED, RUNNING) else row.state
+            found.append(
+                Job(row.id, state, row.progress, row.created_at, row.expires_at, row.error)
+            )
+        return found
+
+    def _open(self, job_id: str, column: str) -> bytes | None:
+        """Opens what is sealed in a column."""
+        query = select(jobs.c[column].label("content"), keys.c.stored)
+        query = query.join(keys, keys.c.id == jobs.c.key_id).where(jobs.c.id == job_id)
+        rows = self._connections.fetch(query)
+        if not rows:
+            return None
+        return unseal(self._ring.open(rows[0].stored), rows[0].content, f"{job_id} {column}")
+
+    def _remove(self, *conditions: Any) -> int:
+        """Removes jobs: first their keys, then the rows."""
+        with self._connections.write() as connection:
+            num_gone = _remove_rows(connection, self._ring, conditions)
+        if num_gone:
+            self._connections.truncate_log()
+        return num_gone
+
+
+def _remove_rows(connection: Connection, ring: KeyRing, conditions: Any) -> int:
+    """Removes the jobs that meet conditions, within a transaction."""
+    rows = connection.execute(select(jobs.c.id, jobs.c.key_id).where(*conditions)).all()
+    if not rows:
+        return 0
+    destroy_keys(connection, ring, [row.key_id for row in rows if row.key_id is not None])
+    connection.execute(delete(jobs).where(jobs.c.id.in_([row.id for row in rows])))
+    return len(rows)
+
+
+def _are_of(owner: Owner) -> tuple[Any, Any]:
+    """Returns the conditions on an owner's jobs."""
+    return jobs.c.group_name == owner.group, jobs.c.actor == owner.actor
+
+
+def _now() -> datetime:
+    """Returns the present moment in UTC."""
+    return datetime.now(timezone.utc)
