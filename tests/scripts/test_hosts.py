@@ -36,7 +36,7 @@ def options(folder: str, num_steps: int, batch_size: int = 4, *more: str) -> lis
     """Options of a training whose epochs have one step, so that the log has every step's loss."""
     return [
         *TRAIN_OPTIONS, "--batch_size", str(batch_size), "--train_list_path=train.txt",
-        "--test_list_path=test.txt", f"--num_epoch={num_steps}", "--steps_per_epoch=1",
+        "--test_list_path=", f"--num_epoch={num_steps}", "--steps_per_epoch=1",
         f"--model_dir={folder}", "--gpu=cpu", *more,
     ]  # fmt: skip
 
@@ -93,11 +93,11 @@ def test_two_hosts_train_as_one_and_outlive_a_kill(
     assert len(one) == len(two) == NUM_STEPS
     for step, other in zip(one, two, strict=True):
         assert other["loss"] == pytest.approx(step["loss"], abs=1e-4)
-        assert other["eer"] == pytest.approx(step["eer"], abs=0.05)
     assert two[-1]["loss"] < two[0]["loss"]
 
+    validated = ["--test_list_path", "test.txt"]
     last = f"both/resnet34-{NUM_STEPS}.keras"
-    with running(root, *two_hosts(*options("both", 10_000), "--resume", last)) as hosts:
+    with running(root, *two_hosts(*options("both", 10_000), "--resume", last, *validated)) as hosts:
         deadline = time.monotonic() + 200
         while len(log("both")) < NUM_STEPS + 3:
             assert time.monotonic() < deadline
@@ -112,6 +112,7 @@ def test_two_hosts_train_as_one_and_outlive_a_kill(
     checkpoints = {int(path.stem.split("-")[1]) for path in Path("both").glob("[!.]*.keras")}
     reached = max(checkpoints)
     assert reached >= NUM_STEPS + 3
+    assert 0 <= log("both")[-1]["eer"] <= 1
     # On one host, of another backend: steps are counted anew, since they are of half the size.
     resume = ["--resume", f"both/resnet34-{reached}.keras"]
     assert train.main(options("both", reached + 1, 4, *resume)) == 0

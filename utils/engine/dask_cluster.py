@@ -55,5 +55,5 @@ def connect(address: str) -> Cluster:
         crashes=(KilledWorker,),
         losses=(CommClosedError, CancelledError, FutureCancelledError),
         is_there=lambda: client.status == "running",
-        close=partial(client.close, timeout=5),
+        close=partial(client.close, timeout=2),
     )

@@ -162,8 +162,14 @@ def test_dask_maps_through_crashes(cluster: DaskCluster, tmp_path: Path) -> None
 
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
 def test_ray_maps_through_crashes(
-    tmp_path: Path, speech: Path, local_lists: dict[str, bytes]
+    tmp_path: Path,
+    speech: Path,
+    local_lists: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from utils.engine import ray_cluster
+
+    monkeypatch.setattr(ray_cluster, "NUM_RETRIES", 1)  # fewer workers are killed
     engine = open_engine("ray", 1)
     try:
         check_map(engine, tmp_path)
