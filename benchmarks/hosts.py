@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             rate = measure(Path(name), num_hosts, args)
             step_ms = 1000 * num_hosts * args.batch_size / rate
             lines.append([str(num_hosts), f"{step_ms:,.0f}", f"{rate:,.1f}"])
+            print(f"{num_hosts} processes: {step_ms:,.0f} ms a step", flush=True)
     details = table(["processes", "ms a step", "crops/s"], lines)
     print(details)
     header = ["GPUs", "link, Gbit/s", "MB a step and link", "ms", "efficiency"]
@@ -89,10 +90,14 @@ def measure(folder: Path, num_hosts: int, args: argparse.Namespace) -> float:
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             )
         )  # fmt: skip
-    for process in processes:
-        error = process.communicate()[1]
-        if process.returncode:
-            raise VoiceprintError(f"train.py failed: {error.strip().splitlines()[-1]}")
+    try:
+        for process in processes:
+            error = process.communicate()[1]
+            if process.returncode:
+                raise VoiceprintError(f"train.py failed: {error.strip().splitlines()[-1]}")
+    finally:
+        for process in processes:
+            process.kill()
     last = (log / "training_log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
     return float(json.loads(last)["samples_per_s"])
 
