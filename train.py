@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = training_options.to_settings(args)
 
     from utils.training.devices import select_devices
-    from utils.training.run import TrainingRun, describe_checkpoint
+    from utils.training.progress import describe_checkpoint
+    from utils.training.run import TrainingRun
 
     strategy = select_devices(args.gpu, args.precision, hosts)
     training = TrainingRun(

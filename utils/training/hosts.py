@@ -116,6 +116,8 @@ def join_hosts(hosts: Hosts) -> None:
 
     # On processors; GPUs have their own way.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM for itself, and a batch system could only kill the training.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             hosts.address,

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +30,12 @@ from utils.messages import translate
 from utils.model.archive import load_network, read_training_state, write_model
 from utils.model.header import CALIBRATION_KEYS, LABELS_KEY, ModelHeader, read_header
 from utils.reader import TrainingReader
+from utils.training.progress import Progress, remove_old_checkpoints
 from utils.training.settings import TrainingSettings
 from utils.training.validation import Validation
 
 CHUNK_STEPS = 200
 """Steps between two checks of the clock, the places for checkpoints inside an epoch."""
-
-
-@dataclass
-class Progress:
-    """Progress of a training.
-
-    Attributes:
-        epoch: Finished epochs.
-        step: Finished steps of the next epoch.
-        best_epoch: The epoch with the best figure so far.
-        best_value: That figure: the EER, or the loss if there is no EER.
-        sums: Sums of loss and other figures over those steps.
-        batch: Crops of a step, on all hosts together; 0 in checkpoints of earlier versions.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best_epoch: int = 0
-    best_value: float = math.inf
-    sums: dict[str, float] = field(default_factory=dict)
-    batch: int = 0
 
 
 class TrainingRun:
@@ -219,24 +199,14 @@ class TrainingRun:
             variable.assign(value)
         batch = self.progress.batch
         self.progress = Progress(**json.loads(str(state["progress"])))
-        self._change_batch(batch)
+        share = self.progress.count_in_batches_of(batch, self.steps)
+        iterations = self.learner.optimizer.iterations
+        iterations.assign(int(int(np.asarray(iterations)) * share))
         header = read_header(path)
         self._check_speakers(header)
         metadata = header.metadata
         self._calibration = {key: metadata[key] for key in CALIBRATION_KEYS if key in metadata}
         self.last_checkpoint = Path(path)
-
-    def _change_batch(self, batch: int) -> None:
-        """Counts steps anew if they were of another size: on more hosts there are fewer."""
-        progress = self.progress
-        if progress.batch not in (0, batch):
-            steps = progress.step * progress.batch // batch
-            share = steps / max(progress.step, 1)
-            progress.sums = {name: value * share for name, value in progress.sums.items()}
-            progress.step = min(steps, self.steps - 1)
-            iterations = self.learner.optimizer.iterations
-            iterations.assign(int(np.asarray(iterations)) * progress.batch // batch)
-        progress.batch = batch
 
     def _check_speakers(self, header: ModelHeader) -> None:
         """Raises ModelError if a checkpoint's classes are other people than those of the list."""
@@ -363,7 +333,10 @@ class TrainingRun:
         self.history.append(figures)
         if not self._is_writer:
             return
-        self._remove_old_checkpoints()
+        remove_old_checkpoints(
+            Path(self.settings.model_dir), self.settings.network, progress,
+            self.settings.keep_checkpoints,
+        )  # fmt: skip
         folder = Path(self.settings.model_dir)
         with open(folder / "training_log.jsonl", "a", encoding="utf-8") as log:
             line: dict[str, Any] = {"epoch": progress.epoch, **figures}
@@ -427,19 +400,6 @@ class TrainingRun:
         """Whether the speakers are more than the numbers of their classes."""
         return self.speakers != [str(number) for number in range(len(self.speakers))]
 
-    def _remove_old_checkpoints(self) -> None:
-        """Keeps the newest checkpoints and the best one of this training."""
-        folder, epoch = Path(self.settings.model_dir), self.progress.epoch
-        name = self.settings.network
-        for path in folder.glob(f"{name}-*.keras"):
-            number, _, part = path.stem.removeprefix(f"{name}-").partition("-")
-            if not number.isdigit() or int(number) > epoch:
-                continue
-            is_kept = int(number) > epoch - self.settings.keep_checkpoints
-            is_best = int(number) == self.progress.best_epoch
-            if part or not (is_kept or is_best):
-                path.unlink()
-
     def close(self) -> None:
         """Stops the reader's workers and the log."""
         self.reader.close()
@@ -455,13 +415,3 @@ def _summary_writer(folder: Path) -> Any:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     return Writer(str(folder))
-
-
-def describe_checkpoint(path: str) -> str:
-    """Returns a line with a checkpoint's epoch and step.
-
-    Raises:
-        ModelError: If it is not a model of this toolkit.
-    """
-    progress = read_header(path).metadata.get("progress", {})
-    return f"{path}: epoch {progress.get('epoch', 0)}, step {progress.get('step', 0)}"
