@@ -1,4 +1,4 @@
-"""Two hosts are two processes here: the losses of one with the doubled batch, a kill, a resume."""
+"""Two hosts are two processes here: the losses of one with the doubled batch, a kill, resuming."""
 
 import contextlib
 import importlib.util
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,9 @@ QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensiv
 """Compiling takes most of the time of the few steps here."""
 
 NUM_STEPS = 20
+
+ENDLESS = 10_000
+"""Epochs of a training that is killed; the schedule of the learning rate depends on them."""
 
 
 def log(folder: str) -> list[dict[str, float]]:
@@ -63,6 +66,15 @@ def running(root: Path, *commands: list[str]) -> Iterator[list["subprocess.Popen
             process.communicate()
 
 
+def wait_for(is_done: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Waits while a process runs."""
+    deadline = time.monotonic() + 300
+    while not is_done():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
 def two_hosts(*command: str) -> list[list[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,39 +93,31 @@ def test_two_hosts_train_as_one_and_outlive_a_kill(
     lines = [f"{path}\t{label}\n" for path, label in write_speech_folder(Path("speech"), 4, 5, 1.2)]
     Path("train.txt").write_text("".join(lines))
     Path("test.txt").write_text("".join(lines[::2]))
-    with running(root, options("alone", NUM_STEPS, 8)) as (alone,):
-        shown = alone.communicate(timeout=300)
-        assert alone.returncode == 0, shown
-    with running(root, *two_hosts(*options("both", NUM_STEPS))) as hosts:
-        for number, host in enumerate(hosts):
-            shown = host.communicate(timeout=300)
-            assert host.returncode == 0, shown
-            assert ("epoch 20: " in shown[0]) == (number == 0)  # the first alone prints
-    one, two = log("alone"), log("both")
-    assert len(one) == len(two) == NUM_STEPS
-    for step, other in zip(one, two, strict=True):
-        assert other["loss"] == pytest.approx(step["loss"], abs=1e-4)
-    assert two[-1]["loss"] < two[0]["loss"]
+    more = ["--keep_checkpoints", "100"]
+    with running(root, options("alone", ENDLESS, 8, *more)) as (alone,):
+        wait_for(lambda: len(log("alone")) >= 2 + NUM_STEPS, alone)
 
-    validated = ["--test_list_path", "test.txt"]
-    last = f"both/resnet34-{NUM_STEPS}.keras"
-    with running(root, *two_hosts(*options("both", 10_000), "--resume", last, *validated)) as hosts:
-        deadline = time.monotonic() + 200
-        while len(log("both")) < NUM_STEPS + 3:
-            assert time.monotonic() < deadline
-            assert hosts[0].poll() is None, hosts[0].communicate()
-            time.sleep(0.05)
+    # Two hosts go on where one was, and one of them is killed.
+    more = ["--resume", "alone/resnet34-2.keras", "--test_list_path", "test.txt"]
+    with running(root, *two_hosts(*options("both", ENDLESS, 4, *more))) as hosts:
+        wait_for(lambda: len(log("both")) >= NUM_STEPS, hosts[0])
         hosts[1].kill()
-        shown = hosts[0].communicate(timeout=120)
+        shown = hosts[0].communicate(timeout=200)
         assert hosts[0].returncode == 2, shown
-        line = shown[1].strip().splitlines()[-1]
-        assert line.startswith("error: the training was cut off: another host is gone, or memory; ")
-        assert "start all hosts again with --resume both/resnet34-" in line
+    line = shown[1].strip().splitlines()[-1]
+    assert line.startswith("error: the training was cut off: another host is gone, or memory; ")
+    assert "start all hosts again with --resume both/resnet34-" in line
+    assert "epoch 22: " in shown[0]
+    steps = zip(log("alone")[2:], log("both"), strict=False)
+    for number, (step, other) in zip(range(NUM_STEPS), steps, strict=False):
+        assert step["epoch"] == other["epoch"] == 3 + number
+        assert other["loss"] == pytest.approx(step["loss"], abs=1e-4)
+        assert 0 <= other["eer"] <= 1
+
+    # On one host, of another backend: steps are counted anew, since they are of half the size.
     checkpoints = {int(path.stem.split("-")[1]) for path in Path("both").glob("[!.]*.keras")}
     reached = max(checkpoints)
-    assert reached >= NUM_STEPS + 3
-    assert 0 <= log("both")[-1]["eer"] <= 1
-    # On one host, of another backend: steps are counted anew, since they are of half the size.
+    assert reached >= 2 + NUM_STEPS
     resume = ["--resume", f"both/resnet34-{reached}.keras"]
     assert train.main(options("both", reached + 1, 4, *resume)) == 0
     assert log("both")[-1]["epoch"] == reached + 1
