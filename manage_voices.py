@@ -1,8 +1,14 @@
 """Looks after a database of enrolled voices; a running service may go on meanwhile.
 
     python manage_voices.py embed sqlite:///voices.sqlite3 --model_path models/new.keras
+    python manage_voices.py rekey sqlite:///voices.sqlite3
+    python manage_voices.py backup sqlite:///voices.sqlite3 backup.sqlite3
+    python manage_voices.py restore sqlite:///restored.sqlite3 backup.sqlite3
 
 embed   computes embeddings by another model, from the sound that was kept; the earlier ones stay
+rekey   encrypts with the key in VOICEPRINT_NEW_KEY, or not at all with --decrypt; stop the service
+backup  writes everything into one file, as it is at this moment
+restore puts a backup into an empty database, or with --replace into any
 
 DATABASE is sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME, or the word env for the address in
 VOICEPRINT_DATABASE: a command line could be read by others. See docs/database.md.
@@ -15,7 +21,10 @@ from utils.arguments import make_parser, positive_int
 from utils.errors import run_script
 from voices.store import DATABASE_VARIABLE
 
-COMMANDS = ("embed",)
+COMMANDS = ("embed", "rekey", "backup", "restore")
+
+WITH_FILE = {"backup", "restore"}
+"""Commands that need a file."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -24,14 +33,19 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("command", choices=COMMANDS, help="what to do")
     add("database", metavar="DATABASE", help="sqlite:///PATH, postgresql://... or env")
+    add("file", metavar="FILE", nargs="?", help="the backup")
+    add("--replace", action="store_true", help="overwrite what is there")
     add("--model_path", help="speaker model")
     add("--audio_db", help="the service's folder, for recordings whose sound is there")
     add("--num_threads", type=positive_int, help="processor threads to use (default: all)")
+    add("--decrypt", action="store_true", help="leave the voices readable")
     args = parser.parse_args(argv)
     if args.database == "env":
         args.database = os.environ.get(DATABASE_VARIABLE, "")
     if "://" not in args.database:
         parser.error("expected the address of a database: sqlite:///PATH, postgresql://... or env")
+    if (args.command in WITH_FILE) != (args.file is not None):
+        parser.error(f"{args.command}: expected DATABASE" + " FILE" * (args.command in WITH_FILE))
     return args
 
 

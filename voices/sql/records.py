@@ -70,12 +70,18 @@ class StoredRecording:
 
 @dataclass(frozen=True)
 class Speaker:
-    """An enrolled speaker, the recordings in the order of enrolment, times in UTC."""
+    """An enrolled speaker, the recordings in the order of enrolment, times in UTC.
+
+    With `is_damaged`, something was changed from outside: a time reads as the year 1, an unreadable
+    character as U+2BD1, a length as 0; or the voice is left out of identification. Such a speaker
+    can be removed, or enrolled anew, as any other.
+    """
 
     name: str
     created_at: datetime
     updated_at: datetime
     recordings: tuple[StoredRecording, ...]
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True)
