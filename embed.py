@@ -21,6 +21,7 @@ from utils.bulk_embedding import Embedded, EmbeddingTask, embed_all, journal_pat
 from utils.corpus.clip_lists import read_clips
 from utils.corpus.lists import LabelledClip
 from utils.engine.choice import HELP, engine_address, open_engine
+from utils.environment import read_variable
 from utils.errors import EXIT_USER_ERROR, AudioError, run_script
 from utils.messages import translate
 from utils.model.header import read_header
@@ -50,7 +51,7 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
     if not args.output.lower().endswith(".npz"):
         parser.error(f"--output {args.output}: expected a name that ends with .npz")
     if args.enrol == "env":
-        args.enrol = os.environ.get(DATABASE_VARIABLE, "")
+        args.enrol = read_variable(DATABASE_VARIABLE)
     if args.enrol is not None and "://" not in args.enrol:
         parser.error("--enrol: expected the address of a database, sqlite:///PATH and the like")
     return parser, args

@@ -15,9 +15,9 @@ VOICEPRINT_DATABASE: a command line could be read by others. See docs/database.m
 """
 
 import argparse
-import os
 
 from utils.arguments import make_parser, positive_int
+from utils.environment import read_variable
 from utils.errors import run_script
 from voices.store import DATABASE_VARIABLE
 
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--decrypt", action="store_true", help="leave the voices readable")
     args = parser.parse_args(argv)
     if args.database == "env":
-        args.database = os.environ.get(DATABASE_VARIABLE, "")
+        args.database = read_variable(DATABASE_VARIABLE)
     if "://" not in args.database:
         parser.error("expected the address of a database: sqlite:///PATH, postgresql://... or env")
     if (args.command in WITH_FILE) != (args.file is not None):

@@ -13,12 +13,12 @@ destination has the key in VOICEPRINT_NEW_KEY, with --decrypt none.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from utils.arguments import make_parser, positive_int
+from utils.environment import read_variable
 from utils.errors import EXIT_USER_ERROR, DatabaseError, run_script
 from utils.messages import translate
 from voices.folder import FolderVoiceStore
@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ("source", "destination"):
         if getattr(args, name) == "env":
-            setattr(args, name, os.environ.get(DATABASE_VARIABLE, ""))
+            setattr(args, name, read_variable(DATABASE_VARIABLE))
     num_databases = ("://" in args.source) + ("://" in args.destination)
     if num_databases == 0:
         parser.error("expected the address of a database, as source or destination")

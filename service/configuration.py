@@ -21,6 +21,7 @@ from typing import Any
 
 from service.settings import GroupLimits, ServiceError, Settings
 from utils.arguments import CHECKS
+from utils.environment import read_variable
 from utils.errors import DatabaseError
 from utils.speaker_names import clean_group
 from voices.store import public_name
@@ -36,7 +37,10 @@ PREFIX = "VOICEPRINT_"
 CONFIG_VARIABLE = "VOICEPRINT_CONFIG"
 
 SECRETS = {"VOICEPRINT_TOKEN", "VOICEPRINT_KEY"}
-"""Variables that no option and no file can give: both could be read by others."""
+"""Variables that no option and no file of settings can give: both could be read by others."""
+
+SECRET_FILES = {"VOICEPRINT_DATABASE_FILE", "VOICEPRINT_KEY_FILE"}
+"""Variables that name a file whose text is a secret."""
 
 OPTIONS = {item.name: item for item in fields(Settings) if item.metadata}
 """The settings that options, variables and the file set."""
@@ -127,8 +131,8 @@ def apply_config(
         variable = PREFIX + name.upper()
         if name in given:
             origins[name] = "option"
-        elif environment.get(variable):
-            setattr(args, name, _from_text(name, environment[variable].strip(), variable))
+        elif text := _variable_text(variable, environment):
+            setattr(args, name, _from_text(name, text, variable))
             origins[name] = variable
         elif name in file.values:
             setattr(args, name, file.values[name])
@@ -148,15 +152,15 @@ def find_settings(
     """
     found = dict(read_config(path, environment).values)
     for name in names:
-        text = environment.get(PREFIX + name.upper(), "").strip()
-        if text:
+        if text := _variable_text(PREFIX + name.upper(), environment):
             found[name] = _from_text(name, text, PREFIX + name.upper())
     return {name: found[name] for name in names if name in found}
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Returns the variables that look like settings and are none."""
-    known = {PREFIX + name.upper() for name in OPTIONS} | SECRETS | {CONFIG_VARIABLE}
+    known = {PREFIX + name.upper() for name in OPTIONS} | SECRETS
+    known |= SECRET_FILES | {CONFIG_VARIABLE}
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
@@ -170,12 +174,20 @@ def describe(settings: Settings, origins: Mapping[str, str], environment: Mappin
         shown = f"# {name} is not set" if value is None else f"{name} = {_to_toml(value)}"
         lines.append(f"{shown}  # {origins[name]}")
     for variable in sorted(SECRETS):
-        is_set = bool(environment.get(variable, "").strip())
+        names = {variable} | ({f"{variable}_FILE"} & SECRET_FILES)
+        is_set = any(environment.get(name, "").strip() for name in names)
         lines.append(f"# {variable} is {f'set: {HIDDEN}' if is_set else 'not set'}")
     for group, limits in settings.groups.items():
         lines += ["", f"[groups.{group}]"]
         lines += [f"{key} = {value}" for key, value in vars(limits).items() if value is not None]
     return "\n".join(lines)
+
+
+def _variable_text(variable: str, environment: Mapping[str, str]) -> str:
+    """Returns the text of a variable, or of the file that holds it; empty if there is none."""
+    if f"{variable}_FILE" in SECRET_FILES:
+        return read_variable(variable, environment)
+    return environment.get(variable, "").strip()
 
 
 def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> set[str]:

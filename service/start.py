@@ -20,6 +20,7 @@ from service.settings import (
 )
 from utils.arguments import read_settings
 from utils.audio.decode import load_audio
+from utils.environment import read_variable
 from utils.errors import ModelError
 from utils.messages import translate
 from utils.verification.embedding import Encoder
@@ -85,7 +86,7 @@ def find_own_address() -> str:
 def resolve_defaults(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
     """Sets the options that depend on each other or on the environment."""
     if args.database is None:
-        args.database = environment.get("VOICEPRINT_DATABASE") or DEFAULT_DATABASE
+        args.database = read_variable("VOICEPRINT_DATABASE", environment) or DEFAULT_DATABASE
     if args.audio_db is None and args.database == DEFAULT_DATABASE:
         args.audio_db = DEFAULT_FOLDER
     if args.model_path is None:
@@ -219,6 +220,8 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
         print(translate("Ctrl-C stops it."), flush=True)
 
     try:
-        return run_server(app, settings, bound, print_addresses)
+        return run_server(
+            app, settings, bound, print_addresses, app.state.service.jobs.stop_accepting
+        )
     finally:
         database.close()

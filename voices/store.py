@@ -1,12 +1,12 @@
 """The store of voices as everything above it sees it, and the addresses by which one is opened."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from utils.arrays import FloatArray
+from utils.environment import read_variable
 from utils.errors import DatabaseError
 from utils.verification.embedding import Encoder
 from voices.folder import FolderVoiceStore
@@ -120,7 +120,7 @@ def choose_target(database: str | None, audio_db: str | None) -> tuple[str, str]
     Returns:
         The target for `open_database`, and the same without user, password and options.
     """
-    target = database or audio_db or os.environ.get(DATABASE_VARIABLE) or "audio_db"
+    target = database or audio_db or read_variable(DATABASE_VARIABLE) or "audio_db"
     return target, public_name(target)
 
 

@@ -68,7 +68,11 @@ def bind_socket(settings: Settings) -> socket.socket:
 
 
 def run_server(
-    app: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[], None]
+    app: FastAPI,
+    settings: Settings,
+    bound: socket.socket,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None] = lambda: None,
 ) -> int:
     """Serves until Ctrl-C or SIGTERM, then finishes the accepted requests.
 
@@ -89,7 +93,7 @@ def run_server(
         backlog=backlog,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
-    server = Server(config, on_ready)
+    server = Server(config, on_ready, on_stop)
     server.run(sockets=[bound])
     return server.signal_number
 
@@ -113,9 +117,15 @@ class Server(uvicorn.Server):
 
     signal_number = 0
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to listen."""
@@ -130,6 +140,7 @@ class Server(uvicorn.Server):
             num_open = len(self.server_state.tasks)
             note = translate(f"Stopping: finishing {num_open} requests.")
             print(f"\n{note}", file=sys.stderr, flush=True)
+            self._on_stop()
         self.should_exit = True
         self.signal_number = sig
 

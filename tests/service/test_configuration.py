@@ -179,3 +179,19 @@ def test_a_service_and_its_manager_share_a_file(
     output = capsys.readouterr()
     assert output.out.splitlines()[1].endswith("\tunknown")
     assert "note: when tokens were used is unknown" in output.err
+
+
+def test_secrets_in_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "database").write_text(f"sqlite:///{tmp_path}/v.sqlite3\n", encoding="utf-8")
+    environment = {
+        "VOICEPRINT_DATABASE_FILE": str(tmp_path / "database"),
+        "VOICEPRINT_KEY_FILE": str(tmp_path / "key"),
+    }
+    assert unknown_variables(environment) == []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        assert serve.main(["--show_config", "--model_path", "models/campplus.onnx"]) == 0
+    text = capsys.readouterr().out
+    assert f'database = "sqlite:///{tmp_path}/v.sqlite3"  # VOICEPRINT_DATABASE\n' in text
+    assert "# VOICEPRINT_KEY is set: ***" in text

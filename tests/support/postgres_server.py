@@ -136,6 +136,18 @@ class PostgresServer:
         with self._connect("postgres") as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
+    def ask(self, statement: str) -> object:
+        """Returns the first value that a statement answers with, None if there is none."""
+        with self._connect("postgres") as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchone()[0] if cursor.description else None
+
+    def program(self, name: str) -> Path:
+        """Returns a program beside the server's own, which need not be in PATH."""
+        binaries = find_server()
+        assert binaries is not None
+        return binaries / name
+
     def _connect(self, database: str):
         import psycopg
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from utils.environment import read_variable
 from utils.errors import DamagedVoiceError, DatabaseError
 
 KEY_VARIABLE = "VOICEPRINT_KEY"
-"""Environment variable of the master key; a command line could be read by others."""
+"""Environment variable of the master key; a command line could be read by others.
+`VOICEPRINT_KEY_FILE` names a file of it instead."""
 
 NEW_KEY_VARIABLE = "VOICEPRINT_NEW_KEY"
 """Environment variable of the master key that a database gets."""
@@ -47,8 +49,9 @@ def read_key(
 
     Raises:
         DatabaseError: If the variable does not hold 32 bytes, in hexadecimal or base64.
+        VoiceprintError: If its file cannot be read.
     """
-    text = (os.environ if environment is None else environment).get(variable, "").strip()
+    text = read_variable(variable, environment)
     if not text:
         return None
     for decode in (bytes.fromhex, lambda value: base64.b64decode(value, validate=True)):

@@ -45,7 +45,7 @@ that who is called so can be asked for and removed."""
 
 
 def read_text(raw: bytes) -> str:
-    """Returns a text of SQLite; a byte that is no UTF-8 damages it, not the queries that meet it."""
+    """Returns a text of SQLite; bytes that are no UTF-8 damage it, not each query that meets it."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
