@@ -27,6 +27,7 @@ class NewRecording:
         file_name: Its name in the speaker's folder, or only the suffix for NAME.wav itself.
         inbox_path: Its place in the service's inbox, if it is a file there.
         inbox_sha256: Of that file's content.
+        id: 32 hexadecimal digits; a new one if empty.
     """
 
     embedding: FloatArray
@@ -37,6 +38,7 @@ class NewRecording:
     file_name: str = ""
     inbox_path: str | None = None
     inbox_sha256: str = ""
+    id: str = ""
 
     @classmethod
     def of(

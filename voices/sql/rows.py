@@ -106,7 +106,7 @@ class VoiceRows:
     ) -> None:
         """Stores recordings from a position on, with their sound if `store_audio`."""
         for place, recording in enumerate(new, position):
-            recording_id = uuid.uuid4().hex
+            recording_id = recording.id or uuid.uuid4().hex
             key_id, key = new_key(connection, self._ring)
             row = {
                 "id": recording_id,

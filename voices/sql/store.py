@@ -382,6 +382,15 @@ class SqlVoiceStore:
         with self._connections.read() as connection:
             return self._describe(connection, self._require(connection, name).id)
 
+    def speaker_id(self, name: str) -> str:
+        """Returns the id of a speaker.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name.
+        """
+        with self._connections.read() as connection:
+            return str(self._require(connection, name).id)
+
     def speakers(
         self,
         offset: int = 0,
