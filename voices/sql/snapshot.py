@@ -165,9 +165,9 @@ def _copy_tables(source: Connection, target: Connection) -> dict[str, int]:
     left_out = POSTGRESQL_TABLES | {VERSION_TABLE}
     there, here = _reflect(source, left_out), _reflect(target, left_out)
     counts = {}
+    # Migrations have put the row about the whole database there.
+    target.execute(delete(here.tables[f"{PREFIX}info"]))
     for table in here.sorted_tables:
-        # Migrations have put the row about the whole database there.
-        target.execute(delete(table))
         columns = [there.tables[table.name].c[column.name] for column in table.columns]
         counts[table.name.removeprefix(PREFIX)] = 0
         result = source.execute(select(*columns), execution_options={"yield_per": CHUNK})
