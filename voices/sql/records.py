@@ -28,6 +28,7 @@ class NewRecording:
         inbox_path: Its place in the service's inbox, if it is a file there.
         inbox_sha256: Of that file's content.
         sha256: Of what was sent, in hexadecimal; empty if that is not known.
+        id: 32 hexadecimal digits; a new one if empty.
     """
 
     embedding: FloatArray
@@ -39,6 +40,7 @@ class NewRecording:
     inbox_path: str | None = None
     inbox_sha256: str = ""
     sha256: str = ""
+    id: str = ""
 
     @classmethod
     def of(
@@ -72,12 +74,18 @@ class StoredRecording:
 
 @dataclass(frozen=True)
 class Speaker:
-    """An enrolled speaker, the recordings in the order of enrolment, times in UTC."""
+    """An enrolled speaker, the recordings in the order of enrolment, times in UTC.
+
+    With `is_damaged`, something was changed from outside: a time reads as the year 1, an unreadable
+    character as U+2BD1, a length as 0; or the voice is left out of identification. Such a speaker
+    can be removed, or enrolled anew, as any other.
+    """
 
     name: str
     created_at: datetime
     updated_at: datetime
     recordings: tuple[StoredRecording, ...]
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True)
