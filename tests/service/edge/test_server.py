@@ -155,7 +155,7 @@ def test_an_answered_request_without_its_end_is_closed(service: ServiceProcess) 
         assert receive_answer(connection)[0] == 400
         connection.sendall(b"x")
         with contextlib.suppress(ConnectionResetError):
-            assert read_all(connection) == b""
+            assert b" 200 OK" not in read_all(connection)
 
 
 def test_what_follows_the_end_of_a_body_takes_no_memory(service: ServiceProcess) -> None:
@@ -372,7 +372,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
         service.process.send_signal(signal.SIGINT)
         wait_for_stopping(service)
         service.process.send_signal(signal.SIGINT)
-        assert read_all(connection) == b""
+        assert b" 200 OK" not in read_all(connection)
         assert service.wait() == 130
 
 
