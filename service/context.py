@@ -47,11 +47,16 @@ class Service:
     tokens: Tokens
     jobs: Jobs
     num_streams: int = 0
+    is_stopping: bool = False
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Builds the identifier."""
         self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
+
+    def begin_stop(self) -> None:
+        """Makes /health/ready fail; all else goes on."""
+        self.is_stopping = True
 
     @property
     def auth_required(self) -> bool:

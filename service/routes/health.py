@@ -34,10 +34,12 @@ async def live() -> dict[str, str]:
     response_model_exclude_none=True,
 )
 async def ready(service: Context) -> dict[str, str]:
-    """Answers 200 if the model is loaded and the database answers, else 503.
+    """Answers 200 if the model is loaded, the database answers and nobody stops it, else 503.
 
     `warning` says that the token file was changed to something that cannot be read.
     """
+    if service.is_stopping:
+        raise retry_later("stopping", "the service finishes its requests and stops", 5)
     try:
         await service.call(service.database.ping)
     except DatabaseError as error:
