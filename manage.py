@@ -13,10 +13,12 @@ See docs/service.md.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from utils.arguments import make_parser, non_negative_float, positive_float
-from utils.errors import run_script
+from utils.errors import DatabaseError, run_script
+from utils.messages import translate
 
 ABOUT_TOKENS = ("tokens", "new_token", "rotate_token", "revoke_token")
 """Commands that need the token file."""
@@ -48,12 +50,23 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="hours for which the old token stays valid",
     )
     add("--database", help="the service's database (default: as serve.py)")
+    add("--config", help="file of settings in TOML (default: $VOICEPRINT_CONFIG, else none)")
     args = parser.parse_args(argv)
+    take_settings(args)
     if args.new_token is None and (args.scopes is not None or args.group is not None):
         parser.error("--scopes and --group are for --new_token; a rotated token keeps its own")
     if args.token_file is None and any(getattr(args, name) for name in ABOUT_TOKENS):
         parser.error("expected --token_file too, which keeps the tokens' SHA-256")
     return args
+
+
+def take_settings(args: argparse.Namespace) -> None:
+    """Takes database and token file from where serve.py has them, unless they are given."""
+    from service import configuration, settings
+
+    found = configuration.find_settings(args.config, os.environ, ("database", "token_file"))
+    args.database = args.database or found.get("database", settings.DEFAULT_DATABASE)
+    args.token_file = args.token_file or found.get("token_file")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +75,12 @@ def main(argv: list[str] | None = None) -> int:
     from service import management
 
     if args.tokens:
-        management.print_tokens(args.token_file)
+        try:
+            with management.opened_database(args.database, os.environ) as database:
+                management.print_tokens(args.token_file, database)
+        except DatabaseError as error:
+            print(translate(f"note: when tokens were used is unknown: {error}"), file=sys.stderr)
+            management.print_tokens(args.token_file, None)
     elif args.new_token is not None:
         management.print_new_token(
             args.new_token, args.token_file, args.scopes, args.group, args.days

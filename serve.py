@@ -15,6 +15,7 @@ from dataclasses import fields
 from service.settings import Settings
 from utils.arguments import add_option, make_parser, print_arguments
 from utils.errors import EXIT_INTERRUPTED, run_script
+from utils.messages import translate
 
 KNOWN = ["audio_db", "database", "host", "keep_audio", "model_path", "port"]
 
@@ -32,22 +33,37 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
         "--create_token", action="store_true", help="make a token for a client of voiceprint-api, "
         "print it and the address to paste there, and end",
     )  # fmt: skip
+    parser.add_argument(
+        "--config", help="file of settings in TOML (default: $VOICEPRINT_CONFIG, else none)"
+    )
+    parser.add_argument(
+        "--show_config",
+        action="store_true",
+        help="print all settings with where each is from, and end",
+    )
     return parser.parse_args(argv), parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Starts the service and runs it until it is told to stop."""
     args, parser = parse_args(argv)
-    from service import management, start
+    from service import configuration, management, start
 
+    file = configuration.read_config(args.config, os.environ)
+    origins = configuration.apply_config(args, parser, argv, os.environ, file)
     if args.new_token is not None:
         management.print_new_token(args.new_token, args.token_file)
         return 0
     if args.create_token:
         return start.print_classic_token(args)
     start.resolve_defaults(args, os.environ)
+    settings = start.make_settings(args, os.environ, file.groups)
+    if args.show_config:
+        print(configuration.describe(settings, origins, os.environ))
+        return 0
+    for name in configuration.unknown_variables(os.environ):
+        print(translate(f"warning: {name} is no setting; serve.py --show_config lists them"))
     print_arguments(start.without_passwords(args), KNOWN, parser)
-    settings = start.make_settings(args, os.environ)
     number = start.serve(settings, os.environ)
     return EXIT_INTERRUPTED if number == signal.SIGINT else 0
 

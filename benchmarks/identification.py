@@ -34,7 +34,7 @@ from voices.sql import search as sql_search
 from voices.sql.cipher import KeyRing, seal
 from voices.sql.index import Question, VectorIndex
 from voices.sql.rows import to_bytes
-from voices.sql.schema import info, keys, recordings, speakers, vectors
+from voices.sql.schema import embeddings, info, keys, means, recordings, speakers, vectors
 from voices.sql.store import SqlVoiceStore
 
 SPREAD = 0.046
@@ -99,11 +99,13 @@ def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
     """Enrols all speakers at once; one by one it would take minutes."""
     now = datetime.now(timezone.utc)
     ring = KeyRing()
-    dated = {"created_at": now, "model_id": "benchmark"}
+    model_id = database.model_id
     timed = {"speech_s": 2.0, "duration_s": 3.0, "file_name": "", "position": 0}
     is_postgresql = not database._connections.is_sqlite
     for start in range(0, len(enrolled), CHUNK):
-        rows: dict[Any, list[dict[str, Any]]] = {keys: [], speakers: [], recordings: []}
+        rows: dict[Any, list[dict[str, Any]]] = {
+            keys: [], speakers: [], means: [], recordings: [], embeddings: [],
+        }  # fmt: skip
         if is_postgresql:
             rows[vectors] = []
         for index in range(start, min(start + CHUNK, len(enrolled))):
@@ -112,14 +114,19 @@ def fill(database: SqlVoiceStore, enrolled: np.ndarray) -> None:
             rows[keys] += [{"id": 2 * index + 1, "stored": stored}]
             rows[keys] += [{"id": 2 * index + 2, "stored": other_stored}]
             content = to_bytes(enrolled[index])
-            row = {"id": speaker_id, "name": name, "folded_name": fold_name(name), **dated}
-            row |= {"updated_at": now, "change_number": 1, "key_id": 2 * index + 1}
-            rows[speakers] += [{**row, "embedding": seal(key, content, f"{speaker_id} embedding")}]
-            row = {"id": recording_id, "speaker_id": speaker_id, "key_id": 2 * index + 2, **dated}
+            row: dict[str, Any] = {"id": speaker_id, "name": name, "folded_name": fold_name(name)}
+            row |= {"created_at": now, "updated_at": now, "change_number": 1}
+            rows[speakers] += [{**row, "key_id": 2 * index + 1}]
+            sealed = seal(key, content, f"{speaker_id} embedding")
+            row = {"speaker_id": speaker_id, "model_id": model_id}
+            rows[means] += [{**row, "embedding": sealed}]
+            row = {"id": recording_id, "speaker_id": speaker_id, "key_id": 2 * index + 2}
+            rows[recordings] += [{**row, **timed, "created_at": now}]
             sealed = seal(other, content, f"{recording_id} embedding")
-            rows[recordings] += [{**row, **timed, "embedding": sealed}]
+            row = {"recording_id": recording_id, "model_id": model_id}
+            rows[embeddings] += [{**row, "embedding": sealed}]
             if is_postgresql:
-                row = {"speaker_id": speaker_id, "model_id": "benchmark"}
+                row = {"speaker_id": speaker_id, "model_id": model_id}
                 rows[vectors] += [{**row, "embedding": enrolled[index]}]
         with database._connections.write() as connection:
             for kind, some in rows.items():

@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.identification import Model, fill, unit
+from benchmarks.identification import fill, unit
 from benchmarks.measuring import Row, add_json_option, median, num_cores, table, write_results
 from utils.arguments import make_parser, positive_float, positive_int
 from utils.arrays import FloatArray
@@ -188,19 +188,12 @@ class RunningService:
 
 def enrol(database_url: str, encoder: object, num_speakers: int) -> None:
     """Inserts random speakers into a new database."""
-    from sqlalchemy import update
-
-    from voices.sql.schema import recordings as recordings_table
-    from voices.sql.schema import speakers
     from voices.sql.store import SqlVoiceStore
 
-    size, model_id = encoder.embedding_size, encoder.model_id  # type: ignore
     rng = np.random.default_rng(0)
-    database = SqlVoiceStore(database_url, Model(size))  # type: ignore[arg-type]
+    database = SqlVoiceStore(database_url, encoder)  # type: ignore[arg-type]
+    size = encoder.embedding_size  # type: ignore[attr-defined]
     fill(database, unit(rng.standard_normal((num_speakers, size), np.float32)))
-    with database._connections.write() as connection:
-        for kind in (speakers, recordings_table):
-            connection.execute(update(kind).values(model_id=model_id))
     database.close()
 
 

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.answers.problems import PROBLEMS, add_handlers
 from service.answers.schemas import ClassicError, ProblemDocument
+from service.chores import chores
 from service.context import Service
 from service.diarization.jobs import Jobs
 from service.edge.counters import Counter
@@ -26,6 +27,7 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
+from service.reembedding import BackgroundReembedding
 from service.routes import classic, diarizations, health, recognition, speakers, stream
 from service.settings import Settings
 from utils.verification.embedding import Encoder
@@ -61,12 +63,17 @@ def make_app(
     counter = Counter(database.shared_counts)
     jobs = Jobs(settings, encoder, database)
     pool = EncodingPool(settings.num_threads, settings.queue_size, metrics.encodings.observe)
+    find_sound = None if inbox is None else inbox.find_sound
+    reembedding = BackgroundReembedding(database, encoder, find_sound)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(reembedding.start)
         jobs.open()
-        yield
+        async with chores(app.state.service):
+            yield
         await asyncio.to_thread(jobs.close)
+        await asyncio.to_thread(reembedding.stop)
         await asyncio.to_thread(pool.close)
         app.state.service.close()
         counter.close()
@@ -90,6 +97,7 @@ def make_app(
         lockout=Lockout(settings.lockout_failures, settings.lockout_s, counter),
         inbox=inbox,
         tokens=tokens,
+        reembedding=reembedding,
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
@@ -108,7 +116,7 @@ def make_app(
             CORSMiddleware,
             allow_origins=[settings.cors_origin],
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(

@@ -19,6 +19,7 @@ from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
+from service.reembedding import BackgroundReembedding
 from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import DEFAULT_GROUP, clean_name
@@ -45,6 +46,7 @@ class Service:
     lockout: Lockout
     inbox: Inbox | None
     tokens: Tokens
+    reembedding: BackgroundReembedding
     jobs: Jobs
     num_streams: int = 0
     is_stopping: bool = False
@@ -111,6 +113,15 @@ class Service:
                 for recording in speaker.recordings
             ],
         }
+
+    async def count_other_models(self, group: str | None = None) -> dict[str, int]:
+        """Returns an `OtherModelsDocument` of a group, or of all.
+
+        Raises:
+            DatabaseError: If the database does not answer.
+        """
+        waiting, without_sound = await self.call(self.reembedding.count, group)
+        return {"waiting": waiting, "without_sound": without_sound}
 
     async def store(
         self,

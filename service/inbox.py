@@ -7,7 +7,6 @@ as the database has it.
 """
 
 import dataclasses
-import hashlib
 import json
 import threading
 from collections.abc import Collection, Sequence
@@ -19,8 +18,10 @@ from utils.errors import AudioError, DamagedVoiceError, FileBlockedError
 from utils.speaker_names import fold_name
 from utils.verification.embedding import Encoder
 from voices.folder import FolderVoiceStore
+from voices.inbox_sound import find_sound, place_of, printable, sha256_of
 from voices.sql.audio import encode_flac
 from voices.sql.inbox import InboxFile
+from voices.sql.other_models import SoundFiles
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker
 from voices.sql.store import SqlVoiceStore
 
@@ -139,7 +140,10 @@ class Inbox:
                 self._folder.discard(files, whole_folders=True)
             removal = self._database.remove(speaker.name)
         # Where the folder is on this machine is no client's business.
-        paths = [printable(f"{self._folder.folder.name}/{self._place(path)}") for path in files]
+        paths = [
+            printable(f"{self._folder.folder.name}/{place_of(self._folder, path)}")
+            for path in files
+        ]
         return dataclasses.replace(removal, files=(*removal.files, *sorted(paths)))
 
     def remove_recording(self, name: str, recording_id: str) -> Speaker:
@@ -165,13 +169,17 @@ class Inbox:
                 continue
         return None
 
+    def find_sound(self) -> SoundFiles:
+        """Returns what reads the files of recordings, by the recordings' ids."""
+        return find_sound(self._folder.folder, self._enrolled)
+
     def _read_folder(self) -> list[_File]:
         """Reads all files; those that cannot be read or have no usable name are rejected."""
         files = []
         for name, paths in self._folder.all_recordings().items():
             for path in paths:
                 try:
-                    files.append(_File(name, path, self._place(path), _sha256(path)))
+                    files.append(_File(name, path, place_of(self._folder, path), sha256_of(path)))
                 except OSError as error:
                     self.rejected.append((str(path), f"cannot be read ({error.strerror})"))
         self.rejected += [(str(path), reason) for path, reason in self._folder.rejected]
@@ -238,25 +246,11 @@ class Inbox:
         for spelling, paths in self._folder.all_recordings().items():
             is_named = name is not None and fold_name(spelling) == fold_name(name)
             for path in paths:
-                row = known.get(self._place(path))
+                row = known.get(place_of(self._folder, path))
                 if row is None or row.recording_id not in recording_ids:
                     is_theirs = row is None and is_named
                 else:
-                    is_theirs = is_named or _sha256(path) == row.sha256
+                    is_theirs = is_named or sha256_of(path) == row.sha256
                 if is_theirs:
                     found.append(path)
         return found
-
-    def _place(self, path: Path) -> str:
-        """Returns the place of a file in the folder, as the database can store it."""
-        return printable(path.relative_to(self._folder.folder).as_posix())
-
-
-def printable(text: str) -> str:
-    """Returns the name of a file as text; bytes that are not UTF-8 become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file's content in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

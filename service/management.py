@@ -14,8 +14,7 @@ from service.edge.tokens import (
     revoke_token,
     rotate_token,
 )
-from service.settings import DEFAULT_DATABASE, ServiceError
-from utils.environment import read_variable
+from service.settings import ServiceError
 from utils.messages import translate
 from utils.speaker_names import DEFAULT_GROUP
 from voices.sql.cipher import read_key
@@ -53,12 +52,23 @@ def print_new_token(
     print(translate(f"added to {path}" if path else f"line for a --token_file: {line}"))
 
 
-def print_tokens(path: Path) -> None:
-    """Prints the tokens of a file, one in a line, columns separated by tabs."""
+def print_tokens(path: Path, database: SqlVoiceStore | None) -> None:
+    """Prints the tokens of a file, one in a line, columns separated by tabs.
+
+    Args:
+        path: The token file.
+        database: Knows when they were used; None if it cannot be asked.
+    """
     now = datetime.now(timezone.utc)
-    print("\t".join(translate(word) for word in ("name", "hash", "group", "scopes", "expires")))
+    uses = None if database is None else database.token_uses.all()
+    heads = ("name", "hash", "group", "scopes", "expires", "last use")
+    print("\t".join(map(translate, heads)))
     for grant in read_token_file(path):
-        print("\t".join(_columns(grant, now)))
+        last = translate("unknown")
+        if uses is not None:
+            used_at = uses.get(grant.fingerprint)
+            last = translate("never") if used_at is None else _shown(used_at)
+        print("\t".join([*_columns(grant, now), last]))
 
 
 def print_rotated_token(name: str, path: Path, grace_h: float, days: float | None) -> None:
@@ -76,13 +86,12 @@ def print_revoked_token(name: str, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened_database(address: str | None, environment: Mapping[str, str]) -> Iterator[SqlVoiceStore]:
+def opened_database(url: str, environment: Mapping[str, str]) -> Iterator[SqlVoiceStore]:
     """Yields the database of the service, which must be there.
 
     Raises:
         DatabaseError: If it cannot be opened.
     """
-    url = address or read_variable("VOICEPRINT_DATABASE", environment) or DEFAULT_DATABASE
     database = SqlVoiceStore(url, key=read_key(environment), create=False)
     try:
         yield database

@@ -45,6 +45,12 @@ class Metrics:
         depth.set_function(queue_depth)
         damaged = Gauge("damaged_speakers", "Speakers whose stored voice is damaged", **make)
         damaged.set_function(num_damaged)
+        self.other_models = Gauge(
+            "other_model_recordings",
+            "Recordings that only other models have embedded",
+            ["sound"],
+            **make,
+        )
         jobs = Gauge("diarizations", "Long recordings that run or wait", **make)
         jobs.set_function(num_jobs)
         self.streams = Gauge("streams", "Live streams that are open", **make)

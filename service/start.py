@@ -14,6 +14,7 @@ from service.settings import (
     DEFAULT_DATABASE,
     DEFAULT_FOLDER,
     LOOPBACK,
+    GroupLimits,
     ServiceError,
     Settings,
 )
@@ -101,15 +102,19 @@ def without_passwords(args: argparse.Namespace) -> argparse.Namespace:
     return shown
 
 
-def make_settings(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
-    """Checks the options that only the service knows.
+def make_settings(
+    args: argparse.Namespace,
+    environment: Mapping[str, str],
+    groups: Mapping[str, GroupLimits] | None = None,
+) -> Settings:
+    """Checks the options that only the service knows; `groups` are the limits of groups.
 
     Raises:
         ServiceError: If the service would be open to other machines without a token, or the
             token, its file or the origin cannot be used.
     """
-    token = read_variable("VOICEPRINT_TOKEN", environment) or None
-    settings = read_settings(Settings, args, token=token)
+    token = environment.get("VOICEPRINT_TOKEN", "").strip() or None
+    settings = read_settings(Settings, args, token=token, groups=groups or {})
     if settings.cors_origin is not None and not ORIGIN.fullmatch(settings.cors_origin):
         raise ServiceError(
             f"--cors_origin: received {settings.cors_origin!r}, expected one origin such as "
@@ -166,9 +171,10 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
     """Serves on a port that is taken."""
     from service.application import make_app
     from service.edge.server import run_server
-    from service.inbox import Inbox, printable
+    from service.inbox import Inbox
     from service.logs import configure_logs
     from utils.model.encoder import SpeakerEncoder
+    from voices.inbox_sound import printable
     from voices.sql.store import SqlVoiceStore
 
     configure_logs(as_json=settings.json_logs)
@@ -177,13 +183,13 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
     check_model(encoder)
     print(f"==> successfully loading model {settings.model_path}.\n", flush=True)
     database = SqlVoiceStore(settings.database, encoder, key=key, keep_audio=settings.keep_audio)
-    database.load()
+    database.prepare()
     inbox = None
     if settings.audio_db is not None:
         inbox = Inbox(settings.audio_db, database, encoder)
         for name in inbox.enrol_files():
             print(translate(f"Took {name} over from {settings.audio_db}."), flush=True)
-    for path, reason in [*database.rejected, *(inbox.rejected if inbox else [])]:
+    for path, reason in inbox.rejected if inbox else []:
         print(printable(translate(f"warning: {path} is left out: {reason}")), flush=True)
     app = make_app(settings, encoder, database, inbox)
     num_speakers = database.count()
@@ -195,6 +201,16 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
         host, port = bound.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         print(translate(f"{num_speakers} speakers enrolled."))
+        waiting, without_sound = app.state.service.reembedding.count()
+        if waiting:
+            print(translate(f"{waiting} recordings of another model are being embedded anew."))
+        if without_sound:
+            print(
+                translate(
+                    f"warning: {without_sound} recordings of another model cannot be compared, "
+                    "their sound was not kept; GET /v1/speakers?comparable=false lists the speakers"
+                )
+            )
         print(translate(f"Web page:  {address}/"))
         print(translate(f"Interface: {address}/docs"))
         if not settings.is_loopback:

@@ -33,12 +33,14 @@ ROOMS = [
     "utils/training utils/export utils/diarization utils/bulk_embedding",
     "voices/sql",
     "voices",
+    "voices/upkeep",
     "service/settings service/logs service/metrics",
     "service/answers",
     "service/edge service/encoding",
-    "service/inbox service/management service/diarization service/live",
+    "service/reembedding service/inbox service/management service/configuration "
+    "service/diarization service/live",
     "service/context",
-    "service/routes",
+    "service/routes service/chores",
     "service/application",
     "service/start",
 ]

@@ -47,7 +47,15 @@ class OnlyRecordingError(DatabaseError):
 
 
 class OtherModelError(DatabaseError):
-    """A speaker's embeddings are another model's, and cannot be compared."""
+    """A speaker's embeddings are another model's, and cannot be compared.
+
+    Attributes:
+        speaker_id: Whose.
+    """
+
+    def __init__(self, message: str, speaker_id: str) -> None:
+        super().__init__(message)
+        self.speaker_id = speaker_id
 
 
 class DamagedVoiceError(DatabaseError):

@@ -65,6 +65,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "stopping": (503, "The service is stopping"),
     "files": (503, "A file of the speaker cannot be changed"),
     "database": (503, "The database is unavailable"),
+    "waits-for-model": (503, "The speaker is being embedded by a new model"),
     "not-ready": (503, "The service is not ready"),
     "no-space": (507, "The disk is full"),
 }

@@ -99,6 +99,16 @@ class RecordingDocument(BaseModel):
     speech_s: float
     duration_s: float
     has_audio: bool
+    is_comparable: bool = Field(
+        description="Whether the model in use has embedded it; false after a change of model"
+    )
+
+
+class OtherModelsDocument(BaseModel):
+    """Recordings that only other models have embedded."""
+
+    waiting: int = Field(description="Are being embedded from their sound")
+    without_sound: int = Field(description="Their sound was not kept: enrol again")
 
 
 class SpeakerDocument(BaseModel):
@@ -124,6 +134,7 @@ class SpeakersDocument(BaseModel):
     total: int
     offset: int
     limit: int
+    other_models: OtherModelsDocument
 
 
 class RenameDocument(BaseModel):
@@ -250,6 +261,9 @@ class HealthDocument(BaseModel):
 
     status: str
     warning: str | None = None
+    other_models: OtherModelsDocument | None = Field(
+        None, description="After a change of model only"
+    )
 
 
 class ClassicHealth(BaseModel):

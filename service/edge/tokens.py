@@ -165,6 +165,11 @@ class Tokens:
             uses, self._uses = self._uses, {}
         return uses
 
+    def put_back_uses(self, uses: dict[str, datetime]) -> None:
+        """Takes back what `take_uses` returned and nobody could write down."""
+        with self._lock:
+            self._uses = uses | self._uses
+
     def _reload(self) -> None:
         """Reads a changed file again; while it is damaged or away, its last tokens stay valid.
 

@@ -1,6 +1,8 @@
 """Monitoring routes: liveness, readiness and metrics; and explanations of problem types."""
 
+import contextlib
 import logging
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
@@ -33,21 +35,26 @@ async def live() -> dict[str, str]:
     response_model=HealthDocument,
     response_model_exclude_none=True,
 )
-async def ready(service: Context) -> dict[str, str]:
+async def ready(service: Context) -> dict[str, Any]:
     """Answers 200 if the model is loaded, the database answers and nobody stops it, else 503.
 
-    `warning` says that the token file was changed to something that cannot be read.
+    `warning` says that the token file was changed to something that cannot be read, and
+    `other_models` how many recordings cannot be compared since the model was changed.
     """
     if service.is_stopping:
         raise retry_later("stopping", "the service finishes its requests and stops", 5)
+    document: dict[str, Any] = {"status": "ready"}
     try:
         await service.call(service.database.ping)
+        counts = await service.count_other_models()
     except DatabaseError as error:
         log_event("not ready", level=logging.WARNING, reason=str(error))
         raise retry_later("not-ready", "the database does not answer", 5) from error
+    if any(counts.values()):
+        document["other_models"] = counts
     if service.tokens.defect is not None:
-        return {"status": "ready", "warning": "the token file is damaged; see the service's log"}
-    return {"status": "ready"}
+        document["warning"] = "the token file is damaged; see the service's log"
+    return document
 
 
 @router.get(
@@ -58,6 +65,9 @@ async def ready(service: Context) -> dict[str, str]:
 )
 async def show_metrics(service: Context) -> Response:
     """Returns requests, latencies, queue, encodings and decisions."""
+    with contextlib.suppress(DatabaseError):
+        for sound, number in (await service.count_other_models()).items():
+            service.metrics.other_models.labels(sound).set(number)
     return Response(service.metrics.render(), media_type="text/plain; version=0.0.4")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 
-from service.answers.problems import Problem
+from service.answers.problems import Problem, retry_later
 from service.answers.schemas import (
     CalibrationDocument,
     CompareDocument,
@@ -22,6 +22,9 @@ from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
 from utils.verification.verdict import cosine_score, verdict
 from utils.version import __version__
+
+WAIT_FOR_MODEL_S = 30
+"""Seconds after which a speaker who waits for a new model is worth another try."""
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
 
@@ -175,7 +178,14 @@ async def _score(service: Service, request: Request, name: str, embedding: Float
     except UnknownSpeakerError:
         raise
     except OtherModelError as error:
-        raise Problem("other-model", str(error)) from error
+        if service.reembedding.is_waiting(error.speaker_id):
+            detail = f"{name} is being embedded by the new model; send the recording again later"
+            raise retry_later("waits-for-model", detail, WAIT_FOR_MODEL_S) from error
+        detail = (
+            f"{name} was enrolled with another model, and the sound was not kept; send new "
+            "recordings with PUT /v1/speakers/{name}/recordings"
+        )
+        raise Problem("other-model", detail) from error
     except DatabaseError as error:
         await service.call(service.database.ping)  # It answers, so the speaker's data is the cause.
         log_event("a speaker cannot be verified", level=logging.ERROR, reason=str(error))

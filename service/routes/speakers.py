@@ -65,11 +65,20 @@ async def list_speakers(
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     query: Annotated[str, Query(description="Only names that contain this")] = "",
+    comparable: Annotated[
+        bool | None, Query(description="false: only those whom the model in use cannot compare")
+    ] = None,
 ) -> dict[str, Any]:
     """Lists enrolled speakers in the order of their names, a page at a time."""
-    found, total = await service.call(service.voices(request).speakers, offset, limit, query)
-    documents = [service.describe(speaker) for speaker in found]
-    return {"speakers": documents, "total": total, "offset": offset, "limit": limit}
+    voices = service.voices(request)
+    found, total = await service.call(voices.speakers, offset, limit, query, comparable=comparable)
+    return {
+        "speakers": [service.describe(speaker) for speaker in found],
+        "total": total,
+        "offset": offset,
+        "limit": limit,
+        "other_models": await service.count_other_models(voices.group),
+    }
 
 
 @router.get("/{name}", summary="Show a speaker", response_model=SpeakerDocument)

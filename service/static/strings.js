@@ -253,6 +253,8 @@ const en = {
   error_busy: 'The service is too busy. Try again in {seconds} s.',
   error_files: 'A file of this speaker cannot be removed on the server. Its log names the file.',
   error_database: 'The service cannot reach its database. Try again in {seconds} s.',
+  error_waits_for_model:
+    'The service has a new model and has not come to this speaker yet. Try again in {seconds} s.',
   error_not_ready: 'The service is not ready yet. Try again in {seconds} s.',
   error_other: 'The service failed (status {status}).',
   error_offline: 'The service does not answer. Is it running, and is the network up?',
@@ -485,6 +487,7 @@ const zh = {
   error_busy: '服务太忙，请 {seconds} 秒后再试。',
   error_files: '服务器上该说话人的一个文件无法删除或改名，服务的日志里有文件名。',
   error_database: '服务连不上数据库，请 {seconds} 秒后再试。',
+  error_waits_for_model: '服务换了新模型，还没有处理到该说话人，请 {seconds} 秒后再试。',
   error_not_ready: '服务还没有准备好，请 {seconds} 秒后再试。',
   error_other: '服务出错（状态码 {status}）。',
   error_offline: '服务没有回应。它在运行吗？网络通吗？',

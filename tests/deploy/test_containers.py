@@ -295,7 +295,6 @@ def test_the_copied_files_are_enough_to_serve(image: Path, tmp_path: Path) -> No
     made = make_secrets(tmp_path / "secrets")
     (tmp_path / "data").mkdir()
     (tmp_path / "database").write_text(f"sqlite:///{tmp_path}/data/voices.sqlite3\n")
-    (tmp_path / "token").write_text(f"{TOKEN}\n")
     (entry,), (options,) = instructions("ENTRYPOINT"), instructions("CMD")[-1:]
     program, *arguments = [*json.loads(entry), *json.loads(options), "--port", "0"]
     assert program == "python"
@@ -312,7 +311,7 @@ def test_the_copied_files_are_enough_to_serve(image: Path, tmp_path: Path) -> No
                 "PYTHONUNBUFFERED": "1",
                 "VOICEPRINT_DATABASE_FILE": str(tmp_path / "database"),
                 "VOICEPRINT_KEY_FILE": str(tmp_path / "secrets" / "key"),
-                "VOICEPRINT_TOKEN_FILE": str(tmp_path / "token"),
+                "VOICEPRINT_TOKEN": TOKEN,
             },
         )
     try:
@@ -334,6 +333,7 @@ def test_the_copied_files_are_enough_to_serve(image: Path, tmp_path: Path) -> No
     log_text = log_path.read_text()
     assert made["key"].strip() not in log_text
     assert TOKEN not in log_text
+    assert "warning" not in log_text
     assert not list(image.rglob("__pycache__"))
 
 

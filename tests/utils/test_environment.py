@@ -7,13 +7,13 @@ import pytest
 from utils.environment import read_variable
 from utils.errors import VoiceprintError
 
-NAME = "VOICEPRINT_TOKEN"
+NAME = "VOICEPRINT_KEY"
 
 
 def test_the_value_is_in_the_variable_or_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "token"
+    path = tmp_path / "key"
     path.write_text(" abc\n", encoding="utf-8")
     assert read_variable(NAME, {}) == ""
     assert read_variable(NAME, {NAME: "abc\n"}) == "abc"
@@ -26,7 +26,7 @@ def test_the_value_is_in_the_variable_or_in_a_file(
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
-    path = tmp_path / "token"
+    path = tmp_path / "key"
     with pytest.raises(VoiceprintError, match="cannot be read"):
         read_variable(NAME, {f"{NAME}_FILE": str(path)})
     path.write_bytes(b"\xff\xfe")

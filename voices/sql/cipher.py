@@ -117,8 +117,16 @@ class KeyRing:
         return key, self._wrap(key)
 
     def open(self, stored: bytes) -> bytes:
-        """Returns the record key from its stored form."""
+        """Returns the record key from its stored form.
+
+        Raises:
+            DamagedVoiceError: If it was changed, or sealed with another master key.
+        """
         if self._master_key is None:
+            if len(stored) < KEY_BYTES:
+                raise DamagedVoiceError(
+                    "record key: cannot be decrypted, it was changed; restore a backup"
+                )
             return stored[:KEY_BYTES]
         return unseal(self._master_key, stored, "record key")
 

@@ -49,13 +49,23 @@ class NewRecording:
 
 @dataclass(frozen=True)
 class StoredRecording:
-    """An enrolled recording: its id (32 hexadecimal digits), when it was made (UTC), its length."""
+    """An enrolled recording.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        created_at: When it was made, UTC.
+        speech_s: Seconds of speech in it.
+        duration_s: Its length in seconds.
+        has_audio: Whether the database keeps its sound.
+        is_comparable: Whether it has an embedding by the model in use.
+    """
 
     id: str
     created_at: datetime
     speech_s: float
     duration_s: float
     has_audio: bool
+    is_comparable: bool = True
 
 
 @dataclass(frozen=True)

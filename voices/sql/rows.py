@@ -16,7 +16,18 @@ from utils.verification.embedding import mean_embedding
 from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.keys import destroy_keys, new_key
 from voices.sql.records import NewRecording, Speaker, StoredRecording
-from voices.sql.schema import audio, inbox, info, keys, recordings, removals, speakers, vectors
+from voices.sql.schema import (
+    audio,
+    embeddings,
+    inbox,
+    info,
+    keys,
+    means,
+    recordings,
+    removals,
+    speakers,
+    vectors,
+)
 
 KEPT_REMOVALS = 10_000
 """Changes after which the id of a removed speaker is forgotten; a process that slept through more
@@ -47,16 +58,10 @@ class VoiceRows:
         self.has_vectors = has_vectors
         self._ring = ring
 
-    def next_change(self, connection: Connection) -> tuple[int, int | None]:
-        """Counts a write; until its end no other process writes.
-
-        Returns:
-            The change's number, and the length of the embeddings, if it is known yet.
-        """
+    def next_change(self, connection: Connection) -> int:
+        """Counts a write, and returns its number; until its end no other process writes."""
         counted = update(info).values(change_number=info.c.change_number + 1)
-        columns = info.c.change_number, info.c.embedding_size
-        row = connection.execute(counted.returning(*columns)).one()
-        return int(row[0]), row[1]
+        return int(connection.execute(counted.returning(info.c.change_number)).scalar_one())
 
     def add_speaker(
         self, connection: Connection, group: str, name: str, new: Sequence[NewRecording]
@@ -98,11 +103,10 @@ class VoiceRows:
                 "speech_s": float(recording.speech_s),
                 "duration_s": float(recording.duration_s),
                 "file_name": recording.file_name,
-                "model_id": self.model_id,
                 "key_id": key_id,
-                "embedding": seal(key, to_bytes(recording.embedding), f"{recording_id} embedding"),
             }
             connection.execute(insert(recordings), row)
+            self._put_embedding(connection, recording_id, key, recording.embedding)
             if store_audio and recording.audio is not None:
                 content = seal(key, recording.audio, f"{recording_id} audio")
                 sound = {"recording_id": recording_id, "content": content}
@@ -114,14 +118,25 @@ class VoiceRows:
         speaker = update(speakers).where(speakers.c.id == speaker_id)
         connection.execute(speaker.values(is_being_deleted=False))
 
-    def set_embedding(self, connection: Connection, recording: Any, new: FloatArray) -> None:
-        """Puts another model's embedding in a recording's place."""
-        key = self._ring.open(recording.stored)
-        content = seal(key, to_bytes(new), f"{recording.id} embedding")
-        changed = update(recordings).where(recordings.c.id == recording.id)
-        connection.execute(changed.values(model_id=self.model_id, embedding=content))
+    def add_embedding(self, connection: Connection, recording: Any, new: FloatArray) -> None:
+        """Adds this model's embedding to those of other models.
 
-    def set_speaker_embedding(
+        Args:
+            connection: An open transaction.
+            recording: A row with its id and the stored form of its key.
+            new: Unit length, shape `(embedding_size,)`.
+        """
+        self._put_embedding(connection, recording.id, self._ring.open(recording.stored), new)
+
+    def _put_embedding(
+        self, connection: Connection, recording_id: str, key: bytes, new: FloatArray
+    ) -> None:
+        """Inserts this model's embedding of a recording."""
+        content = seal(key, to_bytes(new), f"{recording_id} embedding")
+        row = {"recording_id": recording_id, "model_id": self.model_id, "embedding": content}
+        connection.execute(insert(embeddings), row)
+
+    def set_means(
         self,
         connection: Connection,
         speaker_id: str,
@@ -130,7 +145,7 @@ class VoiceRows:
         *,
         skip_damaged: bool = False,
     ) -> None:
-        """Computes a speaker's embedding again: the normalised mean, under a new key.
+        """Computes a speaker's mean embeddings by all models again, under a new key.
 
         Args:
             connection: An open transaction.
@@ -138,61 +153,74 @@ class VoiceRows:
             number: The change's number.
             usable: The embeddings of all recordings, where they are at hand; else they are read.
             skip_damaged: Leave damaged recordings out: they must not keep others from being
-                removed.
+                removed. Those of other models are always left out.
 
         Raises:
             DamagedVoiceError: If a recording is damaged, unless such are skipped.
         """
-        num_damaged = 0
         if usable is None:
-            usable, num_damaged = self._read_embeddings(connection, speaker_id, skip_damaged)
-        mean = mean_embedding(usable) if usable else None
-        # A speaker of damaged recordings only is damaged, too: nothing opens an empty text.
-        content = b"" if num_damaged else None
-        if mean is not None:
-            key, stored = self._ring.new()
-            key_id = select(speakers.c.key_id).where(speakers.c.id == speaker_id)
-            replaced = update(keys).where(keys.c.id == key_id.scalar_subquery())
-            connection.execute(replaced.values(stored=stored))
-            content = seal(key, to_bytes(mean), f"{speaker_id} embedding")
+            usable_of = self._read_embeddings(connection, speaker_id, skip_damaged)
+        else:
+            usable_of = {self.model_id: list(usable)}
+        mean_of = {model_id: mean_embedding(some) for model_id, some in usable_of.items() if some}
+        connection.execute(delete(means).where(means.c.speaker_id == speaker_id))
+        key, stored = self._ring.new()
+        key_id = select(speakers.c.key_id).where(speakers.c.id == speaker_id)
+        replaced = update(keys).where(keys.c.id == key_id.scalar_subquery())
+        connection.execute(replaced.values(stored=stored))
+        for model_id in usable_of:
+            mean, content = mean_of.get(model_id), b""
+            # A speaker of damaged recordings only is damaged, too: nothing opens an empty text.
+            if mean is not None:
+                content = seal(key, to_bytes(mean), f"{speaker_id} embedding")
+            row = {"speaker_id": speaker_id, "model_id": model_id, "embedding": content}
+            connection.execute(insert(means), row)
         changed = update(speakers).where(speakers.c.id == speaker_id)
-        connection.execute(
-            changed.values(
-                embedding=content,
-                model_id=None if content is None else self.model_id,
-                updated_at=datetime.now(timezone.utc),
-                change_number=number,
-            )
-        )
+        connection.execute(changed.values(change_number=number))
         if self.has_vectors:
-            self._set_vector(connection, speaker_id, mean)
+            self._set_vectors(connection, speaker_id, mean_of)
+
+    def touch(self, connection: Connection, speaker_id: str) -> None:
+        """Notes that a speaker's recordings were changed now."""
+        changed = update(speakers).where(speakers.c.id == speaker_id)
+        connection.execute(changed.values(updated_at=datetime.now(timezone.utc)))
 
     def _read_embeddings(
         self, connection: Connection, speaker_id: str, skip_damaged: bool
-    ) -> tuple[list[FloatArray], int]:
-        """Returns a speaker's embeddings of this model, and how many were skipped as damaged."""
-        query = select(recordings.c.id, recordings.c.embedding, keys.c.stored)
-        query = query.join(keys, keys.c.id == recordings.c.key_id).where(
-            recordings.c.speaker_id == speaker_id, recordings.c.model_id == self.model_id
+    ) -> dict[str, list[FloatArray]]:
+        """Returns a speaker's embeddings by model; of damaged ones there is only the model."""
+        query = (
+            select(recordings.c.id, embeddings.c.model_id, embeddings.c.embedding, keys.c.stored)
+            .join(embeddings, embeddings.c.recording_id == recordings.c.id)
+            .join(keys, keys.c.id == recordings.c.key_id)
+            .where(recordings.c.speaker_id == speaker_id)
+            .order_by(recordings.c.position)
         )
-        usable, num_damaged = [], 0
-        for recording in connection.execute(query):
+        usable: dict[str, list[FloatArray]] = {}
+        for row in connection.execute(query):
+            of_model = usable.setdefault(row.model_id, [])
             try:
-                usable.append(self.embedding(recording))
+                of_model.append(self.embedding(row))
             except DamagedVoiceError:
-                if not skip_damaged:
+                if row.model_id == self.model_id and not skip_damaged:
                     raise
-                num_damaged += 1
-        return usable, num_damaged
+        return usable
 
-    def _set_vector(self, connection: Connection, speaker_id: str, mean: FloatArray | None) -> None:
-        """Puts a speaker's embedding into the vector table, or takes it out."""
-        if mean is None:
-            connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
-            return
-        values = {"model_id": self.model_id, "embedding": mean}
-        row = postgresql.insert(vectors).values(speaker_id=speaker_id, **values)
-        connection.execute(row.on_conflict_do_update(index_elements=["speaker_id"], set_=values))
+    def _set_vectors(
+        self, connection: Connection, speaker_id: str, mean_of: dict[str, FloatArray]
+    ) -> None:
+        """Puts a speaker's embeddings into the vector table, and takes out what was there."""
+        gone = delete(vectors).where(vectors.c.speaker_id == speaker_id)
+        connection.execute(gone.where(vectors.c.model_id.not_in(mean_of)))
+        for model_id, mean in mean_of.items():
+            row = postgresql.insert(vectors).values(
+                speaker_id=speaker_id, model_id=model_id, embedding=mean
+            )
+            connection.execute(
+                row.on_conflict_do_update(
+                    index_elements=["speaker_id", "model_id"], set_={"embedding": mean}
+                )
+            )
 
     def embedding(self, row: Any) -> FloatArray:
         """Opens the embedding of a row with its id and the stored form of its key.
@@ -220,6 +248,7 @@ class VoiceRows:
         chosen = select(recordings.c.key_id).where(recordings.c.id.in_(ids))
         destroy_keys(connection, self._ring, connection.execute(chosen).scalars().all())
         connection.execute(delete(audio).where(audio.c.recording_id.in_(ids)))
+        connection.execute(delete(embeddings).where(embeddings.c.recording_id.in_(ids)))
         connection.execute(delete(recordings).where(recordings.c.id.in_(ids)))
 
     def remove_speaker(self, connection: Connection, speaker_id: str, number: int) -> None:
@@ -230,6 +259,7 @@ class VoiceRows:
         destroy_keys(connection, self._ring, connection.execute(key_id).scalars().all())
         if self.has_vectors:
             connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
+        connection.execute(delete(means).where(means.c.speaker_id == speaker_id))
         connection.execute(delete(speakers).where(speakers.c.id == speaker_id))
         connection.execute(insert(removals), {"change_number": number, "speaker_id": speaker_id})
         old = removals.c.change_number <= number - KEPT_REMOVALS
@@ -241,6 +271,9 @@ class VoiceRows:
         found: dict[str, list[StoredRecording]] = {row.id: [] for row in rows}
         # Ids from a subquery of its own: a limit is allowed only there.
         ids = select(query.with_only_columns(speakers.c.id).subquery().c.id)
+        own = select(embeddings.c.recording_id).where(embeddings.c.model_id == self.model_id)
+        own = own.join(recordings, recordings.c.id == embeddings.c.recording_id)
+        comparable = set(connection.scalars(own.where(recordings.c.speaker_id.in_(ids))))
         for recording in connection.execute(recordings_of(ids)):
             found[recording.speaker_id].append(
                 StoredRecording(
@@ -249,6 +282,7 @@ class VoiceRows:
                     speech_s=recording.speech_s,
                     duration_s=recording.duration_s,
                     has_audio=recording.recording_id is not None,
+                    is_comparable=recording.id in comparable,
                 )
             )
         return [

@@ -86,12 +86,20 @@ info = Table(
     "voiceprint_info",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
+    # The model that opened the database last.
     Column("model_id", String(64)),
-    Column("embedding_size", Integer),
     Column("key_check", LargeBinary),
     # Counts the writes: whoever knows an older number has something to read.
     Column("change_number", BigInteger, nullable=False),
     comment="One row about the whole database",
+)
+
+models = Table(
+    "voiceprint_models",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("embedding_size", Integer, nullable=False),
+    comment="Models whose embeddings the database may hold",
 )
 
 # Rows are appended and overwritten in place, never moved and never deleted: no copy of a key can
@@ -113,9 +121,8 @@ speakers = Table(
     Column("folded_name", SortedText, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
-    Column("model_id", String(64)),
+    # Of the key that seals the means of all models.
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
-    Column("embedding", Sealed),
     Column("change_number", BigInteger, nullable=False),
     # Set while the files of the speaker go; the next start of the service finishes it.
     Column("is_being_deleted", Boolean, nullable=False, server_default=false()),
@@ -123,7 +130,7 @@ speakers = Table(
     UniqueConstraint("group_name", "folded_name", name="voiceprint_speakers_group_folded_name"),
     Index("voiceprint_speakers_name", "group_name", "name"),
     Index("voiceprint_speakers_change", "group_name", "change_number"),
-    comment="Who is enrolled, with the normalised mean of the recordings' embeddings",
+    comment="Who is enrolled",
 )
 
 recordings = Table(
@@ -141,14 +148,40 @@ recordings = Table(
     Column("speech_s", Float(53), nullable=False),
     Column("duration_s", Float(53), nullable=False),
     Column("file_name", Text, nullable=False),
-    Column("model_id", String(64), nullable=False),
+    # Of the key that seals sound and embeddings.
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
-    Column("embedding", Sealed, nullable=False),
     # Tells whether the same file is sent again; nobody can compute it without the record's key.
     Column("content_mark", LargeBinary),
     Index("voiceprint_recordings_speaker", "speaker_id"),
-    Index("voiceprint_recordings_model", "model_id"),
     comment="The recordings of the speakers",
+)
+
+embeddings = Table(
+    "voiceprint_embeddings",
+    metadata,
+    Column(
+        "recording_id",
+        String(32),
+        ForeignKey("voiceprint_recordings.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("model_id", String(64), primary_key=True),
+    Column("embedding", Sealed, nullable=False),
+    comment="The embeddings of the recordings, by each model",
+)
+
+means = Table(
+    "voiceprint_means",
+    metadata,
+    Column(
+        "speaker_id",
+        String(32),
+        ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("model_id", String(64), primary_key=True),
+    Column("embedding", Sealed, nullable=False),
+    comment="The normalised mean of a speaker's embeddings, by each model",
 )
 
 audio = Table(
@@ -276,7 +309,7 @@ vectors = Table(
         ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("model_id", String(64), nullable=False),
+    Column("model_id", String(64), primary_key=True),
     Column("embedding", VECTOR(), nullable=False),
     comment="The speakers' embeddings for the vector index; empty in an encrypted database",
 )

@@ -1,6 +1,7 @@
 """Whose voice it is among all speakers of the SQL database: in memory, or by pgvector's index."""
 
 import contextlib
+import hashlib
 import logging
 import threading
 import time
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Connection, Select, cast, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, text
+from sqlalchemy.dialects import postgresql
 
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError
@@ -18,7 +20,7 @@ from utils.speaker_names import fold_name, is_storable
 from voices.sql.engine import SqlConnections
 from voices.sql.index import Question, VectorIndex
 from voices.sql.rows import KEPT_REMOVALS, VoiceRows
-from voices.sql.schema import info, keys, removals, speakers, vectors
+from voices.sql.schema import info, keys, means, models, removals, speakers, vectors
 
 VECTOR_INDEX_MIN_SPEAKERS = 7_000_000
 """Speakers from which a PostgreSQL database is searched by its own index.
@@ -28,6 +30,7 @@ benchmarks/identification.py). The memory's time grows with the number, and so r
 at about seven million, where each process would hold 7 GB."""
 
 VECTOR_INDEX = "voiceprint_vectors_hnsw"
+"""What the names of the indexes begin with; there is one for each model."""
 
 VECTOR_INDEX_LOCK = 0x766F6964
 """Number of the PostgreSQL advisory lock under which one process builds the index."""
@@ -52,6 +55,12 @@ EF_SEARCH = 1_000
 """Candidates that pgvector's index looks at; more it does not allow. Among a million random
 directions, the hardest case, 400 found the right one in 68 % of the questions (50 ms), 700 in 85 %
 (80 ms), 1000 in 93 % (119 ms)."""
+
+LITERALLY: dict[str, Any] = {
+    "dialect": postgresql.dialect(),  # type: ignore[no-untyped-call]
+    "compile_kwargs": {"literal_binds": True},
+}
+"""How a condition becomes a part of a statement that takes no parameters."""
 
 LOGGER = logging.getLogger("voiceprint")
 """The service's; elsewhere its warnings are lines on stderr."""
@@ -88,6 +97,8 @@ class Search:
         self._large: set[str] = set()
         self._builder: threading.Thread | None = None
         self.uses_vector_index = False
+        model = hashlib.sha256(rows.model_id.encode()).hexdigest()[:16]
+        self._index_name = f"{VECTOR_INDEX}_{model}"
 
     def prepare(self) -> None:
         """Reads the groups that are searched in memory: the first question need not wait."""
@@ -120,7 +131,7 @@ class Search:
         index = self._refresh(group, number)
         if index is None:
             return [[] for _ in questions]
-        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS:
+        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS and not self.uses_vector_index:
             self._start_building()
         return index.best_of_each(questions)
 
@@ -150,7 +161,7 @@ class Search:
         """Turns to pgvector's index if a process has built it before."""
         if self._rows.has_vectors:
             with self._connections.read() as connection:
-                self.uses_vector_index = _is_ready(connection)
+                self.uses_vector_index = self._is_ready(connection)
 
     def build_vector_index(self) -> None:
         """Builds pgvector's index if it is missing, and turns to it; takes minutes to an hour.
@@ -160,7 +171,7 @@ class Search:
             DatabaseError: If it cannot be built.
         """
         with self._connections.read() as connection:
-            size = connection.execute(select(info.c.embedding_size)).scalar()
+            size = connection.execute(self._size()).scalar()
         if size is None or not self._rows.has_vectors:
             raise ValueError(f"{self._connections.name} holds no vectors to search")
         engine = self._connections.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -172,17 +183,19 @@ class Search:
             ).scalar():
                 time.sleep(BUILD_POLL_S)
             try:
-                if not _is_ready(connection):
+                if not self._is_ready(connection):
                     # What is left of a build that was interrupted.
-                    connection.execute(text(f"DROP INDEX IF EXISTS {VECTOR_INDEX}"))
-                    needed = connection.execute(select(func.count()).select_from(vectors))
+                    connection.execute(text(f"DROP INDEX IF EXISTS {self._index_name}"))
+                    counted = select(func.count()).select_from(vectors)
+                    needed = connection.execute(counted.where(self._is_of_model))
                     kilobytes = needed.scalar_one() * (4 * int(size) + NODE_BYTES) // 1024
                     kilobytes = min(max(kilobytes, MIN_BUILD_KB), MAX_BUILD_KB)
                     connection.execute(text(f"SET maintenance_work_mem = '{kilobytes}kB'"))
                     connection.execute(
                         text(
-                            f"CREATE INDEX CONCURRENTLY {VECTOR_INDEX} ON voiceprint_vectors USING "
-                            f"hnsw ((embedding::vector({int(size)})) vector_cosine_ops)"
+                            f"CREATE INDEX CONCURRENTLY {self._index_name} ON voiceprint_vectors "
+                            f"USING hnsw ((embedding::vector({int(size)})) vector_cosine_ops) "
+                            f"WHERE {self._is_of_model.compile(**LITERALLY)}"
                         )
                     )
             finally:
@@ -219,9 +232,7 @@ class Search:
         distance = column.cosine_distance(question.embedding).label("distance")
         query = select(speakers.c.name, distance)
         query = query.join(vectors, vectors.c.speaker_id == speakers.c.id)
-        query = query.where(
-            vectors.c.model_id == self._rows.model_id, speakers.c.group_name == question.group
-        )
+        query = query.where(self._is_of_model, speakers.c.group_name == question.group)
         if question.names is not None:
             folded = {fold_name(name) for name in question.names if is_storable(name)}
             query = query.where(speakers.c.folded_name.in_(sorted(folded)))
@@ -233,18 +244,24 @@ class Search:
         if number == memory.seen:
             return memory.index
         with memory.lock, self._connections.read() as connection:
-            row = connection.execute(select(info.c.change_number, info.c.embedding_size)).one()
-            if row.change_number > memory.seen and row.embedding_size is not None:
+            number = int(connection.execute(select(info.c.change_number)).scalar_one())
+            size = connection.execute(self._size()).scalar()
+            if number > memory.seen and size is not None:
                 if memory.index is None:
-                    memory.index = VectorIndex(row.embedding_size)
-                self._read_changes(connection, group, memory, memory.index, row)
+                    memory.index = VectorIndex(size)
+                self._read_changes(connection, group, memory, memory.index, number, size)
             return memory.index
 
     def _read_changes(
-        self, connection: Connection, group: str, memory: _Memory, index: VectorIndex, known: Any
+        self,
+        connection: Connection,
+        group: str,
+        memory: _Memory,
+        index: VectorIndex,
+        number: int,
+        size: int,
     ) -> None:
-        """Reads what was written since the last time, as far as the row about the database."""
-        number = known.change_number
+        """Reads what was written since the last time, as far as the change with a number."""
         is_theirs = speakers.c.group_name == group
         if memory.seen < 0:
             removed: list[str] = []
@@ -259,17 +276,19 @@ class Search:
             select(
                 speakers.c.id,
                 speakers.c.name,
-                speakers.c.model_id,
-                speakers.c.embedding,
+                means.c.speaker_id,
+                means.c.embedding,
                 keys.c.stored,
             )
             .join(keys, keys.c.id == speakers.c.key_id)
+            .outerjoin(
+                means,
+                (means.c.speaker_id == speakers.c.id) & (means.c.model_id == self._rows.model_id),
+            )
             .where(is_theirs, speakers.c.change_number > memory.seen)
         )
         rows: list[Any] = list(connection.execute(query))
-        model_id = self._rows.model_id
-        of_model = [row for row in rows if row.embedding is not None and row.model_id == model_id]
-        opened = [(row, self._open(row, known.embedding_size)) for row in of_model]
+        opened = [(row, self._open(row, size)) for row in rows if row.speaker_id is not None]
         usable = [(row.id, row.name, vector) for row, vector in opened if vector is not None]
         usable_ids = {speaker_id for speaker_id, _, _ in usable}
         # Speakers whose last usable recording went, is another model's now, or is damaged.
@@ -291,8 +310,16 @@ class Search:
             return None
         return embedding
 
+    @property
+    def _is_of_model(self) -> "ColumnElement[bool]":
+        """The condition of the index; written out, since only so it fits a question's."""
+        return vectors.c.model_id == literal(self._rows.model_id, literal_execute=True)
 
-def _is_ready(connection: Connection) -> bool:
-    """Tells whether the index exists and is complete."""
-    query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
-    return bool(connection.execute(query, {"name": VECTOR_INDEX}).scalar())
+    def _size(self) -> "Select[Any]":
+        """Returns the query for the length of the model's embeddings."""
+        return select(models.c.embedding_size).where(models.c.id == self._rows.model_id)
+
+    def _is_ready(self, connection: Connection) -> bool:
+        """Tells whether the index exists and is complete."""
+        query = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+        return bool(connection.execute(query, {"name": self._index_name}).scalar())

@@ -12,13 +12,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from utils.arrays import FloatArray
 from utils.audio.fidelity import encode_faithfully
 from utils.errors import (
-    AudioError,
-    DamagedVoiceError,
     DatabaseError,
     OnlyRecordingError,
     OtherModelError,
@@ -29,7 +27,7 @@ from utils.errors import (
 )
 from utils.speaker_names import DEFAULT_GROUP, clean_group, clean_name, fold_name, is_storable
 from utils.verification.embedding import Encoder
-from voices.sql.audio import decode, to_playable
+from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
 from voices.sql.cipher import KeyRing
 from voices.sql.counts import SharedCounts
@@ -37,10 +35,12 @@ from voices.sql.engine import SqlConnections
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
 from voices.sql.jobs import JobTable
+from voices.sql.other_models import OtherModels, Reembedding
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rows import VoiceRows, recordings_of
-from voices.sql.schema import audio, info, keys, recordings, speakers
+from voices.sql.schema import info, keys, means, models, speakers
 from voices.sql.search import Search
+from voices.sql.token_uses import TokenUses
 
 REMOVED_AT_ONCE = 100
 """Speakers of a group that one transaction removes: others may write in between."""
@@ -55,8 +55,10 @@ class SqlVoiceStore:
         keep_audio: Whether the sound of new recordings is stored.
         is_encrypted: Whether a key encrypts what is stored of voices.
         rejected: `(recording, reason)` of recordings that `load` found of no use.
+        other_models: The recordings that this model has not embedded.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
+        token_uses: When which token of the service was used last.
         jobs: Recordings that the service works on.
     """
 
@@ -79,8 +81,8 @@ class SqlVoiceStore:
             create: Make the database if it is missing.
 
         Raises:
-            DatabaseError: If it cannot be reached, is of another version, has been made with
-                another key, or with a model whose embeddings have another length.
+            DatabaseError: If it cannot be reached, is of another version, or has been made with
+                another key.
         """
         self._ring = KeyRing(key)
         self._encoder = encoder
@@ -95,6 +97,7 @@ class SqlVoiceStore:
         self.shared_counts = (
             None if self._connections.is_sqlite else SharedCounts(self._connections)
         )
+        self.token_uses = TokenUses(self._connections)
         try:
             self._open()
         except BaseException:
@@ -136,9 +139,10 @@ class SqlVoiceStore:
         while ids := [row.id for row in self._connections.fetch(some)]:
             with self._connections.write() as connection:
                 for speaker_id in ids:
-                    number, _ = self._rows.next_change(connection)
+                    number = self._rows.next_change(connection)
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
+        self.jobs.remove_group(self.group)
         self._connections.truncate_log()
         self.jobs.remove_group(self.group)
         return num_removed
@@ -149,38 +153,29 @@ class SqlVoiceStore:
         return speakers.c.group_name == self.group
 
     def load(self) -> list[str]:
-        """Embeds recordings of another model again, where their sound is kept, and reads all.
+        """Embeds recordings of other models, where their sound is kept, and reads all speakers.
 
-        Those without sound are collected in `rejected`.
+        Those that cannot be embedded are collected in `rejected`.
 
         Returns:
             Names of the speakers that a voice is compared with, in alphabetical order.
         """
         self.rejected = []
-        changed: dict[str, list[tuple[Any, FloatArray]]] = {}
-        for row in self._recordings_of_other_models():
-            label = f"{row.name}/{row.id}"
-            if row.recording_id is None or self._encoder is None:
-                reason = "made by another model, and its sound was not kept; enrol it again"
-                self.rejected.append((label, reason))
-                continue
-            try:
-                with self._connections.read() as connection:
-                    content = self._rows.read_audio(connection, row.id)
-                waveform = decode(content or b"", row.file_name)
-                embedding = self._encoder.embed_waveform(waveform, source=label)
-            except (AudioError, DamagedVoiceError) as error:
-                self.rejected.append((label, str(error)))
-                continue
-            changed.setdefault(row.speaker_id, []).append((row, embedding))
-        for speaker_id, pairs in changed.items():
-            with self._connections.write() as connection:
-                number, _ = self._rows.next_change(connection)
-                for row, embedding in pairs:
-                    self._rows.set_embedding(connection, row, embedding)
-                self._rows.set_speaker_embedding(connection, speaker_id, number, skip_damaged=True)
+        if self._encoder is not None:
+            reembedding = Reembedding(self.other_models, self._encoder, group=self.group)
+            reembedding.run()
+            self.rejected = reembedding.rejected
+        return self.prepare()
+
+    def prepare(self) -> list[str]:
+        """Reads all speakers, so that the first question need not wait; returns as `load` does."""
         self._search.prepare()
-        return self._names(speakers.c.model_id == self._rows.model_id)
+        return self._names(speakers.c.id.in_(self._own()))
+
+    @property
+    def model_id(self) -> str:
+        """The model whose embeddings are compared."""
+        return self._rows.model_id
 
     @property
     def num_damaged(self) -> int:
@@ -300,15 +295,16 @@ class SqlVoiceStore:
         embedding = self._checked(embedding)
         with self._connections.read() as connection:
             row = self._require(connection, name)
-            query = select(speakers.c.id, speakers.c.embedding, keys.c.stored)
+            query = select(speakers.c.id, means.c.embedding, keys.c.stored)
             query = query.join(keys, keys.c.id == speakers.c.key_id)
+            query = query.join(means, means.c.speaker_id == speakers.c.id)
             query = query.where(speakers.c.id == row.id)
             found = connection.execute(
-                query.where(speakers.c.model_id == self._rows.model_id)
+                query.where(means.c.model_id == self._rows.model_id)
             ).one_or_none()
         if found is None:
             raise OtherModelError(
-                f"{row.name} was enrolled with another model; enrol the voice again"
+                f"{row.name} was enrolled with another model; enrol the voice again", row.id
             )
         return float(np.clip(self._rows.embedding(found) @ embedding, -1, 1))
 
@@ -347,8 +343,8 @@ class SqlVoiceStore:
             raise ValueError("expected at least one recording")
         embeddings = [self._checked(recording.embedding) for recording in recordings]
         with self._connections.write() as connection:
-            number, size = self._rows.next_change(connection)
-            self._note_size(connection, size, len(embeddings[0]))
+            number = self._rows.next_change(connection)
+            self._note_size(connection, len(embeddings[0]))
             row = (self._require if must_exist else self._find)(connection, name)
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
@@ -371,7 +367,8 @@ class SqlVoiceStore:
                 connection, speaker_id, recordings, position, store_audio=self.keep_audio
             )
             all_of_them = None if num_kept else embeddings
-            self._rows.set_speaker_embedding(connection, speaker_id, number, all_of_them)
+            self._rows.set_means(connection, speaker_id, number, all_of_them)
+            self._rows.touch(connection, speaker_id)
             speaker = self._describe(connection, speaker_id)
         if gone:
             self._connections.truncate_log()
@@ -387,18 +384,34 @@ class SqlVoiceStore:
             return self._describe(connection, self._require(connection, name).id)
 
     def speakers(
-        self, offset: int = 0, limit: int = 50, query: str = ""
+        self,
+        offset: int = 0,
+        limit: int = 50,
+        query: str = "",
+        *,
+        comparable: bool | None = None,
     ) -> tuple[list[Speaker], int]:
-        """Returns a page of the speakers in the order of their names, and how many there are."""
-        condition = speakers.c.folded_name.contains(fold_name(query), autoescape=True)
+        """Returns a page of the speakers in the order of their names, and how many there are.
+
+        Args:
+            offset: How many to pass over.
+            limit: How many to return at most.
+            query: Only those whose name contains it.
+            comparable: Only those whom this model can compare, or only the others.
+        """
         if not is_storable(query):
             return [], 0
+        conditions = [self._are_mine]
+        if query:
+            name = fold_name(query)
+            conditions.append(speakers.c.folded_name.contains(name, autoescape=True))
+        if comparable is not None:
+            is_own = speakers.c.id.in_(self._own())
+            conditions.append(is_own if comparable else ~is_own)
         with self._connections.read() as connection:
-            counted = select(func.count()).where(self._are_mine)
-            page = select(speakers).where(self._are_mine)
+            counted = select(func.count()).where(*conditions)
+            page = select(speakers).where(*conditions)
             page = page.order_by(speakers.c.name).offset(offset).limit(limit)
-            if query:
-                counted, page = counted.where(condition), page.where(condition)
             total = int(connection.execute(counted).scalar_one())
             return self._rows.describe(connection, page), total
 
@@ -415,7 +428,7 @@ class SqlVoiceStore:
         """
         new_name = clean_name(new_name)
         with self._connections.write() as connection:
-            number, _ = self._rows.next_change(connection)
+            number = self._rows.next_change(connection)
             row = self._require(connection, name)
             other = self._find(connection, new_name)
             if other is not None and other.id != row.id:
@@ -438,7 +451,7 @@ class SqlVoiceStore:
             DatabaseError: If the speaker has other recordings than `only`; nothing is removed.
         """
         with self._connections.write() as connection:
-            number, _ = self._rows.next_change(connection)
+            number = self._rows.next_change(connection)
             row = self._require(connection, name)
             old = self._describe(connection, row.id).recordings
             if only is not None and {recording.id for recording in old} != set(only):
@@ -456,7 +469,7 @@ class SqlVoiceStore:
             OnlyRecordingError: If it is the only one.
         """
         with self._connections.write() as connection:
-            number, _ = self._rows.next_change(connection)
+            number = self._rows.next_change(connection)
             row = self._require(connection, name)
             self._require_recording(connection, row, recording_id)
             if len(self._describe(connection, row.id).recordings) == 1:
@@ -465,7 +478,8 @@ class SqlVoiceStore:
                     "delete the speaker instead"
                 )
             self._rows.remove_recordings(connection, [recording_id])
-            self._rows.set_speaker_embedding(connection, row.id, number, skip_damaged=True)
+            self._rows.set_means(connection, row.id, number, skip_damaged=True)
+            self._rows.touch(connection, row.id)
             speaker = self._describe(connection, row.id)
         self._connections.truncate_log()
         return speaker
@@ -505,43 +519,36 @@ class SqlVoiceStore:
 
     def _open(self) -> None:
         """Compares what the database says of itself with the key and the model."""
-        (row,) = self._connections.fetch(select(info))
-        self._size: int | None = row.embedding_size
+        with self._connections.read() as connection:
+            row = connection.execute(select(info)).one()
+            sizes = {each.id: each.embedding_size for each in connection.execute(select(models))}
         model_id = row.model_id or ""
         if self._encoder is not None:
             model_id = str(self._encoder.model_id)
-            size = int(self._encoder.embedding_size)
-            if self._size not in (None, size):
-                raise DatabaseError(
-                    f"{self.name} holds embeddings of {self._size} numbers, those of this model "
-                    f"have {size}; open it with its own model, or move the voices into a new "
-                    "database with move_voices.py"
-                )
-            self._size = size
-        # Nobody has been enrolled in a database without a size: it takes any key.
-        if row.key_check is not None or row.embedding_size is not None:
+        self._size: int | None = sizes.get(model_id)
+        # Nobody has been enrolled in a database without models: it takes any key.
+        if row.key_check is not None or sizes:
             self._ring.check(row.key_check, self.name)
-        if (row.embedding_size, row.model_id or "") != (self._size, model_id) or (
-            row.key_check is None and self.is_encrypted
-        ):
+        is_known = self._encoder is None or (row.model_id == model_id and self._size is not None)
+        if not is_known or (row.key_check is None and self.is_encrypted):
             self._claim(model_id)
         has_vectors = not self._connections.is_sqlite and not self.is_encrypted
         self._rows = VoiceRows(self._ring, model_id, has_vectors)
+        self.other_models = OtherModels(self._connections, self._rows)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
         self.jobs = JobTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
-        """Notes model, size and key in the database, unless another process was quicker."""
+        """Notes model and key in the database, unless another process was quicker."""
         with self._connections.write() as connection:
             row = connection.execute(select(info).with_for_update()).one()
-            if row.key_check is not None or row.embedding_size is not None:
+            if row.key_check is not None or connection.execute(select(models)).first() is not None:
                 self._ring.check(row.key_check, self.name)
-            if row.embedding_size not in (None, self._size):
-                raise DatabaseError(f"{self.name} was just made with another model; check yours")
             check = row.key_check or self._ring.check_text()
-            values = {"embedding_size": self._size, "model_id": model_id or None}
-            connection.execute(update(info).values(key_check=check, **values))
+            connection.execute(update(info).values(key_check=check, model_id=model_id or None))
+            if self._encoder is not None:
+                self._note_size(connection, int(self._encoder.embedding_size), model_id)
 
     def _check_room(self, connection: Connection, max_speakers: int | None) -> None:
         """Raises TooManySpeakersError if the group has no room for another speaker."""
@@ -554,10 +561,14 @@ class SqlVoiceStore:
                 "or have its limit raised"
             )
 
-    def _note_size(self, connection: Connection, known: int | None, size: int) -> None:
-        """Makes sure that all embeddings of the database have one length."""
+    def _note_size(self, connection: Connection, size: int, model_id: str | None = None) -> None:
+        """Makes sure that all embeddings of a model have one length."""
+        model_id = self._rows.model_id if model_id is None else model_id
+        known = connection.execute(
+            select(models.c.embedding_size).where(models.c.id == model_id)
+        ).scalar()
         if known is None:
-            connection.execute(update(info).values(embedding_size=size))
+            connection.execute(insert(models), {"id": model_id, "embedding_size": size})
         elif known != size:
             raise DatabaseError(f"received {size} numbers, expected {known} as in {self.name}")
         self._size = size
@@ -571,25 +582,6 @@ class SqlVoiceStore:
                 f"expected a finite embedding of {self._size} numbers, received {array.shape}"
             )
         return np.asarray(array / length, np.float32)
-
-    def _recordings_of_other_models(self) -> list[Any]:
-        """Returns the recordings that cannot be compared, and whether their sound is kept."""
-        query = (
-            select(
-                recordings.c.id,
-                recordings.c.speaker_id,
-                recordings.c.file_name,
-                speakers.c.name,
-                keys.c.stored,
-                audio.c.recording_id,
-            )
-            .join(speakers, speakers.c.id == recordings.c.speaker_id)
-            .join(keys, keys.c.id == recordings.c.key_id)
-            .outerjoin(audio, audio.c.recording_id == recordings.c.id)
-            .where(recordings.c.model_id != self._rows.model_id)
-            .order_by(speakers.c.name, recordings.c.position)
-        )
-        return self._connections.fetch(query)
 
     def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
         """Embeds waveforms and enrols them."""
@@ -611,6 +603,10 @@ class SqlVoiceStore:
         query = select(speakers.c.name).where(self._are_mine, *conditions)
         query = query.order_by(speakers.c.name)
         return [row.name for row in self._connections.fetch(query)]
+
+    def _own(self) -> Any:
+        """Returns the query for the ids of the speakers whom this model can compare."""
+        return select(means.c.speaker_id).where(means.c.model_id == self._rows.model_id)
 
     def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
         """Reads a speaker."""

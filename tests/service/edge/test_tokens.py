@@ -1,5 +1,7 @@
 """Tokens: lines of a file with scopes, group and expiry; made, rotated, revoked, listed."""
 
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -146,15 +148,17 @@ def test_the_operator_makes_lists_rotates_and_revokes(
     path = tmp_path / "tokens.txt"
 
     def run(*words: str) -> list[str]:
-        assert manage.main([*words, "--token_file", str(path)]) == 0
+        database = f"sqlite:///{tmp_path}/none.sqlite3"
+        assert manage.main([*words, "--token_file", str(path), "--database", database]) == 0
         return capsys.readouterr().out.splitlines()
 
     made = run("--new_token", "app", "--scopes", "verify,read", "--group", "shop", "--days", "30")
     token = made[0].removeprefix("token of app: ")
     assert made[2] == f"added to {path}"
     header, line = run("--tokens")
-    assert header == "name\thash\tgroup\tscopes\texpires"
-    name, fingerprint, group, scopes, expires = line.split("\t")
+    assert header == "name\thash\tgroup\tscopes\texpires\tlast use"
+    name, fingerprint, group, scopes, expires, used = line.split("\t")
+    assert used == "unknown"
     assert (name, group, scopes) == ("app", "shop", "verify,read")
     assert hash_token(token).startswith(fingerprint)
     assert expires.endswith(" UTC")
@@ -162,7 +166,7 @@ def test_the_operator_makes_lists_rotates_and_revokes(
     assert new[2].startswith("The old one stays valid until 20")
     _, old_line, new_line = run("--tokens")
     assert "expired 20" in old_line
-    assert new_line.endswith("\tnever")
+    assert new_line.endswith("\tnever\tunknown")
     assert Tokens(path=path).find(new[0].removeprefix("token of app: ")) is not None
     assert run("--revoke_token", "app")[0].startswith("The token app is revoked")
     with pytest.raises(ServiceError, match="no tokens in it"):
@@ -184,3 +188,32 @@ def test_options_that_do_not_go_together(
     with pytest.raises(SystemExit):
         manage.main([*words, "--token_file", str(tmp_path / "t")])
     assert reason in capsys.readouterr().err
+
+
+def test_uses_are_written_when_the_database_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.chores.PERIOD_S", 0.02)
+    path = tmp_path / "tokens.txt"
+    token, _ = create_token("app", path)
+    headers = {"Authorization": f"Bearer {token}"}
+    with running(f"sqlite:///{tmp_path}/v.sqlite3", token_file=path, authorized=False) as client:
+        uses = client.app.state.service.database.token_uses
+        fails = threading.Event()
+        note = uses.note
+
+        def fail(some: object) -> None:
+            if some:
+                fails.set()
+            raise DatabaseError("away")
+
+        monkeypatch.setattr(uses, "note", fail)
+        client.get("/v1/speakers", headers=headers)
+        assert fails.wait(10)
+        assert uses.all() == {}
+        monkeypatch.setattr(uses, "note", note)
+        deadline = time.monotonic() + 10
+        while not uses.all():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert list(uses.all()) == [hash_token(token)[:12]]

@@ -76,6 +76,31 @@ def test_upgrade_and_downgrade(engine: SqlConnections) -> None:
     assert tables(engine) == expected | {VERSION_TABLE}
 
 
+def test_embeddings_survive_the_way_back_and_forth(database_url: str) -> None:
+    database = SqlVoiceStore(database_url, FakeEncoder(), keep_audio=True)
+    database.add("kept", synthetic_speech(0), synthetic_speech(0, 1))
+    vector = FakeEncoder().embed_waveform(synthetic_speech(1))
+    speaker = database.enrol("lost", [NewRecording(vector, 1, None, 1)])
+    expected = database.rank(vector)
+    database.close()
+    other = SqlVoiceStore(database_url, FakeEncoder("other"))
+    assert other.load() == ["kept"]
+    other.close()
+    database = SqlVoiceStore(database_url, FakeEncoder())
+    with database._connections.migrating() as connection:
+        migrate(connection, "0002")
+        columns = {each["name"] for each in inspect(connection).get_columns("voiceprint_info")}
+        assert "embedding_size" in columns
+    database.close()
+    again = SqlVoiceStore(database_url, FakeEncoder())
+    assert again.rank(vector) == expected and again.speaker("lost") == speaker
+    # The version before knew one model's embeddings only.
+    with again._connections.read() as connection:
+        found = connection.exec_driver_sql("SELECT model_id FROM voiceprint_embeddings").all()
+        assert [row[0] for row in found] == ["fake"] * 3
+    again.close()
+
+
 def test_failed_migration_leaves_nothing(engine: SqlConnections) -> None:
     with engine.migrating() as connection:
         migrate(connection, "base")
@@ -253,13 +278,18 @@ def needles(database: SqlVoiceStore, names: list[str]) -> list[bytes]:
     """Returns pieces of everything that the tables hold of speakers' voices, and their keys."""
     found = []
     with database._connections.read() as connection:
-        for table, condition in [
-            ("voiceprint_speakers", "s.id = t.id"),
-            ("voiceprint_recordings", "s.id = t.speaker_id"),
+        for table, owner, condition in [
+            ("voiceprint_means", "voiceprint_speakers o ON o.id = e.speaker_id", "o.id"),
+            (
+                "voiceprint_embeddings",
+                "voiceprint_recordings o ON o.id = e.recording_id",
+                "o.speaker_id",
+            ),
         ]:
             query = (
-                f"SELECT t.embedding, k.stored FROM {table} t JOIN voiceprint_speakers s ON "
-                f"{condition} JOIN voiceprint_keys k ON k.id = t.key_id WHERE s.name = ?"
+                f"SELECT e.embedding, k.stored FROM {table} e JOIN {owner} JOIN "
+                f"voiceprint_speakers s ON s.id = {condition} JOIN voiceprint_keys k "
+                "ON k.id = o.key_id WHERE s.name = ?"
             )
             for name in names:
                 for sealed, key in connection.exec_driver_sql(query, (name,)):

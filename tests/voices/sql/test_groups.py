@@ -1,6 +1,7 @@
 """Groups of speakers in one database: nobody sees another group's, on both databases."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -181,3 +182,12 @@ def test_pgvectors_index_stays_within_a_group(
     assert shop.identify(embedding(40))[0] == ("s40", pytest.approx(1, abs=1e-5))
     assert "shop" in opened._search._large
     opened.close()
+
+
+def test_the_last_use_of_tokens(database: SqlVoiceStore) -> None:
+    first = datetime(2027, 1, 1, tzinfo=timezone.utc)
+    uses = database.token_uses
+    uses.note({})
+    uses.note({"a" * 12: first, "b" * 12: first})
+    uses.note({"a" * 12: first + timedelta(hours=1), "b" * 12: first - timedelta(hours=1)})
+    assert uses.all() == {"a" * 12: first + timedelta(hours=1), "b" * 12: first}

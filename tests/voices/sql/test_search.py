@@ -107,7 +107,7 @@ def test_index_of_an_interrupted_build_is_made_again(
         # What a killed build leaves behind.
         connection.execute(
             text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(:name)"),
-            {"name": VECTOR_INDEX},
+            {"name": database._search._index_name},
         )
     opened = SqlVoiceStore(postgres_url)
     assert not opened._search.uses_vector_index

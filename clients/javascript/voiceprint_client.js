@@ -1,0 +1,457 @@
+/**
+ * Client of the voiceprint service: one ES module without dependencies, for Node 18 or later and
+ * browsers.
+ *
+ *     import { readFile } from 'node:fs/promises';
+ *     import { VoiceprintClient } from './voiceprint_client.js';
+ *
+ *     const client = new VoiceprintClient('https://voice.example.com', { token: '...' });
+ *     await client.enrol('xiaoming', [await readFile('monday.wav'), await readFile('tuesday.wav')]);
+ *     console.log((await client.identify(await readFile('unknown.wav'))).name);
+ *
+ * A recording is the content of a file (Blob, File, Buffer, Uint8Array or ArrayBuffer) in any format
+ * that the service reads. Answers are the documents of the service (docs/service.md). A refusal is a
+ * ServiceProblem, no answer at all a ServiceUnreachable; both are VoiceprintError.
+ *
+ * Redirects are not followed: recordings go to the given address only.
+ */
+
+/**
+ * @typedef {Blob | ArrayBuffer | ArrayBufferView} Recording
+ *
+ * @typedef {object} Quality  Lengths in seconds, levels in dB relative to full scale.
+ * @property {number} duration_s
+ * @property {number} speech_s
+ * @property {number} level_dbfs
+ * @property {number} peak_dbfs
+ * @property {number} clipped_fraction
+ * @property {number} noise_dbfs
+ * @property {number} snr_db
+ * @property {string} heard
+ * @property {string[]} warnings
+ *
+ * @typedef {object} Info  Without a valid token only auth_required and version.
+ * @property {boolean} auth_required
+ * @property {string} version
+ * @property {string} [model_id]
+ * @property {number} [embedding_size]
+ * @property {number} [threshold]
+ * @property {number} [strict_threshold]
+ * @property {number} [min_speech_s]
+ * @property {number} [max_duration_s]
+ * @property {number} [max_upload_bytes]
+ * @property {number} [max_recordings]
+ * @property {boolean} [keep_audio]
+ * @property {number} [num_speakers]
+ *
+ * @typedef {object} Comparison
+ * @property {number} score
+ * @property {number} threshold
+ * @property {boolean} is_same_speaker
+ * @property {number} probability
+ * @property {Quality[]} quality
+ *
+ * @typedef {object} Embedding  Unit length, comparable within one model_id.
+ * @property {number[]} embedding
+ * @property {string} model_id
+ * @property {Quality} quality
+ *
+ * @typedef {object} Verification
+ * @property {string} name
+ * @property {number} score
+ * @property {number} threshold
+ * @property {boolean} is_same_speaker
+ * @property {number} probability
+ * @property {Quality} quality
+ *
+ * @typedef {object} Identification
+ * @property {string | null} name  null if nobody's score reaches the threshold.
+ * @property {number | null} score
+ * @property {number} threshold
+ * @property {{name: string, score: number, probability: number}[]} matches
+ * @property {Quality} quality
+ *
+ * @typedef {object} StoredRecording
+ * @property {string} id
+ * @property {string} created_at
+ * @property {number} speech_s
+ * @property {number} duration_s
+ * @property {boolean} has_audio
+ *
+ * @typedef {object} Speaker  Times are UTC, ISO 8601.
+ * @property {string} name
+ * @property {string} created_at
+ * @property {string} updated_at
+ * @property {StoredRecording[]} recordings
+ *
+ * @typedef {Speaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
+ * @typedef {{speakers: Speaker[], total: number, offset: number, limit: number}} SpeakerPage
+ * @typedef {{name: string, removed: {embeddings: number, recordings: number, files: string[]}}} Deletion
+ */
+
+/** Statuses with which the service asks for a later try; such a request has changed nothing. */
+const RETRIED = [429, 503];
+
+/** Whatever the client throws about the service. */
+export class VoiceprintError extends Error {
+  constructor(message, options) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+/** No answer: nothing listens, the connection broke, or `timeoutMs` passed. */
+export class ServiceUnreachable extends VoiceprintError {}
+
+/** An answer that is no success. */
+export class ServiceProblem extends VoiceprintError {
+  /**
+   * @param {number} status
+   * @param {Record<string, unknown>} document
+   * @param {Headers} headers
+   * @param {string} [text]
+   */
+  constructor(status, document, headers, text = '') {
+    const detail = String(document.detail || document.title || text || `status ${status}`);
+    super(detail);
+    /** HTTP status. */
+    this.status = status;
+    /** What to branch on, such as "unknown-speaker"; "" if the answer names none. */
+    this.code = String(document.type ?? '').split('/').pop();
+    /** What kind of problem it is, a sentence. */
+    this.title = String(document.title ?? '');
+    /** What happened, a sentence that may be shown. */
+    this.detail = detail;
+    /** The whole problem document (RFC 9457), {} if the answer was none. */
+    this.document = document;
+    /** Seconds after which the service asks to try again, else null. */
+    this.retryAfterS = seconds(headers.get('Retry-After'));
+    /** The request's id in the log of the service, "" if unknown. */
+    this.requestId = headers.get('X-Request-Id') ?? '';
+  }
+}
+
+/** The service at one address. */
+export class VoiceprintClient {
+  #url;
+  #token;
+  #timeoutMs;
+  #maxTries;
+  #maxWaitS;
+  #fetch;
+
+  /**
+   * @param {string | URL} [url] Address of the service; what is in its path comes before /v1.
+   * @param {object} [options]
+   * @param {string} [options.token] Sent as `Authorization: Bearer`.
+   * @param {number} [options.timeoutMs] Longest time until the whole answer is there.
+   * @param {number} [options.maxTries] How often a request is sent at most if the service is too
+   *   busy (429, 503).
+   * @param {number} [options.maxWaitS] Longest `Retry-After` that is waited for; a longer one is
+   *   thrown at once.
+   * @param {typeof fetch} [options.fetch] Another than the global one.
+   */
+  constructor(url = 'http://127.0.0.1:8005', options = {}) {
+    const address = new URL(url);
+    if (!['http:', 'https:'].includes(address.protocol) || address.search || address.hash) {
+      throw new TypeError(`url: received ${url}, expected an address like https://HOST:PORT`);
+    }
+    const { token, timeoutMs = 60_000, maxTries = 4, maxWaitS = 30 } = options;
+    if (!Number.isInteger(maxTries) || maxTries < 1) {
+      throw new TypeError(`maxTries: received ${maxTries}, expected at least 1`);
+    }
+    this.#url = address.href.replace(/\/+$/, '');
+    this.#token = token;
+    this.#timeoutMs = timeoutMs;
+    this.#maxTries = maxTries;
+    this.#maxWaitS = maxWaitS;
+    this.#fetch = options.fetch ?? ((...args) => globalThis.fetch(...args));
+  }
+
+  /** The address of the service. */
+  get url() {
+    return this.#url;
+  }
+
+  /**
+   * Returns model, thresholds and limits.
+   * @returns {Promise<Info>}
+   */
+  info() {
+    return this.#ask('GET', '/v1/info');
+  }
+
+  /**
+   * Measures a recording; one without speech is measured too.
+   * @param {Recording} recording
+   * @returns {Promise<Quality>}
+   */
+  quality(recording) {
+    return this.#ask('POST', '/v1/quality', form({ file: [recording] }));
+  }
+
+  /**
+   * Decides whether two recordings are of one speaker.
+   * @param {Recording} first
+   * @param {Recording} second
+   * @returns {Promise<Comparison>}
+   */
+  compare(first, second) {
+    return this.#ask('POST', '/v1/compare', form({ file1: [first], file2: [second] }));
+  }
+
+  /**
+   * Returns the embedding of a recording.
+   * @param {Recording} recording
+   * @returns {Promise<Embedding>}
+   */
+  embed(recording) {
+    return this.#ask('POST', '/v1/embed', form({ file: [recording] }));
+  }
+
+  /**
+   * Says whose voice it is, among all speakers or the candidates (1:N).
+   * @param {Recording} recording
+   * @param {{candidates?: string[], topK?: number, threshold?: number}} [options]
+   * @returns {Promise<Identification>}
+   */
+  identify(recording, { candidates, topK, threshold } = {}) {
+    const fields = { candidates, top_k: topK, threshold };
+    return this.#ask('POST', '/v1/identify', form({ file: [recording] }, fields));
+  }
+
+  /**
+   * Decides whether a recording is of the claimed speaker (1:1).
+   * @param {string} name
+   * @param {Recording} recording
+   * @param {{threshold?: number}} [options]
+   * @returns {Promise<Verification>}
+   */
+  verify(name, recording, { threshold } = {}) {
+    return this.#ask('POST', `${path(name)}/verify`, form({ file: [recording] }, { threshold }));
+  }
+
+  /**
+   * Enrols a speaker; a name that is enrolled already is refused (`speaker-exists`).
+   * @param {string} name Any name that can be a file name.
+   * @param {Recording[]} recordings One or more; several from different days work best.
+   * @param {{idempotencyKey?: string}} [options] A key names this enrolment, so that sending it
+   *   again enrols once. Default: one made up for this call, which its own further tries share.
+   * @returns {Promise<EnrolledSpeaker>}
+   */
+  enrol(name, recordings, { idempotencyKey } = {}) {
+    const body = form({ file: several(recordings) }, { name });
+    return this.#ask('POST', '/v1/speakers', body, onceOnly(idempotencyKey));
+  }
+
+  /**
+   * Adds recordings to a speaker.
+   * @param {string} name
+   * @param {Recording[]} recordings
+   * @param {{idempotencyKey?: string}} [options] As in `enrol`.
+   * @returns {Promise<EnrolledSpeaker>}
+   */
+  addRecordings(name, recordings, { idempotencyKey } = {}) {
+    const body = form({ file: several(recordings) });
+    return this.#ask('POST', `${path(name)}/recordings`, body, onceOnly(idempotencyKey));
+  }
+
+  /**
+   * Replaces all recordings of a speaker.
+   * @param {string} name
+   * @param {Recording[]} recordings
+   * @returns {Promise<EnrolledSpeaker>}
+   */
+  replaceRecordings(name, recordings) {
+    return this.#ask('PUT', `${path(name)}/recordings`, form({ file: several(recordings) }));
+  }
+
+  /**
+   * Lists a page of the speakers whose names contain `query`.
+   * @param {{offset?: number, limit?: number, query?: string}} [options]
+   * @returns {Promise<SpeakerPage>}
+   */
+  speakers({ offset = 0, limit = 50, query = '' } = {}) {
+    return this.#ask('GET', `/v1/speakers?${new URLSearchParams({ offset, limit, query })}`);
+  }
+
+  /**
+   * Yields all speakers whose names contain `query`, page by page.
+   * @param {string} [query]
+   * @returns {AsyncGenerator<Speaker>}
+   */
+  async *allSpeakers(query = '') {
+    for (let offset = 0; ; ) {
+      const page = await this.speakers({ offset, limit: 500, query });
+      yield* page.speakers;
+      offset += page.speakers.length;
+      if (page.speakers.length === 0 || offset >= page.total) return;
+    }
+  }
+
+  /**
+   * Returns a speaker with the enrolled recordings.
+   * @param {string} name
+   * @returns {Promise<Speaker>}
+   */
+  speaker(name) {
+    return this.#ask('GET', path(name));
+  }
+
+  /**
+   * Gives a speaker another name.
+   * @param {string} name
+   * @param {string} newName
+   * @returns {Promise<Speaker>}
+   */
+  rename(name, newName) {
+    return this.#ask('PATCH', path(name), JSON.stringify({ name: newName }));
+  }
+
+  /**
+   * Removes a speaker with all recordings.
+   * @param {string} name
+   * @returns {Promise<Deletion>}
+   */
+  delete(name) {
+    return this.#ask('DELETE', path(name));
+  }
+
+  /**
+   * Removes one recording; the last one goes only with the speaker (`only-recording`).
+   * @param {string} name
+   * @param {string} recordingId
+   * @returns {Promise<Speaker>}
+   */
+  deleteRecording(name, recordingId) {
+    return this.#ask('DELETE', path(name, recordingId));
+  }
+
+  /**
+   * Returns a recording as a wav file, if the service keeps it (else `no-audio-kept`).
+   * @param {string} name
+   * @param {string} recordingId
+   * @returns {Promise<ArrayBuffer>}
+   */
+  recordingAudio(name, recordingId) {
+    return this.#send('GET', `${path(name, recordingId)}/audio`);
+  }
+
+  /** Returns the JSON document that a request is answered with. */
+  async #ask(method, where, body, headers) {
+    const content = await this.#send(method, where, body, headers);
+    try {
+      return JSON.parse(new TextDecoder().decode(content));
+    } catch (error) {
+      throw new ServiceUnreachable(`${this.#url}${where}: the answer is not JSON`, { cause: error });
+    }
+  }
+
+  /**
+   * Returns the content of the answer; tries again while the service is too busy. Without an answer
+   * it is not known whether a change took place, so the request is not sent again.
+   */
+  async #send(method, where, body, headers = {}) {
+    for (let tries = 1; ; tries += 1) {
+      const { response, content } = await this.#sendOnce(method, where, body, headers);
+      if (response.ok) return content;
+      const problem = toProblem(response, content);
+      const waitS = problem.retryAfterS ?? 1;
+      const isOver = tries >= this.#maxTries || waitS > this.#maxWaitS;
+      if (isOver || !RETRIED.includes(response.status)) throw problem;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * waitS));
+    }
+  }
+
+  /** Sends a request once; returns the answer with its content. */
+  async #sendOnce(method, where, body, headers) {
+    const all = { Accept: 'application/json', ...headers };
+    if (this.#token !== undefined) all.Authorization = `Bearer ${this.#token}`;
+    if (typeof body === 'string') all['Content-Type'] = 'application/json';
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), this.#timeoutMs);
+    try {
+      const response = await this.#fetch(this.#url + where, {
+        method,
+        headers: all,
+        body,
+        redirect: 'error',
+        cache: 'no-store',
+        credentials: 'omit',
+        signal: controller.signal,
+      });
+      return { response, content: await response.arrayBuffer() };
+    } catch (error) {
+      const reason = controller.signal.aborted
+        ? `nothing came within ${this.#timeoutMs} ms`
+        : (error.cause?.message ?? error.message);
+      throw new ServiceUnreachable(`${this.#url} does not answer: ${reason}`, { cause: error });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** A multipart form of recordings by field, and of words; undefined ones are left out. */
+function form(files, words = {}) {
+  const data = new FormData();
+  for (const [field, recordings] of Object.entries(files)) {
+    // The service goes by the content; a name of the user's machine is nobody's business.
+    for (const recording of recordings) data.append(field, toBlob(recording), 'recording');
+  }
+  for (const [field, word] of Object.entries(words)) {
+    for (const value of Array.isArray(word) ? word : [word]) {
+      if (value !== undefined && value !== null) data.append(field, String(value));
+    }
+  }
+  return data;
+}
+
+/** A recording as a Blob. */
+function toBlob(recording) {
+  if (recording instanceof Blob) return recording;
+  if (recording instanceof ArrayBuffer || ArrayBuffer.isView(recording)) return new Blob([recording]);
+  throw new TypeError('recording: expected a Blob, File, Buffer, Uint8Array or ArrayBuffer');
+}
+
+/** Recordings; a single one is refused, whose bytes would be taken for some. */
+function several(recordings) {
+  if (Array.isArray(recordings)) return recordings;
+  throw new TypeError('recordings: expected an array: [recording]');
+}
+
+/** The header that keeps a request from taking effect twice. */
+function onceOnly(key) {
+  if (key !== undefined) return { 'Idempotency-Key': key };
+  // Node 18 has no global crypto. A key must differ from the others of the token, not be secret.
+  const numbers =
+    globalThis.crypto?.getRandomValues(new Uint8Array(16)) ??
+    Uint8Array.from({ length: 16 }, () => 256 * Math.random());
+  return { 'Idempotency-Key': Array.from(numbers, (n) => n.toString(16).padStart(2, '0')).join('') };
+}
+
+/** The path of a speaker, or of one of the recordings. */
+function path(name, recordingId) {
+  const speaker = `/v1/speakers/${encodeURIComponent(name)}`;
+  if (recordingId === undefined) return speaker;
+  return `${speaker}/recordings/${encodeURIComponent(recordingId)}`;
+}
+
+/** What an answer that is no success says. */
+function toProblem(response, content) {
+  const text = new TextDecoder().decode(content.slice(0, 200)).trim();
+  let document = {};
+  try {
+    const value = JSON.parse(new TextDecoder().decode(content));
+    if (value !== null && typeof value === 'object') document = value;
+  } catch {
+    // A proxy's page, or an answer before anything was understood.
+  }
+  return new ServiceProblem(response.status, document, response.headers, text);
+}
+
+/** The seconds of a Retry-After header; null without one, or for a date. */
+function seconds(retryAfter) {
+  const value = retryAfter === null || retryAfter.trim() === '' ? NaN : Number(retryAfter);
+  return Number.isFinite(value) ? Math.max(value, 0) : null;
+}

@@ -1,0 +1,583 @@
+"""Client of the voiceprint service: one file, standard library only, Python 3.10 or later.
+
+    from voiceprint_client import VoiceprintClient
+
+    client = VoiceprintClient("https://voice.example.com", token="...")
+    client.enrol("xiaoming", ["monday.wav", "tuesday.wav"])
+    print(client.identify("unknown.wav")["name"])
+
+`AsyncVoiceprintClient` has the same methods for asyncio. A recording is a path or the bytes of a
+file, in any format that the service reads. Answers are the documents of the service
+(docs/service.md) as dictionaries. A refusal is a `ServiceProblem`, no answer at all a
+`ServiceUnreachable`; both are `VoiceprintError`.
+
+A client holds no connection and may be shared by threads. Redirects are not followed and no proxy
+of the environment is used: recordings go to the given address only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import math
+import os
+import ssl
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+__all__ = [
+    "AsyncVoiceprintClient",
+    "ServiceProblem",
+    "ServiceUnreachable",
+    "VoiceprintClient",
+    "VoiceprintError",
+]
+
+Recording = str | os.PathLike[str] | bytes
+"""A path, or the content of a file."""
+
+BLOCK_BYTES = 65_536
+"""Bytes of a file that are sent at a time."""
+
+PAGE_SIZE = 500
+"""Speakers that are asked for at a time when all are."""
+
+RETRIED = (429, 503)
+"""Statuses with which the service asks for a later try; such a request has changed nothing."""
+
+
+class Quality(TypedDict):
+    """How good a recording is; lengths in seconds, levels in dB relative to full scale."""
+
+    duration_s: float
+    speech_s: float
+    level_dbfs: float
+    peak_dbfs: float
+    clipped_fraction: float
+    noise_dbfs: float
+    snr_db: float
+    heard: str
+    warnings: list[str]
+
+
+class Info(TypedDict, total=False):
+    """What the service is and allows; without a valid token only `auth_required` and `version`."""
+
+    auth_required: bool
+    version: str
+    model_id: str
+    embedding_size: int
+    threshold: float
+    strict_threshold: float
+    min_speech_s: float
+    max_duration_s: float
+    max_upload_bytes: int
+    max_recordings: int
+    keep_audio: bool
+    num_speakers: int
+
+
+class Comparison(TypedDict):
+    """Whether two recordings are of one speaker."""
+
+    score: float
+    threshold: float
+    is_same_speaker: bool
+    probability: float
+    quality: list[Quality]
+
+
+class Embedding(TypedDict):
+    """The voiceprint of a recording: unit length, comparable within one `model_id`."""
+
+    embedding: list[float]
+    model_id: str
+    quality: Quality
+
+
+class Verification(TypedDict):
+    """Whether a recording is of the claimed speaker."""
+
+    name: str
+    score: float
+    threshold: float
+    is_same_speaker: bool
+    probability: float
+    quality: Quality
+
+
+class Match(TypedDict):
+    """An enrolled speaker and how alike the voice is."""
+
+    name: str
+    score: float
+    probability: float
+
+
+class Identification(TypedDict):
+    """Whose voice it is: `name` is None if nobody's score reaches the threshold."""
+
+    name: str | None
+    score: float | None
+    threshold: float
+    matches: list[Match]
+    quality: Quality
+
+
+class StoredRecording(TypedDict):
+    """A recording of an enrolled speaker."""
+
+    id: str
+    created_at: str
+    speech_s: float
+    duration_s: float
+    has_audio: bool
+
+
+class Speaker(TypedDict):
+    """An enrolled speaker; times are UTC, ISO 8601."""
+
+    name: str
+    created_at: str
+    updated_at: str
+    recordings: list[StoredRecording]
+
+
+class EnrolledSpeaker(Speaker):
+    """A speaker with the similarity among the sent recordings (cosines) and their quality."""
+
+    similarity: list[list[float]]
+    quality: list[Quality]
+
+
+class SpeakerPage(TypedDict):
+    """A page of speakers, in the order of their names."""
+
+    speakers: list[Speaker]
+    total: int
+    offset: int
+    limit: int
+
+
+class Removed(TypedDict):
+    """What a deletion removed."""
+
+    embeddings: int
+    recordings: int
+    files: list[str]
+
+
+class Deletion(TypedDict):
+    """A deleted speaker."""
+
+    name: str
+    removed: Removed
+
+
+class VoiceprintError(Exception):
+    """Whatever the client raises about the service."""
+
+
+class ServiceUnreachable(VoiceprintError):
+    """No answer: nothing listens, the connection broke, or `timeout_s` passed."""
+
+
+class ServiceProblem(VoiceprintError):
+    """An answer that is no success.
+
+    Attributes:
+        status: HTTP status.
+        code: What to branch on, such as "unknown-speaker"; "" if the answer names none.
+        title: What kind of problem it is, a sentence.
+        detail: What happened, a sentence that may be shown.
+        document: The whole problem document (RFC 9457), {} if the answer was none.
+        retry_after_s: Seconds after which the service asks to try again, else None.
+        request_id: The request's id in the log of the service, "" if unknown.
+    """
+
+    def __init__(self, status: int, document: dict[str, Any], headers: Any, text: str = "") -> None:
+        self.status = status
+        self.document = document
+        self.code = str(document.get("type", "")).rpartition("/")[2]
+        self.title = str(document.get("title", ""))
+        self.detail = str(document.get("detail") or self.title or text or f"status {status}")
+        self.retry_after_s = _seconds(headers.get("Retry-After"))
+        self.request_id = headers.get("X-Request-Id") or ""
+        super().__init__(self.detail)
+
+
+class VoiceprintClient:
+    """The service at one address."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8005",
+        token: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        max_tries: int = 4,
+        max_wait_s: float = 30.0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Prepares requests; none is sent yet.
+
+        Args:
+            url: Address of the service; what is in its path comes before /v1.
+            token: Sent as `Authorization: Bearer`.
+            timeout_s: Longest silence of the service, in seconds.
+            max_tries: How often a request is sent at most if the service is too busy (429, 503).
+            max_wait_s: Longest `Retry-After` that is waited for; a longer one is raised at once.
+            ssl_context: For https, another than the system's certificates.
+
+        Raises:
+            ValueError: If `url` is no http(s) address, or `max_tries` is below 1.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise ValueError(f"url: received {url!r}, expected an address like https://HOST:PORT")
+        if max_tries < 1:
+            raise ValueError(f"max_tries: received {max_tries}, expected at least 1")
+        self.url = url.rstrip("/")
+        self._parts = parts
+        self._token = token
+        self._timeout_s = timeout_s
+        self._max_tries = max_tries
+        self._max_wait_s = max_wait_s
+        self._ssl_context = ssl_context
+
+    def __repr__(self) -> str:
+        """The address; never the token."""
+        return f"{type(self).__name__}({self.url!r})"
+
+    def info(self) -> Info:
+        """Returns model, thresholds and limits."""
+        return cast(Info, self._ask("GET", "/v1/info"))
+
+    def quality(self, recording: Recording) -> Quality:
+        """Measures a recording; one without speech is measured too."""
+        return cast(Quality, self._ask("POST", "/v1/quality", _Form(file=[recording])))
+
+    def compare(self, first: Recording, second: Recording) -> Comparison:
+        """Decides whether two recordings are of one speaker."""
+        form = _Form(file1=[first], file2=[second])
+        return cast(Comparison, self._ask("POST", "/v1/compare", form))
+
+    def embed(self, recording: Recording) -> Embedding:
+        """Returns the embedding of a recording."""
+        return cast(Embedding, self._ask("POST", "/v1/embed", _Form(file=[recording])))
+
+    def identify(
+        self,
+        recording: Recording,
+        *,
+        candidates: Sequence[str] | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+    ) -> Identification:
+        """Says whose voice it is, among all speakers or the candidates (1:N)."""
+        form = _Form(file=[recording])
+        form.add("candidates", *(candidates or ()))
+        form.add("top_k", top_k)
+        form.add("threshold", threshold)
+        return cast(Identification, self._ask("POST", "/v1/identify", form))
+
+    def verify(
+        self, name: str, recording: Recording, *, threshold: float | None = None
+    ) -> Verification:
+        """Decides whether a recording is of the claimed speaker (1:1)."""
+        form = _Form(file=[recording])
+        form.add("threshold", threshold)
+        return cast(Verification, self._ask("POST", f"{_path(name)}/verify", form))
+
+    def enrol(
+        self, name: str, recordings: Sequence[Recording], *, idempotency_key: str | None = None
+    ) -> EnrolledSpeaker:
+        """Enrols a speaker; a name that is enrolled already is refused (`speaker-exists`).
+
+        Args:
+            name: Any name that can be a file name.
+            recordings: One or more; several from different days work best.
+            idempotency_key: Names this enrolment, so that sending it again enrols once. Default:
+                one made up for this call, which its own further tries share.
+        """
+        form = _Form(file=_several(recordings))
+        form.add("name", name)
+        return cast(EnrolledSpeaker, self._change("POST", "/v1/speakers", form, idempotency_key))
+
+    def add_recordings(
+        self, name: str, recordings: Sequence[Recording], *, idempotency_key: str | None = None
+    ) -> EnrolledSpeaker:
+        """Adds recordings to a speaker; `idempotency_key` as in `enrol`."""
+        form, path = _Form(file=_several(recordings)), f"{_path(name)}/recordings"
+        return cast(EnrolledSpeaker, self._change("POST", path, form, idempotency_key))
+
+    def replace_recordings(self, name: str, recordings: Sequence[Recording]) -> EnrolledSpeaker:
+        """Replaces all recordings of a speaker."""
+        form = _Form(file=_several(recordings))
+        return cast(EnrolledSpeaker, self._ask("PUT", f"{_path(name)}/recordings", form))
+
+    def speakers(self, *, offset: int = 0, limit: int = 50, query: str = "") -> SpeakerPage:
+        """Lists a page of the speakers whose names contain `query`."""
+        words = urlencode({"offset": offset, "limit": limit, "query": query})
+        return cast(SpeakerPage, self._ask("GET", f"/v1/speakers?{words}"))
+
+    def all_speakers(self, query: str = "") -> list[Speaker]:
+        """Lists all speakers whose names contain `query`, page by page."""
+        found: list[Speaker] = []
+        while True:
+            page = self.speakers(offset=len(found), limit=PAGE_SIZE, query=query)
+            found += page["speakers"]
+            if not page["speakers"] or len(found) >= page["total"]:
+                return found
+
+    def speaker(self, name: str) -> Speaker:
+        """Returns a speaker with the enrolled recordings."""
+        return cast(Speaker, self._ask("GET", _path(name)))
+
+    def rename(self, name: str, new_name: str) -> Speaker:
+        """Gives a speaker another name."""
+        return cast(Speaker, self._ask("PATCH", _path(name), _Json({"name": new_name})))
+
+    def delete(self, name: str) -> Deletion:
+        """Removes a speaker with all recordings."""
+        return cast(Deletion, self._ask("DELETE", _path(name)))
+
+    def delete_recording(self, name: str, recording_id: str) -> Speaker:
+        """Removes one recording; the last one goes only with the speaker (`only-recording`)."""
+        return cast(Speaker, self._ask("DELETE", _path(name, recording_id)))
+
+    def recording_audio(self, name: str, recording_id: str) -> bytes:
+        """Returns a recording as a wav file, if the service keeps it (else `no-audio-kept`)."""
+        return self._send("GET", f"{_path(name, recording_id)}/audio")
+
+    def _change(self, method: str, path: str, form: _Form, idempotency_key: str | None) -> Any:
+        """Sends a request that must not take effect twice."""
+        key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+        return self._ask(method, path, form, {"Idempotency-Key": key})
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: _Body | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Returns the JSON document that a request is answered with."""
+        content = self._send(method, path, body, headers)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise ServiceUnreachable(f"{self.url}{path}: the answer is not JSON") from error
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: _Body | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
+        """Returns the content of the answer; tries again while the service is too busy.
+
+        Raises:
+            ServiceProblem: If the request is refused.
+            ServiceUnreachable: If there is no answer. It is not known then whether a change took
+                place, so the request is not sent again.
+        """
+        num_tries = 0
+        while True:
+            num_tries += 1
+            status, answer, content = self._send_once(method, path, body, headers or {})
+            if 200 <= status < 300:
+                return content
+            problem = _problem(status, answer, content)
+            wait_s = 1.0 if problem.retry_after_s is None else problem.retry_after_s
+            is_over = num_tries >= self._max_tries or wait_s > self._max_wait_s
+            if is_over or status not in RETRIED:
+                raise problem
+            time.sleep(wait_s)
+
+    def _send_once(
+        self, method: str, path: str, body: _Body | None, headers: dict[str, str]
+    ) -> tuple[int, Any, bytes]:
+        """Sends a request once; returns status, headers and content of the answer."""
+        headers = {"Accept": "application/json", **headers}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if body is not None:
+            headers |= {"Content-Type": body.content_type, "Content-Length": str(body.num_bytes())}
+        connection = self._connect()
+        try:
+            try:
+                blocks = None if body is None else body.blocks()
+                connection.request(method, self._parts.path.rstrip("/") + path, blocks, headers)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # A refusal may come before the whole upload was read.
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            raise ServiceUnreachable(f"{self.url} does not answer: {reason}") from error
+        finally:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        """Returns a connection that is not open yet."""
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "https":
+            return http.client.HTTPSConnection(
+                host, port, timeout=self._timeout_s, context=self._ssl_context
+            )
+        return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_thread(
+    method: Callable[Concatenate[VoiceprintClient, P], T],
+) -> Callable[Concatenate[AsyncVoiceprintClient, P], Awaitable[T]]:
+    """Makes an asynchronous method of a synchronous one."""
+
+    async def call(self: AsyncVoiceprintClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(method, self.client, *args, **kwargs)
+
+    call.__name__ = method.__name__
+    call.__doc__ = method.__doc__
+    return call
+
+
+class AsyncVoiceprintClient:
+    """The methods of `VoiceprintClient` for asyncio, each in a thread of its default executor.
+
+    A cancelled call ends at once for its caller; its request may still reach the service.
+    """
+
+    def __init__(self, client: VoiceprintClient) -> None:
+        """Uses a client's address, token and limits."""
+        self.client = client
+
+    info = _in_thread(VoiceprintClient.info)
+    quality = _in_thread(VoiceprintClient.quality)
+    compare = _in_thread(VoiceprintClient.compare)
+    embed = _in_thread(VoiceprintClient.embed)
+    identify = _in_thread(VoiceprintClient.identify)
+    verify = _in_thread(VoiceprintClient.verify)
+    enrol = _in_thread(VoiceprintClient.enrol)
+    add_recordings = _in_thread(VoiceprintClient.add_recordings)
+    replace_recordings = _in_thread(VoiceprintClient.replace_recordings)
+    speakers = _in_thread(VoiceprintClient.speakers)
+    all_speakers = _in_thread(VoiceprintClient.all_speakers)
+    speaker = _in_thread(VoiceprintClient.speaker)
+    rename = _in_thread(VoiceprintClient.rename)
+    delete = _in_thread(VoiceprintClient.delete)
+    delete_recording = _in_thread(VoiceprintClient.delete_recording)
+    recording_audio = _in_thread(VoiceprintClient.recording_audio)
+
+
+class _Json:
+    """A JSON body."""
+
+    content_type = "application/json"
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._content = json.dumps(document).encode()
+
+    def num_bytes(self) -> int:
+        return len(self._content)
+
+    def blocks(self) -> Iterator[bytes]:
+        yield self._content
+
+
+class _Form:
+    """A multipart form (RFC 7578); files are read while they are sent, anew for each try."""
+
+    def __init__(self, **files: Sequence[Recording]) -> None:
+        self._boundary = uuid.uuid4().hex
+        self.content_type = f"multipart/form-data; boundary={self._boundary}"
+        self._parts: list[bytes | Path] = []
+        for field, recordings in files.items():
+            for recording in recordings:
+                self._add_file(field, recording)
+
+    def add(self, field: str, *values: str | float | None) -> None:
+        """Adds a field for each value that is not None."""
+        for value in values:
+            if value is not None:
+                self._parts += [self._head(field), str(value).encode(), b"\r\n"]
+
+    def _add_file(self, field: str, recording: Recording) -> None:
+        content = recording if isinstance(recording, bytes) else Path(recording)
+        # The service goes by the content; a name of the user's machine is nobody's business.
+        name = "recording" if isinstance(content, bytes) else f"recording{content.suffix}"
+        name = name.encode("ascii", "ignore").decode().replace('"', "")
+        head = self._head(
+            field, f'; filename="{name}"', "Content-Type: application/octet-stream\r\n"
+        )
+        self._parts += [head, content, b"\r\n"]
+
+    def _head(self, field: str, more: str = "", headers: str = "") -> bytes:
+        disposition = f'Content-Disposition: form-data; name="{field}"{more}\r\n{headers}\r\n'
+        return f"--{self._boundary}\r\n{disposition}".encode()
+
+    def num_bytes(self) -> int:
+        """Returns the length of the body. Raises OSError if a file is not there."""
+        parts = sum(
+            len(part) if isinstance(part, bytes) else part.stat().st_size for part in self._parts
+        )
+        return parts + len(self._end())
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yields the body."""
+        for part in self._parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            with part.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    yield block
+        yield self._end()
+
+    def _end(self) -> bytes:
+        return f"--{self._boundary}--\r\n".encode()
+
+
+_Body = _Json | _Form
+
+
+def _several(recordings: Sequence[Recording]) -> Sequence[Recording]:
+    """Returns recordings; a single one, whose letters would be taken for some, is refused."""
+    if isinstance(recordings, str | bytes | os.PathLike):
+        raise TypeError("recordings: received a single one, expected a list: [recording]")
+    return recordings
+
+
+def _path(name: str, recording_id: str | None = None) -> str:
+    """Returns the path of a speaker, or of one of the recordings."""
+    path = f"/v1/speakers/{quote(name, safe='')}"
+    return path if recording_id is None else f"{path}/recordings/{quote(recording_id, safe='')}"
+
+
+def _problem(status: int, headers: Any, content: bytes) -> ServiceProblem:
+    """Returns what an answer that is no success says."""
+    text = content[:200].decode(errors="replace").strip()
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = {}
+    return ServiceProblem(status, document if isinstance(document, dict) else {}, headers, text)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Returns the seconds of a Retry-After header; None without one, or for a date."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

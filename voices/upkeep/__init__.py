@@ -1,0 +1,1 @@
+"""What an operator does with a database of voices: embed anew, back up, hand over, enrol many."""
