@@ -57,8 +57,9 @@ class Service:
         self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
 
     def begin_stop(self) -> None:
-        """Makes /health/ready fail; all else goes on."""
+        """Makes /health/ready fail and takes no long recordings any more; all else goes on."""
         self.is_stopping = True
+        self.jobs.stop_accepting()
 
     @property
     def auth_required(self) -> bool:

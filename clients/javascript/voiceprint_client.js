@@ -84,6 +84,39 @@
  * @property {string} updated_at
  * @property {StoredRecording[]} recordings
  *
+ * @typedef {object} Job  A long recording that is worked on; progress from 0 to 1.
+ * @property {string} id
+ * @property {'queued' | 'running' | 'done' | 'failed' | 'cancelled' | 'lost'} state
+ * @property {number} progress
+ * @property {string} created_at
+ * @property {string} expires_at
+ * @property {Record<string, unknown> | null} error
+ *
+ * @typedef {object} FoundSpeaker  name is null for nobody who is enrolled.
+ * @property {string} label
+ * @property {string | null} name
+ * @property {number | null} score
+ * @property {number} speech_s
+ * @property {number} num_turns
+ * @property {boolean} can_be_enrolled
+ *
+ * @typedef {object} Turn  A stretch of speech of one speaker, whose label is `speaker`.
+ * @property {number} start_s
+ * @property {number} end_s
+ * @property {string} speaker
+ * @property {string | null} name
+ * @property {number | null} score
+ * @property {boolean} is_overlapped
+ *
+ * @typedef {object} Turns  Who spoke when; times in seconds.
+ * @property {string} recording
+ * @property {number} duration_s
+ * @property {number} threshold
+ * @property {FoundSpeaker[]} speakers
+ * @property {Turn[]} turns
+ *
+ * @typedef {Job & {result: Turns | null}} Diarization  result is there once state is "done".
+ *
  * @typedef {Speaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
  * @typedef {{speakers: Speaker[], total: number, offset: number, limit: number}} SpeakerPage
  * @typedef {{name: string, removed: {embeddings: number, recordings: number, files: string[]}}} Deletion
@@ -337,6 +370,89 @@ export class VoiceprintClient {
     return this.#send('GET', `${path(name, recordingId)}/audio`);
   }
 
+  /**
+   * Sends a recording of several people; returns the job that finds who spoke when.
+   * @param {Recording} recording Up to four hours, unless the service is set otherwise.
+   * @param {{numSpeakers?: number, minSpeakers?: number, maxSpeakers?: number,
+   *   candidates?: string[]}} [options] How many people speak, if that is known; name these enrolled
+   *   speakers only.
+   * @returns {Promise<Job>}
+   */
+  startDiarization(recording, { numSpeakers, minSpeakers, maxSpeakers, candidates } = {}) {
+    const counts = { num_speakers: numSpeakers, min_speakers: minSpeakers, max_speakers: maxSpeakers };
+    const body = form({ file: [recording] }, { ...counts, candidates });
+    return this.#ask('POST', '/v1/diarizations', body);
+  }
+
+  /**
+   * Returns state and progress of a job, and the result once it is done.
+   * @param {string} jobId
+   * @returns {Promise<Diarization>}
+   */
+  diarization(jobId) {
+    return this.#ask('GET', jobPath(jobId));
+  }
+
+  /**
+   * Returns a job once it is done; throws the job's own error as a ServiceProblem if it failed or
+   * was lost.
+   * @param {string} jobId
+   * @param {{pollMs?: number, onProgress?: (progress: number) => void}} [options] Milliseconds
+   *   between two looks; told the progress, from 0 to 1, at each.
+   * @returns {Promise<Diarization>}
+   */
+  async waitForDiarization(jobId, { pollMs = 1000, onProgress = () => {} } = {}) {
+    for (;;) {
+      const job = await this.diarization(jobId);
+      if (job.state === 'done') return job;
+      if (job.state !== 'queued' && job.state !== 'running') {
+        const document = job.error ?? { detail: `the job is ${job.state}` };
+        throw new ServiceProblem(Number(document.status ?? 0), document, new Headers());
+      }
+      onProgress(job.progress);
+      await new Promise((resolve) => setTimeout(resolve, pollMs));
+    }
+  }
+
+  /**
+   * Lists the jobs of this token, the newest first.
+   * @returns {Promise<Job[]>}
+   */
+  async diarizations() {
+    return (await this.#ask('GET', '/v1/diarizations')).diarizations;
+  }
+
+  /**
+   * Returns the turns as RTTM, a line a turn.
+   * @param {string} jobId
+   * @returns {Promise<string>}
+   */
+  async diarizationRttm(jobId) {
+    return new TextDecoder().decode(await this.#send('GET', `${jobPath(jobId)}/rttm`));
+  }
+
+  /**
+   * Enrols a speaker of a recording from the turns in which nobody else speaks.
+   * @param {string} jobId
+   * @param {string} label
+   * @param {string} name
+   * @param {{ifExists?: 'error' | 'add'}} [options]
+   * @returns {Promise<Speaker>}
+   */
+  enrolFoundSpeaker(jobId, label, name, { ifExists = 'error' } = {}) {
+    const where = `${jobPath(jobId)}/speakers/${encodeURIComponent(label)}/enrol`;
+    return this.#ask('POST', where, JSON.stringify({ name, if_exists: ifExists }));
+  }
+
+  /**
+   * Ends a job if it is not over, and removes all that it found.
+   * @param {string} jobId
+   * @returns {Promise<Job>}
+   */
+  removeDiarization(jobId) {
+    return this.#ask('DELETE', jobPath(jobId));
+  }
+
   /** Returns the JSON document that a request is answered with. */
   async #ask(method, where, body, headers) {
     const content = await this.#send(method, where, body, headers);
@@ -435,6 +551,11 @@ function path(name, recordingId) {
   const speaker = `/v1/speakers/${encodeURIComponent(name)}`;
   if (recordingId === undefined) return speaker;
   return `${speaker}/recordings/${encodeURIComponent(recordingId)}`;
+}
+
+/** The path of a job. */
+function jobPath(jobId) {
+  return `/v1/diarizations/${encodeURIComponent(jobId)}`;
 }
 
 /** What an answer that is no success says. */

@@ -27,7 +27,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypedDict, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 __all__ = [
@@ -177,6 +177,55 @@ class Deletion(TypedDict):
 
     name: str
     removed: Removed
+
+
+class Job(TypedDict):
+    """A long recording that is worked on; `progress` from 0 to 1, times UTC, ISO 8601."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled", "lost"]
+    progress: float
+    created_at: str
+    expires_at: str
+    error: dict[str, Any] | None
+
+
+class FoundSpeaker(TypedDict):
+    """A speaker of a recording; `name` is None for nobody who is enrolled."""
+
+    label: str
+    name: str | None
+    score: float | None
+    speech_s: float
+    num_turns: int
+    can_be_enrolled: bool
+
+
+class Turn(TypedDict):
+    """A stretch of speech of one speaker, whose label is `speaker`."""
+
+    start_s: float
+    end_s: float
+    speaker: str
+    name: str | None
+    score: float | None
+    is_overlapped: bool
+
+
+class Turns(TypedDict):
+    """Who spoke when; times in seconds."""
+
+    recording: str
+    duration_s: float
+    threshold: float
+    speakers: list[FoundSpeaker]
+    turns: list[Turn]
+
+
+class Diarization(Job):
+    """A job and, once `state` is "done", what was found."""
+
+    result: Turns | None
 
 
 class VoiceprintError(Exception):
@@ -355,6 +404,80 @@ class VoiceprintClient:
         """Returns a recording as a wav file, if the service keeps it (else `no-audio-kept`)."""
         return self._send("GET", f"{_path(name, recording_id)}/audio")
 
+    def start_diarization(
+        self,
+        recording: Recording,
+        *,
+        num_speakers: int | None = None,
+        min_speakers: int | None = None,
+        max_speakers: int | None = None,
+        candidates: Sequence[str] | None = None,
+    ) -> Job:
+        """Sends a recording of several people; returns the job that finds who spoke when.
+
+        Args:
+            recording: Up to four hours, unless the service is set otherwise.
+            num_speakers: How many people speak, if that is known.
+            min_speakers: How many at least.
+            max_speakers: How many at most.
+            candidates: Name these enrolled speakers only.
+        """
+        form = _Form(file=[recording])
+        form.add("num_speakers", num_speakers)
+        form.add("min_speakers", min_speakers)
+        form.add("max_speakers", max_speakers)
+        form.add("candidates", *(candidates or ()))
+        return cast(Job, self._ask("POST", "/v1/diarizations", form))
+
+    def diarization(self, job_id: str) -> Diarization:
+        """Returns state and progress of a job, and the result once it is done."""
+        return cast(Diarization, self._ask("GET", _job_path(job_id)))
+
+    def wait_for_diarization(
+        self,
+        job_id: str,
+        *,
+        poll_s: float = 1.0,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Diarization:
+        """Returns a job once it is done.
+
+        Args:
+            job_id: The `id` of the job.
+            poll_s: Seconds between two looks.
+            on_progress: Told the progress, from 0 to 1, at each look.
+
+        Raises:
+            ServiceProblem: If it failed or was lost, with the job's own `error`.
+        """
+        while (job := self.diarization(job_id))["state"] in ("queued", "running"):
+            if on_progress is not None:
+                on_progress(job["progress"])
+            time.sleep(poll_s)
+        if job["state"] != "done":
+            document = job["error"] or {"detail": f"the job is {job['state']}"}
+            raise ServiceProblem(int(document.get("status", 0)), document, {})
+        return job
+
+    def diarizations(self) -> list[Job]:
+        """Lists the jobs of this token, the newest first."""
+        return cast(list[Job], self._ask("GET", "/v1/diarizations")["diarizations"])
+
+    def diarization_rttm(self, job_id: str) -> str:
+        """Returns the turns as RTTM, a line a turn."""
+        return self._send("GET", f"{_job_path(job_id)}/rttm").decode()
+
+    def enrol_found_speaker(
+        self, job_id: str, label: str, name: str, *, if_exists: Literal["error", "add"] = "error"
+    ) -> Speaker:
+        """Enrols a speaker of a recording from the turns in which nobody else speaks."""
+        path = f"{_job_path(job_id)}/speakers/{quote(label, safe='')}/enrol"
+        return cast(Speaker, self._ask("POST", path, _Json({"name": name, "if_exists": if_exists})))
+
+    def remove_diarization(self, job_id: str) -> Job:
+        """Ends a job if it is not over, and removes all that it found."""
+        return cast(Job, self._ask("DELETE", _job_path(job_id)))
+
     def _change(self, method: str, path: str, form: _Form, idempotency_key: str | None) -> Any:
         """Sends a request that must not take effect twice."""
         key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
@@ -478,6 +601,13 @@ class AsyncVoiceprintClient:
     delete = _in_thread(VoiceprintClient.delete)
     delete_recording = _in_thread(VoiceprintClient.delete_recording)
     recording_audio = _in_thread(VoiceprintClient.recording_audio)
+    start_diarization = _in_thread(VoiceprintClient.start_diarization)
+    diarization = _in_thread(VoiceprintClient.diarization)
+    wait_for_diarization = _in_thread(VoiceprintClient.wait_for_diarization)
+    diarizations = _in_thread(VoiceprintClient.diarizations)
+    diarization_rttm = _in_thread(VoiceprintClient.diarization_rttm)
+    enrol_found_speaker = _in_thread(VoiceprintClient.enrol_found_speaker)
+    remove_diarization = _in_thread(VoiceprintClient.remove_diarization)
 
 
 class _Json:
@@ -562,6 +692,11 @@ def _path(name: str, recording_id: str | None = None) -> str:
     """Returns the path of a speaker, or of one of the recordings."""
     path = f"/v1/speakers/{quote(name, safe='')}"
     return path if recording_id is None else f"{path}/recordings/{quote(recording_id, safe='')}"
+
+
+def _job_path(job_id: str) -> str:
+    """Returns the path of a job."""
+    return f"/v1/diarizations/{quote(job_id, safe='')}"
 
 
 def _problem(status: int, headers: Any, content: bytes) -> ServiceProblem:

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -82,12 +82,23 @@ class _Running:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+def _latest(job: Job, running: _Running | None) -> Job:
+    """Returns a job with the state and progress that its process told last."""
+    if running is None or job.state not in (QUEUED, RUNNING):
+        return job
+    return replace(job, state=running.state, progress=round(running.progress, 3))
+
+
 class _CancelledError(Exception):
     """The job was removed while it ran."""
 
 
 class Jobs:
-    """Works on recordings, a few at a time; any thread may call it."""
+    """Works on recordings, a few at a time; any thread may call it.
+
+    Attributes:
+        is_stopping: Whether no further orders are taken.
+    """
 
     def __init__(self, settings: Settings, encoder: Encoder, database: SqlVoiceStore) -> None:
         """Starts nothing before `open`."""
@@ -99,6 +110,7 @@ class Jobs:
         self._running: dict[str, _Running] = {}
         self._num_places = 0
         self._is_closing = threading.Event()
+        self.is_stopping = False
         self._executor: ThreadPoolExecutor | None = None
         self._beats: threading.Thread | None = None
 
@@ -110,12 +122,18 @@ class Jobs:
     def open(self) -> None:
         """Begins to give signs of life and to remove what expires."""
         self._is_closing.clear()
+        self.is_stopping = False
         self._executor = ThreadPoolExecutor(self._settings.diarization_jobs, "diarize")
         self._beats = threading.Thread(target=self._beat, name="jobs", daemon=True)
         self._beats.start()
 
+    def stop_accepting(self) -> None:
+        """Takes no further orders: the service is stopping."""
+        self.is_stopping = True
+
     def close(self) -> None:
         """Ends all jobs of this process; they are lost, and say so."""
+        self.stop_accepting()
         self._is_closing.set()
         with self._lock:
             jobs = list(self._running.values())
@@ -138,7 +156,7 @@ class Jobs:
             Problem: 503 if all are taken, or the service is stopping.
         """
         with self._lock:
-            if self._is_closing.is_set():
+            if self.is_stopping:
                 raise retry_later("stopping", "the service is stopping", RETRY_S)
             most = self._settings.diarization_jobs + self._settings.diarization_queue_size
             if len(self._running) + self._num_places >= most:
@@ -164,7 +182,7 @@ class Jobs:
         # Known here before others can know of it: none can fail to be cancelled.
         job = _Running(uuid.uuid4().hex, order)
         with self._lock:
-            if self._is_closing.is_set() or self._executor is None:
+            if self.is_stopping or self._executor is None:
                 raise retry_later("stopping", "the service is stopping", RETRY_S)
             self._running[job.id] = job
         try:
@@ -176,12 +194,17 @@ class Jobs:
             raise
         return row
 
-    def now(self, job: Job) -> tuple[str, float]:
-        """Returns the state and progress of a job, the latest where it is one of this process."""
-        running = self._running.get(job.id)
-        if running is None or job.state not in (QUEUED, RUNNING):
-            return job.state, job.progress
-        return running.state, round(running.progress, 3)
+    def find(self, job_id: str, owner: Owner) -> Job | None:
+        """Returns an owner's job as it is now, None if there is none by now."""
+        # Looked up before the row is read: a job that ends in between is not seen going back.
+        running = self._running.get(job_id)
+        job = self._database.jobs.find(job_id, owner)
+        return None if job is None else _latest(job, running)
+
+    def of(self, owner: Owner) -> list[Job]:
+        """Returns an owner's jobs as they are now, the newest first."""
+        running = dict(self._running)
+        return [_latest(job, running.get(job.id)) for job in self._database.jobs.of(owner)]
 
     def cancel(self, job_id: str) -> None:
         """Ends a job of this process and frees its recording; returns when both is done."""
@@ -329,7 +352,13 @@ class Jobs:
     def _fail(self, job: _Running, problem: Problem, state: str = FAILED) -> None:
         """Notes why there is no result."""
         error = json.dumps(problem_document(problem))
-        self._database.jobs.finish(job.id, state, self._settings.diarization_keep_s, error=error)
+        self._database.jobs.finish(
+            job.id,
+            state,
+            self._settings.diarization_keep_s,
+            progress=round(job.progress, 3),
+            error=error,
+        )
 
     def _beat(self) -> None:
         """Gives signs of life, ends what another process removed, removes what expired."""

@@ -5,7 +5,7 @@ Frameworks would put a long upload into a readable temporary file.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email.message import Message
 from email.utils import collapse_rfc2231_value
 from typing import Any
@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.answers.problems import Problem
+from service.answers.problems import Problem, retry_later
 from service.diarization.spool import Spool
 
 FORM = "multipart/form-data"
@@ -27,6 +27,13 @@ MAX_FIELD_BYTES = 1 << 16
 
 LEAST_RATE = 32_000
 """Bytes a second that must arrive on average: as fast as 16 kHz sound is spoken."""
+
+
+LOOK_S = 0.5
+"""Seconds after which a silent client is looked at again, and whether the service is stopping."""
+
+STOPPING_RETRY_S = 60
+"""Seconds after which a client may try again where the service is stopping."""
 
 
 class UploadForm:
@@ -50,21 +57,27 @@ class UploadForm:
             self.spool.close()
 
 
-async def read_form(request: Request, max_bytes: int, patience_s: float) -> UploadForm:
+async def read_form(
+    request: Request,
+    max_bytes: int,
+    patience_s: float,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> UploadForm:
     """Reads a form with one recording, `file`.
 
     Args:
         request: Its body has not been read.
         max_bytes: Most bytes of the body.
         patience_s: Seconds that the client may be behind `LEAST_RATE`.
+        is_stopping: Whether the service waits for nothing but its last answers.
 
     Raises:
-        Problem: 400, 408, 413, 415 or 422, if it is something else, too large or too slow; 507 if
-            the disk is full. Nothing of it is left then.
+        Problem: 400, 408, 413, 415 or 422, if it is something else, too large or too slow; 503 if
+            the service is stopping; 507 if the disk is full. Nothing of it is left then.
     """
     reader = _FormReader(_boundary(request))
     try:
-        async for chunk in _chunks(request, max_bytes, patience_s):
+        async for chunk in _chunks(request, max_bytes, patience_s, is_stopping):
             reader.feed(chunk)
             if len(reader.sound) >= WRITTEN_BYTES:
                 await reader.store()
@@ -95,32 +108,46 @@ def _boundary(request: Request) -> bytes:
     return boundary.encode("latin-1", "replace")
 
 
-async def _chunks(request: Request, max_bytes: int, patience_s: float) -> AsyncIterator[bytes]:
+async def _chunks(
+    request: Request, max_bytes: int, patience_s: float, is_stopping: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     """Yields the body within its limits on size and time."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(int(declared), max_bytes)
     size, start = 0, time.monotonic()
-    stream = request.stream().__aiter__()
+    stream = request.stream()
     while True:
-        left = start + patience_s + size / LEAST_RATE - time.monotonic()
+        late_at = start + patience_s + size / LEAST_RATE
+        coming = asyncio.ensure_future(anext(stream))
         try:
-            chunk = await asyncio.wait_for(anext(stream), max(left, 0.0))
+            while not coming.done():
+                left_s = late_at - time.monotonic()
+                if is_stopping():
+                    raise retry_later("stopping", "the service is stopping", STOPPING_RETRY_S)
+                if left_s <= 0:
+                    raise _too_slow(size, time.monotonic() - start)
+                await asyncio.wait({coming}, timeout=min(left_s, LOOK_S))
+            chunk = coming.result()
         except StopAsyncIteration:
             return
-        except (asyncio.TimeoutError, TimeoutError) as error:
-            seconds = time.monotonic() - start
-            raise Problem(
-                "slow-client",
-                f"{size} bytes arrived in {seconds:.0f} s, expected {LEAST_RATE} a second",
-                headers={"Connection": "close"},
-            ) from error
         except ClientDisconnect as error:
             raise Problem("bad-request", "the client went away") from error
+        finally:
+            coming.cancel()
         size += len(chunk)
         if size > max_bytes:
             raise _too_large(size, max_bytes)
         yield chunk
+
+
+def _too_slow(size: int, seconds: float) -> Problem:
+    """Returns the problem of a client that sends too slowly."""
+    return Problem(
+        "slow-client",
+        f"{size} bytes arrived in {seconds:.0f} s, expected {LEAST_RATE} a second",
+        headers={"Connection": "close"},
+    )
 
 
 def _too_large(size: int, limit: int) -> Problem:

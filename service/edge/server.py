@@ -73,7 +73,11 @@ def bind_socket(settings: Settings) -> socket.socket:
 
 
 def run_server(
-    app: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[], None]
+    app: FastAPI,
+    settings: Settings,
+    bound: socket.socket,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None] = lambda: None,
 ) -> int:
     """Serves until Ctrl-C or SIGTERM, then finishes the accepted requests.
 
@@ -94,7 +98,7 @@ def run_server(
         backlog=backlog,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
-    server = Server(config, on_ready, app.state.service.begin_stop, settings.drain_s)
+    server = Server(config, on_ready, on_stop, settings.drain_s)
     server.run(sockets=[bound])
     return server.signal_number
 
@@ -122,11 +126,12 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         on_ready: Callable[[], None],
-        on_stop: Callable[[], None],
-        drain_s: float,
+        on_stop: Callable[[], None] = lambda: None,
+        drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
-        self._on_ready, self._on_stop = on_ready, on_stop
+        self._on_ready = on_ready
+        self._on_stop = on_stop
         self._drain_s = drain_s
         self._stop_at = math.inf
 

@@ -83,7 +83,12 @@ async def start_diarization(
     """Takes a recording of any length, and answers with a job that works on it."""
     settings = service.settings
     with service.jobs.place():
-        form = await read_form(request, settings.diarization_max_bytes, settings.body_timeout_s)
+        form = await read_form(
+            request,
+            settings.diarization_max_bytes,
+            settings.body_timeout_s,
+            lambda: service.jobs.is_stopping,
+        )
         try:
             order = await _read_order(request, service, form)
             job = await service.call(service.jobs.start, order)
@@ -91,21 +96,21 @@ async def start_diarization(
             form.close()
             raise
     response.headers["Location"] = f"{router.prefix}/{job.id}"
-    return _describe(job, job.state, job.progress)
+    return _describe(job)
 
 
 @router.get("", summary="List your jobs", response_model=JobsDocument)
 async def list_diarizations(request: Request, service: Context) -> dict[str, Any]:
     """Lists the jobs of this token, the newest first."""
-    found = await service.call(service.database.jobs.of, _owner(request))
-    return {"diarizations": [_describe(job, *service.jobs.now(job)) for job in found]}
+    found = await service.call(service.jobs.of, _owner(request))
+    return {"diarizations": [_describe(job) for job in found]}
 
 
 @router.get("/{job_id}", summary="Show who spoke when", response_model=DiarizationDocument)
 async def show_diarization(request: Request, service: Context, job_id: str) -> dict[str, Any]:
     """Returns state and progress of a job, and the result once it is done."""
     job = await _require(request, service, job_id)
-    document = _describe(job, *service.jobs.now(job))
+    document = _describe(job)
     if document["state"] == DONE:
         document["result"] = await _result(service, job)
     return document
@@ -127,7 +132,7 @@ async def show_rttm(request: Request, service: Context, job_id: str) -> PlainTex
 async def remove_diarization(request: Request, service: Context, job_id: str) -> dict[str, Any]:
     """Ends a job if it is not over, and removes it with all that it found; nothing is left."""
     job = await _require(request, service, job_id)
-    document = _describe(job, *service.jobs.now(job))
+    document = _describe(job)
     await service.call(service.jobs.cancel, job.id)
     if not await service.call(service.database.jobs.remove, job.id):
         raise _unknown()
@@ -150,7 +155,7 @@ async def enrol_found(
     job = await _require(request, service, job_id)
     content = await service.call(service.database.jobs.voices, job.id)
     if content is None:
-        raise _not_done(service, job)
+        raise _not_done(job)
     voice, model_id = unpack_voice(content, label)
     if voice is None:
         raise Problem("unknown-label", f"no speaker {label[:20]}; the result lists the labels")
@@ -205,7 +210,7 @@ async def _require(request: Request, service: Service, job_id: str) -> Job:
     Raises:
         Problem: 404 if there is none.
     """
-    job: Job | None = await service.call(service.database.jobs.find, job_id, _owner(request))
+    job: Job | None = await service.call(service.jobs.find, job_id, _owner(request))
     if job is None:
         raise _unknown()
     return job
@@ -219,7 +224,7 @@ async def _result(service: Service, job: Job) -> dict[str, Any]:
     """
     content = await service.call(service.database.jobs.result, job.id)
     if content is None:
-        raise _not_done(service, job)
+        raise _not_done(job)
     result: dict[str, Any] = json.loads(content)
     return result
 
@@ -229,21 +234,20 @@ def _unknown() -> Problem:
     return Problem("unknown-job", "no such job: it was removed, has expired, or is another token's")
 
 
-def _not_done(service: Service, job: Job) -> Problem:
+def _not_done(job: Job) -> Problem:
     """Returns the problem of a job that has no result."""
-    state = service.jobs.now(job)[0]
-    return Problem("not-done", f"the job is {state}, expected done", state=state)
+    return Problem("not-done", f"the job is {job.state}, expected done", state=job.state)
 
 
-def _describe(job: Job, state: str, progress: float) -> dict[str, Any]:
+def _describe(job: Job) -> dict[str, Any]:
     """Returns a job as a `JobDocument`."""
     error = None if job.error is None else json.loads(job.error)
-    if state == LOST and error is None:
+    if job.state == LOST and error is None:
         error = problem_document(Problem("lost", LOST_DETAIL))
     return {
         "id": job.id,
-        "state": state,
-        "progress": progress,
+        "state": job.state,
+        "progress": job.progress,
         "created_at": job.created_at.isoformat(),
         "expires_at": job.expires_at.isoformat(),
         "error": error,

@@ -157,3 +157,29 @@ export async function runFailures() {
   equal(lost.requests.length, 2, 'without an answer nothing is sent again');
   equal(lost.requests[0].redirect, 'error', 'redirects are not followed');
 }
+
+/** Who spoke when in a conversation of two people (the content of a wav file). */
+export async function runDiarization(url, token, conversation) {
+  const client = new VoiceprintClient(url, { token });
+  const started = await client.startDiarization(conversation, { minSpeakers: 1, maxSpeakers: 3 });
+  equal((await client.diarizations())[0].id, started.id, 'the newest job');
+  const told = [];
+  const job = await client.waitForDiarization(started.id, {
+    pollMs: 50,
+    onProgress: (progress) => told.push(progress),
+  });
+  check(told.length > 0, 'the progress is told');
+  const { speakers, turns } = job.result;
+  const rttm = await client.diarizationRttm(job.id);
+  equal(rttm.split('SPEAKER ').length - 1, turns.length, 'a line a turn');
+  const { label } = speakers.find((speaker) => speaker.can_be_enrolled);
+  equal((await client.enrolFoundSpeaker(job.id, label, 'from node')).name, 'from node', 'enrol');
+  const again = client.enrolFoundSpeaker(job.id, label, 'from node');
+  equal((await thrown(again, ServiceProblem, 'enrol again')).code, 'speaker-exists', 'enrol again');
+  const options = { ifExists: 'add' };
+  const more = await client.enrolFoundSpeaker(job.id, label, 'from node', options);
+  equal(more.recordings.length, 2, 'add');
+  equal((await client.removeDiarization(job.id)).state, 'done', 'removed');
+  const gone = await thrown(client.waitForDiarization(job.id), ServiceProblem, 'a job that is gone');
+  equal(gone.code, 'unknown-job', 'a job that is gone');
+}

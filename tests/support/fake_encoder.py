@@ -69,6 +69,9 @@ class FakeEncoder:
         bands -= np.polyval(np.polyfit(BANDS, bands, 4), BANDS)
         return np.asarray(bands / np.linalg.norm(bands), np.float32)
 
+    def embed_speech(self, speech: FloatArray) -> FloatArray:
+        return self.embed_waveform(speech)
+
     def embed_file(self, path: str | Path) -> FloatArray:
         return self.embed_waveform(load_audio(path), source=str(path))
 

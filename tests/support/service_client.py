@@ -20,6 +20,7 @@ from voices.sql.store import SqlVoiceStore
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Newer Starlette recommends another package than httpx.
     from fastapi.testclient import TestClient
+    from starlette.testclient import WebSocketDenialResponse as WebSocketDenialResponse
 
 TOKEN = "a-token-for-tests-only"
 

@@ -126,6 +126,7 @@ class JobTable:
         state: str,
         keep_s: float,
         *,
+        progress: float = 1.0,
         result: bytes | None = None,
         voices: bytes | None = None,
         error: str | None = None,
@@ -133,9 +134,7 @@ class JobTable:
         """Ends a job, and keeps what it found; returns False if it was removed meanwhile."""
         now = _now()
         values: dict[str, Any] = {"state": state, "error": error, "seen_at": now}
-        values |= {"expires_at": now + timedelta(seconds=keep_s)}
-        if state == DONE:
-            values["progress"] = 1.0
+        values |= {"progress": progress, "expires_at": now + timedelta(seconds=keep_s)}
         with self._connections.write() as connection:
             row = update(jobs).where(jobs.c.id == job_id, *UNFINISHED)
             if not connection.execute(row.values(**values)).rowcount:
