@@ -10,7 +10,6 @@ import pytest
 from service.answers.problems import Problem
 from service.edge.counters import Counter, LocalCounts
 from service.edge.limits import Lockout, RateLimiter
-from service.logs import LOGGER
 from utils.errors import DatabaseError
 from voices.sql.counts import SharedCounts
 from voices.sql.engine import SqlConnections
@@ -164,9 +163,8 @@ class Unreachable:
 
 
 def test_without_the_database_each_replica_counts_alone(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(LOGGER, "propagate", True)
     now = [0.0]
     shared = Unreachable()
     counter = Counter(shared, lambda: now[0])
