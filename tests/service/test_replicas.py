@@ -22,7 +22,7 @@ from voices.sql.engine import MIGRATION_LOCK
 pytestmark = pytest.mark.slow
 
 NUM_CLIENTS = 6
-NUM_ACKNOWLEDGED = 40
+NUM_ACKNOWLEDGED = 30
 """Enrolments to wait for before each of the things that happen to a replica."""
 
 PATIENCE_S = 60.0
