@@ -19,10 +19,11 @@ import pytest
 
 from service.logs import LOGGER
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_service import FakeHeader
 from tests.support.script_runs import run_here
 from tests.support.service_client import check_problem, files, pack, speech
 from tests.support.service_process import ROOT, ServiceProcess, service_process
-from utils.model import encoder
+from utils.model import encoder, header
 from voices.sql.store import SqlVoiceStore
 
 pytestmark = pytest.mark.slow
@@ -399,6 +400,7 @@ def start(
     kept = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(encoder, "SpeakerEncoder", lambda *options, **named: FakeEncoder())
+    monkeypatch.setattr(header, "read_header", lambda path: FakeHeader())
 
     def start(*options: str, **env: str) -> SimpleNamespace:
         for name, value in env.items():
