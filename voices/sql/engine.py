@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from utils.errors import DatabaseError
-from voices.sql.schema import VERSION_TABLE
+from voices.sql.schema import VERSION_TABLE, read_text
 
-SCHEMA_HEAD = "0005"
+SCHEMA_HEAD = "0006"
 """Newest file in voices/sql/migrations/versions; a test compares."""
 
 MIGRATIONS = Path(__file__).resolve().with_name("migrations")
@@ -34,6 +34,16 @@ MAX_CONNECTIONS = 20
 MIGRATION_LOCK = 0x766F6963
 """Number of the PostgreSQL advisory lock under which processes migrate one after the other."""
 
+LOCK_TIMEOUT_S = 2
+"""Seconds that a migration waits for a table of PostgreSQL. All others who want the table wait
+behind it, so that it gives up soon and tries again later."""
+
+MIGRATION_TRIES = 30
+"""Times that a migration is tried while others use the tables, a second apart."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's code for a lock that was waited for too long."""
+
 CHECKPOINT_TRIES = 50
 """Times that emptying SQLite's log is tried while others read; each waits up to 0.1 s."""
 
@@ -46,12 +56,13 @@ class SqlConnections:
         is_sqlite: SQLite, or else PostgreSQL.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True, migrate: bool = True) -> None:
         """Connects, and brings the tables to this version of the toolkit.
 
         Args:
             url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
             create: Make the file and the tables if they are missing.
+            migrate: Bring the tables to this version; else they stay as they are.
 
         Raises:
             DatabaseError: If the address is wrong, nobody answers, or the tables are of another
@@ -74,7 +85,8 @@ class SqlConnections:
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
             self._asker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
-            self._migrate(create)
+            if migrate:
+                self._migrate(create)
             if self.is_sqlite:
                 # A process that was killed may have left the log of a deletion.
                 with self.driver_errors(), self._write_lock:
@@ -108,6 +120,12 @@ class SqlConnections:
         with self.driver_errors(), self._asker.connect() as connection:
             return connection.exec_driver_sql(question).scalar_one()
 
+    def execute_alone(self, statement: Executable, values: dict[str, Any]) -> list[Any]:
+        """Runs one statement as a transaction of its own, on PostgreSQL; returns its rows."""
+        with self.driver_errors(), self._asker.connect() as connection:
+            result = connection.execute(statement, values)
+            return list(result) if result.returns_rows else []
+
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """Yields a connection whose changes are on the disk, all of them, when the block ends."""
@@ -125,11 +143,17 @@ class SqlConnections:
 
         Foreign keys are off: dropping a table's old form would else delete what refers to it.
         """
+        with self.driver_errors(), self._begun_migration() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _begun_migration(self) -> Iterator[Connection]:
+        """Does the same, and leaves the errors of drivers as they are."""
         if not self.is_sqlite:
-            with self.write() as connection:
+            with self._writer.begin() as connection:
                 yield connection
             return
-        with self.driver_errors(), self._write_lock, self._writer.connect() as connection:
+        with self._write_lock, self._writer.connect() as connection:
             driver = connection.connection.cursor()
             driver.execute("PRAGMA foreign_keys = OFF")  # does nothing inside a transaction
             try:
@@ -145,6 +169,11 @@ class SqlConnections:
             return
         with self.driver_errors(), self._write_lock:
             self._checkpoint(CHECKPOINT_TRIES)
+
+    def pack(self) -> None:
+        """Makes a SQLite file whole by itself, without a log beside it; nobody else may have it."""
+        with self.driver_errors(), self.engine.connect() as connection:
+            connection.connection.cursor().execute("PRAGMA journal_mode = DELETE").close()
 
     def close(self) -> None:
         """Closes all connections."""
@@ -206,23 +235,40 @@ class SqlConnections:
         """Brings the tables to `SCHEMA_HEAD`, one process at a time."""
         with self.driver_errors():
             with self.engine.connect() as connection:
-                version = _version(connection)
+                version = version_of(connection)
             if version == SCHEMA_HEAD:
                 return
             if version is None and not create:
                 raise DatabaseError(f"{self.name}: holds no voice database; check the address")
-            with self.migrating() as connection:
-                if not self.is_sqlite:
-                    lock = text("SELECT pg_advisory_xact_lock(:number)")
-                    connection.execute(lock, {"number": MIGRATION_LOCK})
-                version = _version(connection)
-                if version is not None and not _is_known(version):
-                    raise DatabaseError(
-                        f"{self.name}: its tables are of version {version}, this toolkit knows "
-                        f"up to {SCHEMA_HEAD}; use a newer version of the toolkit"
-                    )
-                if version != SCHEMA_HEAD:
-                    migrate(connection, "head")
+            for tries_left in reversed(range(MIGRATION_TRIES)):
+                try:
+                    self._migrate_once()
+                    return
+                except OperationalError as error:
+                    is_blocked = getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+                    if not is_blocked or not tries_left:
+                        raise
+                time.sleep(1)
+
+    def _migrate_once(self) -> None:
+        """Brings the tables to `SCHEMA_HEAD` while no other process does, all of it or nothing.
+
+        Raises:
+            OperationalError: If another process uses a table for too long.
+        """
+        with self._begun_migration() as connection:
+            if not self.is_sqlite:
+                lock = text("SELECT pg_advisory_xact_lock(:number)")
+                connection.execute(lock, {"number": MIGRATION_LOCK})
+                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
+            version = version_of(connection)
+            if version is not None and not is_known(version):
+                raise DatabaseError(
+                    f"{self.name}: its tables are of version {version}, this toolkit knows "
+                    f"up to {SCHEMA_HEAD}; use a newer version of the toolkit"
+                )
+            if version != SCHEMA_HEAD:
+                migrate(connection, "head")
 
 
 def migrate(connection: Connection, revision: str) -> None:
@@ -237,11 +283,11 @@ def migrate(connection: Connection, revision: str) -> None:
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    is_down = revision == "base" or (_version(connection) or "") > revision != "head"
+    is_down = revision == "base" or (version_of(connection) or "") > revision != "head"
     (command.downgrade if is_down else command.upgrade)(config, revision)
 
 
-def _version(connection: Connection) -> str | None:
+def version_of(connection: Connection) -> str | None:
     """Returns the version of the tables, None if there are none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
@@ -249,7 +295,7 @@ def _version(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _is_known(version: str) -> bool:
+def is_known(version: str) -> bool:
     """Tells whether a version is one of voices/sql/migrations/versions."""
     return version.isalnum() and any((MIGRATIONS / "versions").glob(f"{version}_*.py"))
 
@@ -304,6 +350,7 @@ def _make_engine(parsed: URL, is_sqlite: bool) -> Engine:
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:
     """Makes a new connection durable, forgetful of what is deleted, and patient."""
+    connection.text_factory = read_text
     connection.isolation_level = None  # Transactions begin and end where `_begin_sqlite` says.
     cursor = connection.cursor()
     give_up = time.monotonic() + BUSY_TIMEOUT_S
