@@ -60,6 +60,7 @@ class Service:
     jobs: Jobs
     num_streams: int = 0
     num_missing_lines: int = 0
+    is_stopping: bool = False
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +68,11 @@ class Service:
         self.identifier = Identifier(
             self.database, self.pool, self.reader, self.metrics, self.call, self.note_decisions
         )
+
+    def begin_stop(self) -> None:
+        """Makes /health/ready fail and takes no long recordings any more; all else goes on."""
+        self.is_stopping = True
+        self.jobs.stop_accepting()
 
     @property
     def auth_required(self) -> bool:

@@ -253,8 +253,6 @@ def _serve(
         print(translate("Ctrl-C stops it."), flush=True)
 
     try:
-        return run_server(
-            app, settings, bound, print_addresses, app.state.service.jobs.stop_accepting
-        )
+        return run_server(app, settings, bound, print_addresses, app.state.service.begin_stop)
     finally:
         database.close()

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import math
+import signal
 import socket
 import sys
 import time
@@ -43,6 +45,12 @@ RESERVED_FILES = 150
 STOPPING_ANSWER = _answer(
     b"503 Service Unavailable\r\nretry-after: 5", b"the service is stopping\n"
 )
+
+FIRST_REQUEST_S = 1.0
+"""Seconds that a new connection has for its first request when the service stops."""
+
+LAST_UPLOAD_S = 5.0
+"""Seconds that an upload may still take to arrive when the service stops."""
 
 FULL_NOTE_S = 60.0
 """Seconds between two log lines about refused connections."""
@@ -97,7 +105,7 @@ def run_server(
         backlog=backlog,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
-    server = Server(config, on_ready, on_stop)
+    server = Server(config, on_ready, on_stop, settings.drain_s)
     server.run(sockets=[bound])
     return server.signal_number
 
@@ -126,10 +134,13 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         on_ready: Callable[[], None],
         on_stop: Callable[[], None] = lambda: None,
+        drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._on_stop = on_stop
+        self._drain_s = drain_s
+        self._stop_at = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to listen."""
@@ -137,16 +148,33 @@ class Server(uvicorn.Server):
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops after the accepted requests; a second signal stops at once."""
-        if self.should_exit:
-            self.force_exit = True
-        else:
-            num_open = len(self.server_state.tasks)
-            note = translate(f"Stopping: finishing {num_open} requests.")
-            print(f"\n{note}", file=sys.stderr, flush=True)
-            self._on_stop()
-        self.should_exit = True
+        """Stops after the accepted requests; a second signal stops at once.
+
+        SIGTERM comes from systemd, Docker or Kubernetes: load balancers are given time to notice
+        that the service is no longer ready.
+        """
+        if self.signal_number:
+            self.force_exit = self.should_exit = True
+            return
         self.signal_number = sig
+        self._on_stop()
+        num_open = len(self.server_state.tasks)
+        note = translate(f"Stopping: finishing {num_open} requests.")
+        print(f"\n{note}", file=sys.stderr, flush=True)
+        self._stop_at = time.monotonic() + (self._drain_s if sig == signal.SIGTERM else 0)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tells, ten times a second, whether it is time to stop."""
+        self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes the port, and finishes what was accepted."""
+        # Connections that the system has accepted would be reset: they are taken first. In the
+        # second of these rounds of the event loop all are that were there in the first one.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
 
 def allow_connections() -> tuple[int, int]:
@@ -194,6 +222,7 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
 
         _timer: asyncio.TimerHandle | None = None
         _is_upgraded = False
+        _is_last = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -205,22 +234,34 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            if self._is_last and self.cycle is not None:
+                self.cycle.keep_alive = False
             self._watch()
+
+        def shutdown(self) -> None:
+            """Ends the connection when the service stops: after its request, if one is due."""
+            if self.cycle is not None or self._is_upgraded:
+                super().shutdown()
+                self.loop.call_later(LAST_UPLOAD_S, self._close_half)
+            else:
+                # It is new: its first request may be under way.
+                self._is_last = True
+                self.loop.call_later(FIRST_REQUEST_S, self._close_unused)
+
+        def _close_unused(self) -> None:
+            if self.cycle is None and not self._is_upgraded:
+                self._close_with(b"")
+
+        def _close_half(self) -> None:
+            """Gives up an upload that does not arrive: it has not been accepted."""
+            is_due = self.cycle is not None and not self.cycle.response_complete
+            if is_due and not self._is_upgraded and self.conn.their_state is h11.SEND_BODY:
+                self._close_with(b"" if self.cycle.response_started else STOPPING_ANSWER)
 
         def handle_websocket_upgrade(self, event: h11.Request) -> None:
             # From here on the connection is another protocol's, which has limits of its own.
             self._is_upgraded = True
             super().handle_websocket_upgrade(event)
-
-        def shutdown(self) -> None:
-            """Ends the connection when the service stops.
-
-            Whoever is still sending has not been accepted: half an upload must not hold it up.
-            """
-            is_answered = self.cycle is None or self.cycle.response_complete
-            if self.conn.their_state is h11.SEND_BODY and not is_answered:
-                self._close_with(b"" if self.cycle.response_started else STOPPING_ANSWER)
-            super().shutdown()
 
         def _watch(self) -> None:
             """Starts the time of a client that owes something, ends that of one that does not."""

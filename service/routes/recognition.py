@@ -129,21 +129,25 @@ async def verify(
     strict = service.encoder.strict_threshold
     threshold = strict if threshold is None else threshold
     lock_name = service.lock_name(request, speaker)
-    mark = service.lockout.begin(lock_name)
+    try:
+        mark = await service.lockout.begin(lock_name)
+    except Problem:
+        if service.lockout.is_news(lock_name):
+            failures = f"{service.lockout.max_failures} failures"
+            await service.note(request, "lock", speaker, failures)
+        raise
     try:
         (voice,) = await service.reader.read([("file", file)])
         score = await _score(service, request, speaker, voice.vector)
     except BaseException:
-        service.lockout.forget(lock_name, mark)
+        await service.lockout.forget(lock_name, mark)
         raise
     is_same = verdict(score, threshold)
     # A score that only the client's own lower threshold accepts counts as a failure.
     if is_same and verdict(score, strict):
-        service.lockout.forget(lock_name)
+        await service.lockout.forget(lock_name)
     _count(service, "verify", is_same)
     await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
-    if service.lockout.is_locked(lock_name):
-        await service.note(request, "lock", speaker, f"{service.lockout.max_failures} failures")
     return {
         "name": speaker,
         "score": score,

@@ -202,7 +202,7 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
         if (earlier := await service.call(voices.recall)) is not None:
             return _removed_before(name, int(earlier))
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
-    service.lockout.forget(service.lock_name(request, name))
+    await service.lockout.forget(service.lock_name(request, name))
     return {
         "name": name,
         "removed": {

@@ -15,7 +15,14 @@ sys.path.insert(0, str(ROOT))
 
 import utils.model.encoder  # noqa: E402
 import utils.model.header  # noqa: E402
-from tests.support.fake_encoder import FakeEncoder, FakeHeader  # noqa: E402
+from tests.support.fake_encoder import FakeEncoder  # noqa: E402
+
+
+class FakeHeader:
+    """What is read of a model file before it is loaded."""
+
+    def with_score_norm(self, score_norm: str) -> "FakeHeader":
+        return self
 
 
 class SlowEncoder(FakeEncoder):
@@ -33,7 +40,7 @@ class SlowEncoder(FakeEncoder):
 
 if __name__ == "__main__":
     utils.model.encoder.SpeakerEncoder = SlowEncoder  # type: ignore
-    utils.model.header.read_header = FakeHeader  # type: ignore
+    utils.model.header.read_header = lambda path: FakeHeader()  # type: ignore
     import serve
     from utils.errors import run_script
 
