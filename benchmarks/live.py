@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.conversations import KINDS, Conversation, make_conversation
 from benchmarks.measuring import Row, add_json_option, table, write_results
 from benchmarks.speaker_models import Item, read_items
-from utils.arguments import make_parser, positive_int
+from utils.arguments import make_parser, non_negative_int, positive_int
 from utils.arrays import FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 from utils.crops.noises import SoundFolder
@@ -91,6 +91,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--noise", default=f"{speech}/noise/background", help="folder of noise recordings")
     add("--conversations", type=positive_int, default=6, help="of each language")
     add("--duration_s", type=positive_int, default=120, help="seconds of each")
+    add("--first_seed", type=non_negative_int, default=0, help="of the conversations")
     add("--model_path", help="speaker model")
     add_json_option(parser)
     return parser.parse_args(argv)
@@ -105,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     heard_s = busy_s = 0.0
     for corpus in CORPORA:
         enrolments, rest = split(items, corpus)
-        for seed in range(args.conversations):
+        for seed in range(args.first_seed, args.first_seed + args.conversations):
             kind = KINDS[seed % len(KINDS)]
             talk = make_conversation(
                 rest, args.root, noises, kind, seed, NUM_SPEAKERS, args.duration_s, overlaps=False
