@@ -27,7 +27,15 @@ from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
-from service.routes import classic, diarizations, health, recognition, speakers, stream
+from service.routes import (
+    classic,
+    diarizations,
+    enrolments,
+    health,
+    recognition,
+    speakers,
+    stream,
+)
 from service.settings import Settings
 from utils.verification.embedding import Encoder
 from utils.version import __version__
@@ -98,7 +106,7 @@ def make_app(
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, diarizations, stream, health):
+    for module in (recognition, speakers, enrolments, diarizations, stream, health):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)

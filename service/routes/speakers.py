@@ -54,7 +54,7 @@ async def enrol(
     if await service.call(service.voices(request).enrolled_name, name) is not None:
         raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
     document = await _enrol(request, service, name, files, "error")
-    response.headers["Location"] = _path_of(document["name"])
+    response.headers["Location"] = path_of(document["name"])
     return document
 
 
@@ -130,7 +130,7 @@ async def add_recordings(
             expected=f"at most {most}",
         )
     document = await _enrol(request, service, speaker.name, files, "add")
-    response.headers["Location"] = _path_of(document["name"])
+    response.headers["Location"] = path_of(document["name"])
     return document
 
 
@@ -244,7 +244,7 @@ async def _enrol(
     }
 
 
-def _path_of(name: str) -> str:
+def path_of(name: str) -> str:
     """Returns the path of a speaker."""
     return f"{router.prefix}/{quote(name, safe='')}"
 

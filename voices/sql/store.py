@@ -31,6 +31,7 @@ from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
 from voices.sql.cipher import KeyRing
 from voices.sql.engine import SqlConnections
+from voices.sql.enrolments import EnrolmentTable
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
 from voices.sql.jobs import JobTable
@@ -59,6 +60,7 @@ class SqlVoiceStore:
         inbox_files: Which files of the service's inbox are enrolled.
         token_uses: When which token of the service was used last.
         jobs: Recordings that the service works on.
+        enrolments: Those that are under way.
     """
 
     def __init__(
@@ -118,9 +120,12 @@ class SqlVoiceStore:
         )
 
     def remove_group(self) -> int:
-        """Removes all speakers of the group, as `remove` does each, and its jobs; returns how many.
+        """Removes all speakers of the group, as `remove` does each, and what is under way.
 
         It goes on where it was interrupted when it is called again.
+
+        Returns:
+            How many speakers there were.
 
         Raises:
             DatabaseError: If it is the default group: files of it may lie in audio_db.
@@ -139,8 +144,10 @@ class SqlVoiceStore:
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
         self.jobs.remove_group(self.group)
+        self.enrolments.remove_group(self.group)
         self._connections.truncate_log()
         self.jobs.remove_group(self.group)
+        self.enrolments.remove_group(self.group)
         return num_removed
 
     @property
@@ -534,6 +541,7 @@ class SqlVoiceStore:
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
         self.jobs = JobTable(self._connections, self._ring)
+        self.enrolments = EnrolmentTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
         """Notes model and key in the database, unless another process was quicker."""
