@@ -71,7 +71,7 @@ class EnrolmentTable:
         new = Enrolment(uuid.uuid4().hex, wish, now, now + timedelta(seconds=keep_s), ())
         with self._connections.write() as connection:
             key_id, key = new_key(connection, self._ring)
-            row = {"id": new.id, "group_name": owner.group, "actor": owner.actor}
+            row: dict[str, Any] = {"id": new.id, "group_name": owner.group, "actor": owner.actor}
             row |= {"created_at": now, "expires_at": new.expires_at, "key_id": key_id}
             row["wish"] = seal(key, json.dumps(wish).encode(), f"{new.id} wish")
             connection.execute(insert(enrolments), row)
