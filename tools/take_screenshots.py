@@ -10,6 +10,7 @@ import argparse
 import functools
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
@@ -32,6 +33,9 @@ SCALE = 1.5
 
 NUM_COLOURS = 256
 """One byte per pixel; the page has few colours, so nothing is lost."""
+
+LISTEN_S = 1.5
+"""Seconds of a voice after its name was found, so that the timeline shows more than a beginning."""
 
 GAP = 24
 """Pixels between phones in one picture."""
@@ -119,8 +123,36 @@ def take_all(browser: Browser, language: str) -> Iterator[tuple[str, Any]]:
     yield "refused", camera.shoot()
 
     browser.go("speakers")
-    browser.click("summary")
+    browser.click("#people summary")
     yield "speakers", camera.shoot()
+
+    conversation = audio / "conversation.wav"
+    browser.go("conversation")
+    browser.one("#conversation-file").send_keys(str(conversation))
+    browser.wait(lambda: browser.shown("#conversation-result"), "the turns are found")
+    yield "conversation", camera.shoot()
+    camera.hold(PHONE)
+    phone_conversation = camera.shoot()
+
+    browser.hear(plain(conversation, browser.microphone_file.parent))
+    browser.go("live")
+    browser.click("#live-start")
+    browser.wait(lambda: browser.shown("#live-voices .voice:nth-child(2)"), "two were heard")
+    time.sleep(LISTEN_S)
+    phone_live = camera.shoot()
+    yield "phone_conversation", side_by_side([phone_conversation, phone_live])
+    camera.hold(DESKTOP)
+    yield "live", camera.shoot()
+    browser.click("#live-stop")
+
+
+def plain(path: Path, folder: Path) -> Path:
+    """Returns a recording as 16-bit samples, which is all that the browser's microphone plays."""
+    import soundfile
+
+    samples, rate = soundfile.read(path, dtype="int16")
+    soundfile.write(folder / "plain.wav", samples, rate, subtype="PCM_16")
+    return folder / "plain.wav"
 
 
 def enrol(browser: Browser, name: str, paths: list[Path]) -> None:

@@ -55,6 +55,20 @@ class CalibrationDocument(BaseModel):
     offset: float
 
 
+class RatesDocument(BaseModel):
+    """What a threshold led to among the people on whom it was found; rates are fractions.
+
+    The strict threshold's come first. There are none where nothing was measured.
+    """
+
+    threshold: float
+    false_accept_rate: Number = Field(description="Mean over the groups of people")
+    worst_rate: Number = Field(description="The same in the worst group")
+    worst_group: str
+    miss_rate: Number = Field(description="Pairs of one person that were refused")
+    num_trials: int = Field(description="Pairs of different people")
+
+
 class InfoDocument(BaseModel):
     """What the service is and allows. Without a valid token only auth_required and version."""
 
@@ -65,6 +79,7 @@ class InfoDocument(BaseModel):
     threshold: float | None = None
     strict_threshold: float | None = None
     calibration: CalibrationDocument | None = None
+    rates: list[RatesDocument] | None = None
     min_speech_s: float | None = None
     max_duration_s: float | None = None
     max_upload_bytes: int | None = None

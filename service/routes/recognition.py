@@ -1,6 +1,7 @@
 """Routes of /v1 that process recordings: quality, compare, embed, verify and identify."""
 
 import logging
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -13,6 +14,7 @@ from service.answers.schemas import (
     IdentifyDocument,
     InfoDocument,
     QualityDocument,
+    RatesDocument,
     VerifyDocument,
 )
 from service.context import Context, Service, check_candidates, group_of, require_speaker
@@ -20,6 +22,7 @@ from service.logs import log_event
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
+from utils.verification.calibration import Calibration
 from utils.verification.verdict import cosine_score, verdict
 from utils.version import __version__
 
@@ -54,6 +57,7 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
         calibration=CalibrationDocument(
             slope=round(calibration.slope, 4), offset=round(calibration.offset, 4)
         ),
+        rates=_measured_rates(calibration),
         min_speech_s=MIN_SPEECH_S,
         max_duration_s=settings.max_duration_s,
         max_upload_bytes=settings.max_upload_bytes,
@@ -61,6 +65,19 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
         keep_audio=settings.keep_audio,
         num_speakers=await service.call(service.voices(request).count),
     )
+
+
+def _measured_rates(calibration: Calibration) -> list[RatesDocument]:
+    """Returns what the thresholds led to where they were found."""
+    found = [
+        (calibration.strict_threshold, calibration.strict_rates),
+        (calibration.threshold, calibration.rates),
+    ]
+    return [
+        RatesDocument(threshold=threshold, **asdict(rates))
+        for threshold, rates in found
+        if rates is not None
+    ]
 
 
 @router.post("/quality", summary="Judge a recording", response_model=QualityDocument)

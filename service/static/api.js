@@ -3,6 +3,8 @@
 const TOKEN_KEY = 'voiceprint.token';
 const INFO = 'v1/info';
 const SPEAKERS = 'v1/speakers';
+const DIARIZATIONS = 'v1/diarizations';
+const STREAM = 'v1/stream';
 const MAX_TRIES = 4;
 const MAX_WAIT_S = 20; // a longer Retry-After is told to the user, who may not want to wait
 const SLOW_S = 4; // without an answer by then, the page says that it waits
@@ -92,11 +94,14 @@ function makeHeaders(body) {
 
 /**
  * Sends a request and returns what `read` makes of the answer. What the service was too busy for (429
- * and 503, which change nothing there) is tried again after the time it asks for.
+ * and 503, which change nothing there) is tried again after the time it asks for. `signal` cancels it;
+ * what `takesLong` is shown elsewhere while it lasts.
  */
-async function send(method, path, body, read) {
+async function send(method, path, body, read, { signal, takesLong = false } = {}) {
   const controller = new AbortController();
-  const slow = setTimeout(() => events.dispatchEvent(new Event('slow')), 1000 * SLOW_S);
+  const tellSlow = () => takesLong || events.dispatchEvent(new Event('slow'));
+  const slow = setTimeout(tellSlow, 1000 * SLOW_S);
+  signal?.addEventListener('abort', () => controller.abort());
   underway.add(controller);
   try {
     return await sendAgain(method, path, body, read, controller.signal);
@@ -145,7 +150,8 @@ export async function ifAllowed(request) {
   }
 }
 
-const ask = (method, path, body) => send(method, path, body, (response) => response.json());
+const ask = (method, path, body, options) =>
+  send(method, path, body, (response) => response.json(), options);
 
 /** A multipart form of recordings, [[field, recording], ...], and words, { field: word or words }. */
 function form(recordings, words = {}) {
@@ -185,3 +191,22 @@ export const removeRecording = (name, id) =>
 export const recordingAudio = (name, id) =>
   send('GET', `${speakerPath(name)}/recordings/${encodeURIComponent(id)}/audio`, undefined, (response) =>
     response.arrayBuffer());
+
+/** Sends a long recording; the answer is a job. */
+export const startDiarization = (recording, numSpeakers, signal) => {
+  const body = form(files([recording]), { num_speakers: numSpeakers });
+  return ask('POST', DIARIZATIONS, body, { signal, takesLong: true });
+};
+export const diarizations = () => ask('GET', DIARIZATIONS);
+export const diarization = (id, signal) => ask('GET', `${DIARIZATIONS}/${id}`, undefined, { signal });
+export const removeDiarization = (id) => ask('DELETE', `${DIARIZATIONS}/${id}`);
+export const enrolFound = (id, label, name, ifExists) =>
+  ask('POST', `${DIARIZATIONS}/${id}/speakers/${encodeURIComponent(label)}/enrol`, JSON.stringify({ name, if_exists: ifExists }));
+
+/** Opens the live stream; its first message has to be the credentials, since it can't have headers. */
+export function openStream() {
+  const url = new URL(STREAM, document.baseURI);
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  return new WebSocket(url);
+}
+export const credentials = () => (token === null ? {} : { token });

@@ -3,15 +3,18 @@
 import * as api from './api.js';
 import { abandonRecording } from './capture.js';
 import * as compare from './compare.js';
+import * as conversation from './conversation.js';
 import { byId } from './dom.js';
 import * as enrol from './enrol.js';
 import { otherLanguageTag, say, showLanguage, switchLanguage, t } from './language.js';
 import { showError } from './problem.js';
+import * as live from './live.js';
+import * as naming from './naming.js';
 import * as recognise from './recognise.js';
 import { refresh, service } from './service.js';
 import * as speakers from './speakers.js';
 
-const VIEWS = { recognise, enrol, compare, speakers };
+const VIEWS = { recognise, enrol, compare, conversation, live, speakers };
 const MODEL_ID_LENGTH = 8;
 
 let isFirst = true;
@@ -24,6 +27,7 @@ function wantedView() {
 /** Shows the view of the address, or asks for the token first. */
 async function route() {
   abandonRecording();
+  for (const view of Object.values(VIEWS)) view.leave?.();
   const name = service.isOpen ? wantedView() : 'token';
   for (const view of document.querySelectorAll('.view')) view.hidden = view.id !== `view-${name}`;
   for (const link of document.querySelectorAll('nav a')) {
@@ -115,6 +119,9 @@ function setWaiting() {
 recognise.set();
 enrol.set();
 compare.set();
+conversation.set();
+live.set();
+naming.set();
 speakers.set();
 setToken();
 showLanguage();

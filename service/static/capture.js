@@ -1,21 +1,14 @@
 // Gets one recording of a voice: from the microphone, or from a file that is chosen or dropped.
 
 import * as api from './api.js';
-import { announce, byId, icon } from './dom.js';
+import { announce, byId, takeDrops } from './dom.js';
 import { label, say, t, translate } from './language.js';
-import { MicrophoneError, Recording } from './microphone.js';
+import { Meter } from './meter.js';
+import { Recording } from './microphone.js';
 import { decode, playOnPress, stopPlaying, toAudioBuffer } from './player.js';
 import { showError, showWords } from './problem.js';
 import { adviceCodes, showQuality } from './quality.js';
-import { Wave, decibels, encodeWav, levelDb, peak } from './waveform.js';
-
-// The level meter, in dB relative to full scale.
-const METER_FLOOR_DB = -60;
-const HEARD_DB = -50;
-const GOOD_DB = -35;
-const LOUD_PEAK_DB = -1;
-const PEAK_FALL_DB = 0.6; // a block
-const WORDS_EVERY_S = 0.5;
+import { Wave, encodeWav } from './waveform.js';
 
 let current = null; // one recording at a time
 let refused = null; // the card that said so
@@ -69,17 +62,7 @@ export class Capture extends EventTarget {
     this.element.addEventListener('keydown', (event) => {
       if (event.key === 'Escape') current?.cancel();
     });
-    let depth = 0; // dragenter and dragleave come for every child
-    const mark = (change) => {
-      depth = Math.max(0, depth + change);
-      this.element.classList.toggle('dropping', depth > 0);
-    };
-    this.element.addEventListener('dragenter', () => mark(+1));
-    this.element.addEventListener('dragleave', () => mark(-1));
-    this.element.addEventListener('drop', (event) => {
-      mark(-depth);
-      event.preventDefault();
-      const { files } = event.dataTransfer;
+    takeDrops(this.element, (files) => {
       if (files.length === 1) this.takeFile(files[0]);
       else showWords(this.parts.error, files.length ? 'drop_one' : 'drop_no_file');
     });
@@ -119,12 +102,7 @@ export class Capture extends EventTarget {
   }
 
   fail(error) {
-    if (error instanceof MicrophoneError) {
-      const values = { origin: location.origin, reason: error.message };
-      showWords(this.parts.error, `microphone_${error.reason}`, values);
-    } else {
-      showError(this.parts.error, error);
-    }
+    showError(this.parts.error, error);
   }
 
   /** Whether a recording is in progress, here or in another card; says so. */
@@ -179,34 +157,13 @@ export class Capture extends EventTarget {
       this.parts.busy.hidden = true;
       if (hadFocus) this.parts.done.focus();
       this.wave = new Wave(this.parts.wave, this.maxSeconds * sampleRate);
-      this.peakDb = METER_FLOOR_DB;
-      this.loudness = { until: 0, level: METER_FLOOR_DB, peak: METER_FLOOR_DB };
+      this.levels = new Meter(this.parts);
       announce('recording_now', { seconds: this.maxSeconds });
     }
     this.wave.add(block);
     const left = Math.max(0, this.maxSeconds - seconds).toFixed(1);
     say(this.parts.seconds, 'seconds_left', { seconds: left });
-    const level = levelDb(block);
-    const blockPeak = decibels(peak(block));
-    this.peakDb = Math.max(blockPeak, this.peakDb - PEAK_FALL_DB);
-    const across = (db) => Math.min(1, Math.max(0, 1 - db / METER_FLOOR_DB));
-    this.parts.level.style.transform = `scaleX(${across(level).toFixed(3)})`;
-    this.parts.peak.style.left = `${(100 * across(this.peakDb)).toFixed(1)}%`;
-    this.judge(level, blockPeak, seconds);
-  }
-
-  /** Says how loud it was in the last half second. */
-  judge(level, blockPeak, seconds) {
-    const heard = this.loudness;
-    heard.level = Math.max(heard.level, level);
-    heard.peak = Math.max(heard.peak, blockPeak);
-    if (seconds < heard.until) return;
-    let words = 'loudness_good';
-    if (heard.peak > LOUD_PEAK_DB) words = 'loudness_high';
-    else if (heard.level < HEARD_DB) words = 'loudness_none';
-    else if (heard.level < GOOD_DB) words = 'loudness_low';
-    say(this.parts.loudness, words);
-    this.loudness = { until: seconds + WORDS_EVERY_S, level: METER_FLOOR_DB, peak: METER_FLOOR_DB };
+    this.levels.add(block, seconds);
   }
 
   async takeFile(file) {

@@ -48,6 +48,12 @@ export function button(key, onPress, { className = '', iconName } = {}) {
   return element;
 }
 
+/** Gives a button with an icon another text and icon. */
+export function relabel(element, key, iconName) {
+  say(element.querySelector('span'), key);
+  element.querySelector('svg').replaceWith(icon(iconName));
+}
+
 /** Says something to screen readers that can be seen elsewhere on the page. */
 export function announce(key, values) {
   say(byId('announcer'), key, values);
@@ -57,4 +63,20 @@ export function announce(key, values) {
 export function reveal(element) {
   const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
   element.scrollIntoView({ block: 'nearest', behavior: calm ? 'instant' : 'smooth' });
+}
+
+/** Hands the files that are dropped on an element to `take`, and marks it while one is held above. */
+export function takeDrops(element, take) {
+  let depth = 0; // dragenter and dragleave come for every child
+  const mark = (change) => {
+    depth = Math.max(0, depth + change);
+    element.classList.toggle('dropping', depth > 0);
+  };
+  element.addEventListener('dragenter', () => mark(+1));
+  element.addEventListener('dragleave', () => mark(-1));
+  element.addEventListener('drop', (event) => {
+    mark(-depth);
+    event.preventDefault();
+    take(event.dataTransfer.files);
+  });
 }

@@ -68,10 +68,12 @@ function letGo(stream) {
  *   const { samples, sampleRate } = await recording.run();   // null when cancelled
  *
  * finish() ends it early and keeps it, cancel() drops it. The microphone is let go in every case.
+ * With { keeps: false }, only onBlock gets the samples, and run() returns null; it may last for ever.
  */
 export class Recording {
-  constructor(maxSeconds, onBlock) {
+  constructor(maxSeconds, onBlock, { keeps = true } = {}) {
     this.maxSeconds = maxSeconds;
+    this.keeps = keeps;
     this.onBlock = onBlock;
     this.blocks = [];
     this.numSamples = 0;
@@ -104,7 +106,7 @@ export class Recording {
         if (this.numSamples === 0) this.fail(new MicrophoneError('busy'));
       }, 1000 * START_TIMEOUT_S);
       this.outcome.catch(() => {}).then(() => clearTimeout(start));
-      if ((await this.outcome) === 'cancelled') return null;
+      if ((await this.outcome) === 'cancelled' || !this.keeps) return null;
       return this.result(context.sampleRate);
     } catch (error) {
       if (error instanceof MicrophoneError) throw error;
@@ -128,7 +130,7 @@ export class Recording {
     if (this.isOver) return;
     const room = Math.round(this.maxSeconds * sampleRate) - this.numSamples;
     const kept = block.length > room ? block.subarray(0, room) : block;
-    this.blocks.push(kept);
+    if (this.keeps) this.blocks.push(kept);
     this.numSamples += kept.length;
     this.onBlock(kept, sampleRate, this.numSamples / sampleRate);
     if (block.length >= room) {

@@ -1,8 +1,7 @@
 // Plays recordings through Web Audio: sound that needs a token to fetch, or was never a file, has no
 // address that an <audio> element could have.
 
-import { icon } from './dom.js';
-import { say } from './language.js';
+import { relabel } from './dom.js';
 
 let context;
 let stopCurrent = () => {};
@@ -18,8 +17,8 @@ export function playOnPress(button, load, onError) {
   let isPlaying = false;
   const show = (playing) => {
     isPlaying = playing;
-    say(button.querySelector('span'), playing ? 'stop' : 'play');
-    button.querySelector('svg').replaceWith(icon(playing ? 'stop' : 'play'));
+    const word = playing ? 'stop' : 'play';
+    relabel(button, word, word);
   };
   button.addEventListener('click', async () => {
     if (isPlaying) {

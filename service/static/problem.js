@@ -4,10 +4,16 @@
 import { CancelledError, OfflineError, ServiceError } from './api.js';
 import { made, make } from './dom.js';
 import { say } from './language.js';
+import { MicrophoneError } from './microphone.js';
+import { SlowNetworkError } from './stream.js';
 import { STRINGS } from './strings.js';
 
 /** Key and values of what went wrong. */
 export function describe(error) {
+  if (error instanceof MicrophoneError) {
+    return [`microphone_${error.reason}`, { origin: location.origin, reason: error.message }];
+  }
+  if (error instanceof SlowNetworkError) return ['error_slow_network', {}];
   if (error instanceof OfflineError) return ['error_offline', {}];
   if (error instanceof CancelledError) return [error.mayHaveChanged ? 'cancelled_change' : 'cancelled', {}];
   if (error instanceof ServiceError) {

@@ -5,6 +5,7 @@ import { Capture } from './capture.js';
 import { announce, byId, icon, made, make, reveal } from './dom.js';
 import { percent, say } from './language.js';
 import { showError } from './problem.js';
+import { showRates } from './rates.js';
 import { makeScale, round } from './scale.js';
 import { service } from './service.js';
 
@@ -55,6 +56,8 @@ export async function show() {
   answers.clear(); // others may be enrolled now
   say(byId('strict'), 'strict', { threshold: round(service.strictThreshold) });
   say(byId('balanced'), 'balanced', { threshold: round(service.threshold) });
+  byId('rates').hidden = service.rates.length < 2; // of some models nothing was measured
+  if (service.rates.length === 2) showRates(byId('rates-chart'), service.rates);
   byId('recognise-empty').hidden = service.numSpeakers > 0;
   await suggestNames();
 }

@@ -6,6 +6,7 @@ export const service = {
   isOpen: false, // whether requests are let in: without a token that it wants, they aren't
   threshold: 0,
   strictThreshold: 0,
+  rates: [], // what the thresholds led to where they were found, the strict one's first
   maxUploadBytes: Infinity,
   numSpeakers: 0,
   version: '',
@@ -22,6 +23,7 @@ export async function refresh() {
   if (!service.isOpen) return;
   service.threshold = info.threshold;
   service.strictThreshold = info.strict_threshold;
+  service.rates = info.rates ?? [];
   service.maxUploadBytes = info.max_upload_bytes;
   service.numSpeakers = info.num_speakers;
   service.modelId = info.model_id;

@@ -1,5 +1,6 @@
 """The web page warns before a voice goes where it doesn't belong, and judges a score only once."""
 
+import math
 import re
 from pathlib import Path
 
@@ -167,6 +168,22 @@ def test_what_the_strict_threshold_refuses_may_be_likely_all_the_same(
     answer(browser, matches(0.2, 0.04))
     choose(browser, RECOGNISE, root / "audio" / "a_2.wav")
     browser.wait_text("#recognise-result h2", "Nobody recognised.")
+
+
+def test_what_the_thresholds_promise_is_drawn(browser: Browser, service: Service) -> None:
+    strict, lenient = service.get("v1/info").json()["rates"]
+    browser.click("#rates summary")
+    lanes = browser.shown("#rates-chart .lane")
+    for lane, rates, promise in zip(lanes, (strict, lenient), (0.003, 0.05), strict=True):
+        words = lane.get_attribute("aria-label")
+        assert f"{100 * rates['miss_rate']:.1f} %" in words
+        assert f"at most {100 * promise:.2g}" in words
+        # The measured rates lie within the promise, also in the worst group.
+        edge = float(lane.find_element("css selector", ".same").get_attribute("width")[:-1])
+        worst = float(lane.find_element("css selector", ".worst").get_attribute("cx")[:-1])
+        assert edge == pytest.approx(100 * (1 + math.log10(promise) / 4), abs=0.1)
+        assert worst == pytest.approx(100 * (1 + math.log10(rates["worst_rate"]) / 4), abs=0.1)
+        assert worst < edge
 
 
 def test_a_service_that_hangs_can_be_left(browser: Browser, root: Path) -> None:

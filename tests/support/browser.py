@@ -280,7 +280,10 @@ class Browser:
         ]
 
     def hosts(self) -> set[str]:
-        """Returns the hosts that the page asked anything of since the last call."""
+        """Returns the hosts that the page asked anything of since the last call.
+
+        Its own files in memory (`blob:`) are no host's.
+        """
         hosts = set()
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
@@ -288,4 +291,4 @@ class Browser:
                 parameters = message["params"]
                 url = parameters.get("url") or parameters["request"]["url"]
                 hosts.add(urlsplit(url).hostname or urlsplit(url).scheme)
-        return hosts - {"about"}
+        return hosts - {"about", "blob"}

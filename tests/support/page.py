@@ -9,6 +9,28 @@ SLOT = "#enrol-slots > li:nth-child({}) .capture"
 COMPARE = "#compare-pair > :nth-child({})"
 TAB, ENTER, ESCAPE = "\ue004", "\ue007", "\ue00c"
 
+FAKE_SOCKET = """
+window.sockets = [];
+window.WebSocket = class extends EventTarget {
+  static OPEN = 1;
+  constructor() {
+    super();
+    Object.assign(this, { readyState: 1, bufferedAmount: 0, sent: [] });
+    sockets.push(this);
+    setTimeout(() => this.dispatchEvent(new Event('open')));
+  }
+  send(data) {
+    this.sent.push(data);
+    if (this.sent.length === 1) this.say({ event: 'ready' });
+    if (data === '{"end":true}') this.say({ event: 'end', heard_s: 1 });
+  }
+  say(event) { this.dispatchEvent(new MessageEvent('message', { data: JSON.stringify(event) })); }
+  close() {}
+  end(code, reason) { this.dispatchEvent(new CloseEvent('close', { code, reason })); }
+};
+"""
+"""In place of the browser's WebSocket: a service that says what a test wants it to."""
+
 
 def choose(browser: Browser, card: str, path: Path) -> None:
     """Chooses a file in a card, as the dialog of the browser would."""

@@ -3,6 +3,7 @@
 import io
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from tests.support.service_client import (
 from tests.support.synthetic_sounds import sounds
 from tests.support.synthetic_voices import synthetic_speech
 from utils.audio.decode import AudioTooLargeError, load_audio
+from utils.verification.calibration import ThresholdRates
 
 
 @pytest.fixture
@@ -162,9 +164,23 @@ def test_info(client: TestClient) -> None:
     assert info["num_speakers"] == 1
     assert info["auth_required"] is False
     assert info["keep_audio"] is True
+    assert info["rates"] == []  # of a fake encoder nothing was measured
     encoder = FakeEncoder()
     slope, offset = info["calibration"]["slope"], info["calibration"]["offset"]
     assert 1 / (1 + np.exp(-(slope * 0.7 + offset))) == pytest.approx(encoder.probability(0.7))
+
+
+def test_info_tells_what_the_thresholds_led_to(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    strict = ThresholdRates(0.0002, 0.2, 0.001, "clean, female", 1000)
+    lenient = ThresholdRates(0.01, 0.05, 0.02, "clean, male", 1000)
+    encoder.calibration = replace(encoder.calibration, rates=lenient, strict_rates=strict)
+    with running(f"sqlite:///{tmp_path / 'voices.sqlite3'}", encoder=encoder) as client:
+        rates = client.get("/v1/info").json()["rates"]
+    assert rates == [
+        {"threshold": 0.8, **asdict(strict)},
+        {"threshold": 0.5, **asdict(lenient)},
+    ]
 
 
 def test_pages_of_speakers(client: TestClient) -> None:
