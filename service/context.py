@@ -148,9 +148,18 @@ class Service:
         score: float | None = None,
     ) -> None:
         """Writes a line of the audit log; it is on the disk before the client is answered."""
+        await self.note_each(request, action, [(speaker, outcome, score)])
+
+    async def note_each(
+        self,
+        request: HTTPConnection,
+        action: str,
+        found: Sequence[tuple[str, str, float | None]],
+    ) -> None:
+        """Writes several lines, all or none: whose, with which outcome and score."""
         actor, group = request.state.actor or NOBODY, group_of(request)
-        line = AuditLine(actor, action, speaker, outcome, score, group=group)
-        await self.call(self.database.audit_log.append, line)
+        lines = [AuditLine(actor, action, *each, group=group) for each in found]
+        await self.call(self.database.audit_log.append, *lines)
 
 
 def group_of(request: HTTPConnection) -> str:
