@@ -204,6 +204,9 @@ def _from_text(name: str, text: str, where: str) -> Any:
         if text.lower() not in WORDS:
             raise ServiceError(f"{where}: received {text!r}, expected true or false")
         return WORDS[text.lower()]
+    choices = OPTIONS[name].metadata.get("choices")
+    if choices and text not in choices:
+        raise ServiceError(f"{where}: received {text!r}, expected {' or '.join(choices)}")
     check: Any = CHECKS.get(OPTIONS[name].metadata["check"], str)
     try:
         return check(text)

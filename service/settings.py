@@ -47,6 +47,9 @@ class Settings:
     host: str = option("127.0.0.1", help="address to listen on; others need a token")
     port: int = option(8005, "non_negative_int", "port, 0 for any free one")
     model_path: str = option("", help="speaker model (default: the shipped one)", preset=None)
+    score_norm: str = option(
+        "none", choices=("none", "asnorm"), help="asnorm: by the model's cohort"
+    )
     database: str = option(
         DEFAULT_DATABASE,
         preset=None,

@@ -174,11 +174,13 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
     from service.inbox import Inbox
     from service.logs import configure_logs
     from utils.model.encoder import SpeakerEncoder
+    from utils.model.header import read_header
     from voices.inbox_sound import printable
     from voices.sql.store import SqlVoiceStore
 
     configure_logs(as_json=settings.json_logs)
-    encoder = SpeakerEncoder(settings.model_path, num_threads=1)
+    header = read_header(settings.model_path).with_score_norm(settings.score_norm)
+    encoder = SpeakerEncoder(header, num_threads=1)
     _ = encoder.strict_threshold  # a model without thresholds is told now
     check_model(encoder)
     print(f"==> successfully loading model {settings.model_path}.\n", flush=True)

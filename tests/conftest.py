@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.postgres_server import NO_SERVER, PostgresServer, shared_server
 from tests.support.synthetic_voices import write_speech_folder
+from utils.processors import num_processors
 
 # Before TensorFlow is imported by any test: quiet, and on the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -102,6 +103,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/voices.sqlite3"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many processes again as processors: many tests wait for another process, not work."""
+    return num_processors() * 3 // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

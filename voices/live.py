@@ -49,6 +49,10 @@ CHANGE_MARGIN = 0.12
 MARGIN = 0.1
 """How far the best enrolled speaker must stand out from the second below the strict threshold."""
 
+WIDE_MARGIN = 0.15
+"""The same below the middle between the strict threshold and the ordinary one: over a telephone
+those who were enrolled in a room score no more."""
+
 NEW_SPEAKER_S = 1.2
 """Seconds of speech that make a new unknown speaker; shorter turns of nobody keep no number."""
 
@@ -283,7 +287,7 @@ class LiveRecogniser:
         if latest is None or earlier is None:
             return False
         scores = self._scores(latest)
-        mine = max(scores.get(own, -1.0), float(latest @ earlier))
+        mine = max(scores.get(own, -1.0), score_pair(self._encoder, latest, earlier))
         others = [score for label, score in scores.items() if label != own]
         best = max(others, default=-1.0)
         if best >= self._encoder.threshold and best > mine + CHANGE_MARGIN:
@@ -338,19 +342,20 @@ class LiveRecogniser:
     def _recognise(self, vector: FloatArray) -> tuple[str, float] | None:
         """Returns the enrolled speaker with this voice and the score, None if it is nobody's.
 
-        Below the strict threshold, down to halfway to the ordinary one, the best must also stand
-        out from the second: a stranger resembles several alike.
+        Between the ordinary threshold and the strict one the best must also stand out from the
+        second: a stranger resembles several alike.
         """
         ranked = self._rank(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-9)))
         if not ranked:
             return None
         name, score = ranked[0]
+        if verdict(score, self._strict_threshold):
+            return name, score
+        ordinary = min(self._encoder.threshold, self._strict_threshold)
         margin = score - ranked[1][1] if len(ranked) > 1 else MARGIN
-        least = (self._strict_threshold + min(self._encoder.threshold, self._strict_threshold)) / 2
-        is_match = verdict(score, self._strict_threshold) or (
-            verdict(score, least) and margin >= MARGIN
-        )
-        return (name, score) if is_match else None
+        middle = (self._strict_threshold + ordinary) / 2
+        least_margin = MARGIN if verdict(score, middle) else WIDE_MARGIN
+        return (name, score) if verdict(score, ordinary) and margin >= least_margin else None
 
     def _remember(self, turn: LiveTurn) -> None:
         """Adds the turn to what is known of its voice."""

@@ -37,6 +37,7 @@
  * @property {number} [embedding_size]
  * @property {number} [threshold]
  * @property {number} [strict_threshold]
+ * @property {string} [score_norm]
  * @property {number} [min_speech_s]
  * @property {number} [max_duration_s]
  * @property {number} [max_upload_bytes]

@@ -74,6 +74,7 @@ class Info(TypedDict, total=False):
     embedding_size: int
     threshold: float
     strict_threshold: float
+    score_norm: str
     min_speech_s: float
     max_duration_s: float
     max_upload_bytes: int

@@ -78,6 +78,7 @@ class InfoDocument(BaseModel):
     embedding_size: int | None = None
     threshold: float | None = None
     strict_threshold: float | None = None
+    score_norm: str | None = None
     calibration: CalibrationDocument | None = None
     rates: list[RatesDocument] | None = None
     min_speech_s: float | None = None

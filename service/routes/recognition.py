@@ -23,7 +23,8 @@ from utils.arrays import FloatArray
 from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
 from utils.verification.calibration import Calibration
-from utils.verification.verdict import cosine_score, verdict
+from utils.verification.embedding import score_pair
+from utils.verification.verdict import verdict
 from utils.version import __version__
 
 WAIT_FOR_MODEL_S = 30
@@ -54,6 +55,7 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
         embedding_size=encoder.embedding_size,
         threshold=encoder.threshold,
         strict_threshold=encoder.strict_threshold,
+        score_norm=settings.score_norm,
         calibration=CalibrationDocument(
             slope=round(calibration.slope, 4), offset=round(calibration.offset, 4)
         ),
@@ -91,7 +93,7 @@ async def judge_quality(service: Context, file: Upload) -> dict[str, Any]:
 async def compare(service: Context, file1: Upload, file2: Upload) -> dict[str, Any]:
     """Decides whether two recordings are of the same person."""
     voices = await service.reader.read([("file1", file1), ("file2", file2)])
-    score = cosine_score(voices[0].vector, voices[1].vector)
+    score = score_pair(service.encoder, voices[0].vector, voices[1].vector)
     threshold = service.encoder.threshold
     is_same = verdict(score, threshold)
     _count(service, "compare", is_same)

@@ -99,6 +99,7 @@ def test_what_is_shown_can_be_the_file(tmp_path: Path, capsys: pytest.CaptureFix
         ("port = -1\n", "line 1: port: received '-1', expected a whole number from 0 up"),
         ("port = '80'\n", "line 1: port: received '80', expected a number"),
         ("host = 80\n", "line 1: host: received 80, expected a text in quotes"),
+        ('score_norm = "znorm"\n', "score_norm: received 'znorm', expected none or asnorm"),
         ("keep_audio = 1\n", "line 1: keep_audio: received 1, expected true or false"),
         ("rate_limit = true\n", "line 1: rate_limit: received True, expected a number"),
         ("port = 1\nport = 2\n", "not TOML: Cannot overwrite a value"),

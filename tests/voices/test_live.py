@@ -165,6 +165,33 @@ def test_noise_and_silence_are_nobodys(encoder: SpeakerEncoder) -> None:
         recogniser.speech_of(1)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_named"),
+    [
+        (0.6, 0.59, True),  # strict
+        (0.51, 0.41, True),  # above the middle
+        (0.51, 0.43, False),
+        (0.45, 0.31, False),  # below it
+        (0.45, 0.29, True),
+        (0.39, 0.0, False),  # below the ordinary threshold
+        (0.51, None, True),  # nobody else is enrolled
+        (0.45, None, False),
+    ],
+)
+def test_below_the_strict_threshold_the_best_must_stand_out(
+    encoder: SpeakerEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    first: float,
+    second: float | None,
+    is_named: bool,
+) -> None:
+    ranked = [("Ann", first)] + ([("Bob", second)] if second is not None else [])
+    monkeypatch.setattr(type(encoder), "threshold", 0.4)
+    recogniser = LiveRecogniser(encoder, lambda _: ranked, 0.6)
+    found = recogniser._recognise(np.ones(192, np.float32))
+    assert found == (("Ann", first) if is_named else None)
+
+
 def test_memory_stays_the_same(encoder: SpeakerEncoder, sound: dict[str, FloatArray]) -> None:
     class Stranger:
         """Gives every turn a voice of its own."""

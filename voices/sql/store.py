@@ -26,7 +26,8 @@ from utils.errors import (
     UnknownSpeakerError,
 )
 from utils.speaker_names import DEFAULT_GROUP, clean_group, clean_name, fold_name, is_storable
-from utils.verification.embedding import Encoder
+from utils.verification.embedding import Encoder, score_pair
+from utils.verification.verdict import cosine_score
 from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
 from voices.sql.cipher import KeyRing
@@ -35,6 +36,7 @@ from voices.sql.enrolments import EnrolmentTable
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
 from voices.sql.jobs import JobTable
+from voices.sql.normalisation import NormalisedRanking, widened
 from voices.sql.other_models import OtherModels, Reembedding
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rows import VoiceRows, recordings_of
@@ -249,8 +251,8 @@ class SqlVoiceStore:
         """Compares an embedding, shape `(embedding_size,)`, with all speakers.
 
         Returns:
-            `(name, score)`, the best first; the score is the cosine in [-1, 1] to the speaker's
-            normalised mean embedding.
+            `(name, score)`, the best first; the score is that of the speaker's normalised mean
+            embedding, in [-1, 1]: the cosine, or AS-norm if the model is used with it.
 
         Raises:
             DatabaseError: If nobody is enrolled.
@@ -280,15 +282,18 @@ class SqlVoiceStore:
 
         Each names the group that it is about.
         """
-        return self._search.best_of_each(
-            [
-                dataclasses.replace(each, embedding=self._checked(each.embedding))
-                for each in questions
-            ]
-        )
+        checked = [
+            dataclasses.replace(each, embedding=self._checked(each.embedding)) for each in questions
+        ]
+        if self._ranking is None:
+            return self._search.best_of_each(checked)
+        found = self._search.best_of_each([widened(each) for each in checked])
+        return list(map(self._ranking.rank, checked, found))
 
     def score(self, name: str, embedding: FloatArray) -> float:
-        """Returns the cosine of an embedding, shape `(embedding_size,)`, to a speaker's mean.
+        """Returns the score of an embedding, shape `(embedding_size,)`, and a speaker's mean.
+
+        As in `rank`: the cosine, or AS-norm if the model is used with it.
 
         Raises:
             UnknownSpeakerError: If nobody has the name.
@@ -309,7 +314,10 @@ class SqlVoiceStore:
             raise OtherModelError(
                 f"{row.name} was enrolled with another model; enrol the voice again", row.id
             )
-        return float(np.clip(self._rows.embedding(found) @ embedding, -1, 1))
+        enrolled = self._rows.embedding(found)
+        if self._encoder is not None:
+            return score_pair(self._encoder, embedding, enrolled)
+        return cosine_score(embedding, enrolled)
 
     def enrol(
         self,
@@ -540,6 +548,10 @@ class SqlVoiceStore:
         self.other_models = OtherModels(self._connections, self._rows)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        cohort = None if self._encoder is None else self._encoder.cohort
+        self._ranking: NormalisedRanking | None = None
+        if cohort is not None:
+            self._ranking = NormalisedRanking(cohort, self._connections, self._rows)
         self.jobs = JobTable(self._connections, self._ring)
         self.enrolments = EnrolmentTable(self._connections, self._ring)
 

@@ -23,6 +23,7 @@ from utils.errors import (
     TooManyRecordingsError,
     UnknownSpeakerError,
 )
+from utils.verification.cohort import Cohort
 from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
 from voices.sql.store import SqlVoiceStore
 
@@ -237,6 +238,29 @@ def test_identify(database: SqlVoiceStore) -> None:
     assert database.identify(embedding(7) * 3)[0] == ("speaker 7", pytest.approx(1, abs=1e-6))
     assert database.identify(embedding(7), candidates=[]) == []
     assert database.identify(embedding(7), top_k=0) == []
+
+
+def test_scores_normalised_by_a_cohort(open_it: Opener) -> None:
+    encoder = FakeEncoder()
+    encoder.cohort = Cohort(np.stack([embedding(seed) for seed in range(500, 540)]), top=10)
+    database = open_it(encoder)
+    assert database.identify(embedding(7)) == []
+    enrolled = {f"speaker {seed}": embedding(seed) for seed in range(130)}
+    for name, vector in enrolled.items():
+        database.enrol(name, [NewRecording(vector, 1.5, None, 2.0)])
+    database.in_group("others").enrol("speaker 7", [new(300)])
+    found = database.rank(embedding(7))
+    assert len(found) == 130 and found[0][0] == "speaker 7"
+    for name, score in found:
+        expected = encoder.cohort.score(embedding(7), enrolled[name])
+        assert score == pytest.approx(expected, abs=1e-5)
+        assert database.score(name, embedding(7)) == pytest.approx(expected, abs=1e-5)
+    assert [score for _, score in found] == sorted((s for _, s in found), reverse=True)
+    first = database.identify(embedding(7), top_k=3)
+    assert [name for name, _ in first] == [name for name, _ in found[:3]]
+    # By cosine another order; without the cohort again the cosine.
+    plain = open_it(FakeEncoder())
+    assert [name for name, _ in plain.rank(embedding(7))] != [name for name, _ in found]
 
 
 def test_audio_is_kept_only_if_asked(database: SqlVoiceStore, open_it: Opener) -> None:
