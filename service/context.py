@@ -100,6 +100,7 @@ class Service:
             "name": speaker.name,
             "created_at": speaker.created_at.isoformat(),
             "updated_at": speaker.updated_at.isoformat(),
+            "is_damaged": speaker.is_damaged,
             "recordings": [
                 {
                     **vars(recording),

@@ -1,9 +1,10 @@
 """Fixtures that more than one test file uses."""
 
 import hashlib
+import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,22 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/voices.sqlite3"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def new_url(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Makes addresses of new databases: of "sqlite" or "postgresql"."""
+    made, numbers = [], itertools.count()
+
+    def make(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/v{next(numbers)}.sqlite3"
+        made.append(postgres_server.new_database())
+        return made[-1]
+
+    yield make
+    for url in made:
+        postgres_server.drop_database(url)
 
 
 @pytest.hookimpl(optionalhook=True)

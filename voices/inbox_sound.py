@@ -19,12 +19,17 @@ def find_sound(folder: str | Path, enrolled: InboxFiles) -> SoundFiles:
         folder: The inbox.
         enrolled: What the database remembers of it.
     """
+    return {id_: partial(_read, *file) for id_, file in find_files(folder, enrolled).items()}
+
+
+def find_files(folder: str | Path, enrolled: InboxFiles) -> dict[str, tuple[Path, str]]:
+    """Returns the files that were enrolled from a folder and their hashes, by recordings' ids."""
     files = FolderVoiceStore(folder)
     paths = {
         place_of(files, path): path for some in files.all_recordings().values() for path in some
     }
     return {
-        row.recording_id: partial(_read, paths[row.path], row.sha256)
+        row.recording_id: (paths[row.path], row.sha256)
         for row in enrolled.all()
         if row.path in paths
     }

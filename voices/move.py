@@ -1,4 +1,4 @@
-"""Moving voices between a folder of recordings and an SQL database, verified before anything goes.
+"""Moving voices between folders of recordings and SQL databases, verified before anything goes.
 
 What arrived is read back and compared with what was sent, byte for byte. A move that was
 interrupted goes on: recordings that are there already are recognised by their content.
@@ -16,7 +16,7 @@ from typing import Any
 
 from utils.audio.decode import load_audio
 from utils.audio.suffixes import AUDIO_SUFFIXES
-from utils.errors import DatabaseError, VoiceprintError
+from utils.errors import DamagedVoiceError, DatabaseError, SpeakerExistsError, VoiceprintError
 from utils.files import atomic_path
 from utils.speaker_names import clean_name, fold_name
 from utils.verification.embedding import Encoder
@@ -30,6 +30,8 @@ MAX_FILE_BYTES = 1 << 28
 
 OTHER_RECORDINGS = "enrolled in the destination with other recordings"
 
+DAMAGED = "its key was changed from outside; restore a backup, or delete the speaker"
+
 NO_SOUND = "its sound was not kept, and a folder holds nothing else"
 
 
@@ -41,6 +43,7 @@ class Move:
         num_moved: Recordings that were carried over now.
         num_present: Recordings that were there already.
         num_deleted: Speakers that were removed from the source.
+        num_audit_lines: Lines of the audit log that were copied, between two databases.
         refused: `(recording or speaker, reason)` of what could not be moved.
         complete: Speakers all of whose recordings are verified at the destination.
     """
@@ -48,6 +51,7 @@ class Move:
     num_moved: int = 0
     num_present: int = 0
     num_deleted: int = 0
+    num_audit_lines: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)
 
@@ -159,6 +163,50 @@ def move_out(
             if delete_source:
                 database.remove(name, only=[r.id for r in recordings])
                 move.num_deleted += 1
+    return move
+
+
+def move_across(
+    source: SqlVoiceStore, target: SqlVoiceStore, *, delete_source: bool = False
+) -> Move:
+    """Copies the speakers of all groups from one SQL database into another, and the audit log.
+
+    Nothing is decoded or embedded: embeddings, sound, ids and times arrive as they were.
+
+    Args:
+        source: Where the speakers are.
+        target: Where they go.
+        delete_source: Remove a speaker who arrived whole.
+
+    Raises:
+        DatabaseError: If a database fails, or the target gives back something else.
+    """
+    move = Move()
+    sizes = source.transfer.sizes()
+    for speaker_id, group, name in source.transfer.speakers():
+        try:
+            sent = source.transfer.read(speaker_id)
+            if sent is None:
+                continue  # removed meanwhile
+            num_moved = target.transfer.write(sent, sizes)
+        except DamagedVoiceError:
+            move.refused.append((name, DAMAGED))
+            continue
+        except SpeakerExistsError:
+            move.refused.append((name, OTHER_RECORDINGS))
+            continue
+        arrived = target.transfer.read(speaker_id)
+        ids = {record.id for record in sent.recordings}
+        extra = {record.id for record in arrived.recordings} - ids if arrived else set()
+        if arrived is None or not arrived.without(extra).holds(sent):
+            raise DatabaseError(f"{name}: what arrived is not what was sent; nothing was removed")
+        move.num_moved += num_moved
+        move.num_present += len(ids) - num_moved
+        move.complete.append(name)
+        if delete_source:
+            source.in_group(group).remove(name, only=sorted(ids))
+            move.num_deleted += 1
+    move.num_audit_lines = target.transfer.copy_audit(source.transfer)
     return move
 
 

@@ -60,6 +60,7 @@ def open_database(
     *,
     keep_audio: bool = False,
     create: bool = True,
+    key_variable: str | None = None,
 ) -> VoiceStore:
     """Opens a store by its address.
 
@@ -68,6 +69,7 @@ def open_database(
             recordings. The key of an encrypted database is read from the environment.
         encoder: The speaker model. Without one, listing and deleting work.
         keep_audio: Whether an SQL database stores the sound too; a folder always does.
+        key_variable: Environment variable of the key; VOICEPRINT_KEY if None, "" for no key.
         create: Make an SQL database that is missing; a folder is made when it is needed.
 
     Raises:
@@ -77,15 +79,35 @@ def open_database(
         return FolderVoiceStore(target, encoder)
     # SQLAlchemy takes 0.3 s to import: those who use a folder do not wait for it.
     try:
-        from voices.sql.cipher import read_key
+        from voices.sql.cipher import KEY_VARIABLE, read_key
         from voices.sql.store import SqlVoiceStore
     except ModuleNotFoundError as error:
         raise DatabaseError(
             f"{public_name(str(target))} needs the package {error.name}; "
             "pip install -r requirements-service.txt"
         ) from error
-    options: dict[str, Any] = {"key": read_key(), "keep_audio": keep_audio, "create": create}
+    key = read_key(variable=KEY_VARIABLE if key_variable is None else key_variable)
+    options: dict[str, Any] = {"key": key, "keep_audio": keep_audio, "create": create}
     return SqlVoiceStore(str(target), encoder, **options)
+
+
+def open_with_new_key(target: str, new_key: bool, decrypt: bool) -> VoiceStore:
+    """Opens the destination of a move: with the same key, another one, or none.
+
+    Args:
+        target: The address of an SQL database.
+        new_key: The key is in VOICEPRINT_NEW_KEY.
+        decrypt: There is no key.
+
+    Raises:
+        DatabaseError: If it cannot be opened, or VOICEPRINT_NEW_KEY holds no key.
+    """
+    if not new_key:
+        return open_database(target, key_variable="" if decrypt else None)
+    from voices.sql.cipher import NEW_KEY_VARIABLE, require_key
+
+    require_key(NEW_KEY_VARIABLE)
+    return open_database(target, key_variable=NEW_KEY_VARIABLE)
 
 
 def choose_target(database: str | None, audio_db: str | None) -> tuple[str, str]:

@@ -126,6 +126,9 @@
 /** Statuses with which the service asks for a later try; such a request has changed nothing. */
 const RETRIED = [429, 503];
 
+/** A stream that is refused closes with this plus the problem's status. */
+const CLOSE_BASE = 4000;
+
 /** Whatever the client throws about the service. */
 export class VoiceprintError extends Error {
   constructor(message, options) {
@@ -454,6 +457,22 @@ export class VoiceprintClient {
     return this.#ask('DELETE', jobPath(jobId));
   }
 
+  /**
+   * Opens a live stream: who is speaking now.
+   * @param {{WebSocket?: typeof WebSocket}} [options] Another than the global one, which Node has
+   *   from version 22 on (the package ws, for example).
+   * @returns {Promise<LiveStream>}
+   */
+  async stream({ WebSocket = globalThis.WebSocket } = {}) {
+    if (WebSocket === undefined) {
+      throw new TypeError('WebSocket: there is none in this version of Node; give one as an option');
+    }
+    const address = `${this.#url.replace(/^http/, 'ws')}/v1/stream`;
+    const stream = new LiveStream(new WebSocket(address), address);
+    await stream.open(this.#token, this.#timeoutMs);
+    return stream;
+  }
+
   /** Returns the JSON document that a request is answered with. */
   async #ask(method, where, body, headers) {
     const content = await this.#send(method, where, body, headers);
@@ -506,6 +525,113 @@ export class VoiceprintClient {
     } finally {
       clearTimeout(timer);
     }
+  }
+}
+
+/**
+ * A stream of samples whose speakers the service follows. Events are the documents of the service
+ * ("speech-start", "speaker", ...):
+ *
+ *     for await (const event of stream) console.log(event.event, event.name);
+ *
+ * The loop ends after `end`, or throws a ServiceProblem if the service refuses to go on, a
+ * ServiceUnreachable if the connection breaks.
+ */
+export class LiveStream {
+  #socket;
+  #address;
+  #events = [];
+  #wake = () => {};
+  #refusal = {};
+  #isOver = false;
+  #failure = null;
+
+  /** Use `VoiceprintClient.stream`. */
+  constructor(socket, address) {
+    this.#socket = socket;
+    this.#address = address;
+    /** What the service said first: sample_rate, threshold and max_duration_s. */
+    this.ready = null;
+    socket.onmessage = ({ data }) => {
+      const event = JSON.parse(data);
+      if (event.event === 'error') this.#refusal = event;
+      this.#events.push(event);
+      this.#wake();
+    };
+    socket.onerror = ({ message }) => {
+      // A connection that never opened: not every version of Node tells of its close.
+      this.#isOver = true;
+      this.#failure = new ServiceUnreachable(`${address} does not answer: ${message ?? ''}`.trim());
+      this.#wake();
+    };
+    socket.onclose = ({ code, reason }) => {
+      this.#isOver = true;
+      this.#failure = this.#toError(code, reason);
+      this.#wake();
+    };
+  }
+
+  /** Sends the options, and waits until the service is ready; `VoiceprintClient.stream` does it. */
+  async open(token, timeoutMs) {
+    const timer = setTimeout(() => this.close(), timeoutMs);
+    this.#socket.onopen = () => this.#socket.send(JSON.stringify(token === undefined ? {} : { token }));
+    try {
+      const { value, done } = await this[Symbol.asyncIterator]().next();
+      if (done) throw new ServiceUnreachable(`${this.#address}: the stream ended at once`);
+      if (value.event === 'error') throw new ServiceProblem(value.status, value, new Headers());
+      this.ready = value;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * Sends samples, 16 kHz, mono, up to 2 s; 0.1 s is a good length.
+   * @param {Int16Array | ArrayBuffer | ArrayBufferView} samples 16-bit little-endian.
+   */
+  send(samples) {
+    this.#socket.send(samples);
+  }
+
+  /**
+   * Enrols an unknown speaker; an event "enrolled" or "error" answers.
+   * @param {number} number
+   * @param {string} name
+   * @param {{ifExists?: 'error' | 'add'}} [options]
+   */
+  enrol(number, name, { ifExists = 'error' } = {}) {
+    this.#socket.send(JSON.stringify({ enrol: number, name, if_exists: ifExists }));
+  }
+
+  /** Says that no more samples come; the events that are due still follow. */
+  end() {
+    this.#socket.send(JSON.stringify({ end: true }));
+  }
+
+  /** Ends the connection at once. */
+  close() {
+    this.#socket.close();
+  }
+
+  async *[Symbol.asyncIterator]() {
+    for (;;) {
+      while (this.#events.length > 0) yield this.#events.shift();
+      if (this.#isOver) break;
+      await new Promise((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** What the code of a close stands for; null if the stream ended as it should. */
+  #toError(code, reason) {
+    if (code === 1000) return null;
+    if (code < CLOSE_BASE) {
+      return new ServiceUnreachable(`${this.#address}: the stream was closed: ${code} ${reason}`.trim());
+    }
+    const document = this.#refusal.type === undefined ? { detail: reason } : this.#refusal;
+    return new ServiceProblem(code - CLOSE_BASE, document, new Headers());
   }
 }
 

@@ -18,20 +18,27 @@ of the environment is used: recordings go to the given address only.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import http.client
 import json
 import math
 import os
+import socket
 import ssl
+import struct
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, cast
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 __all__ = [
+    "AsyncLiveStream",
     "AsyncVoiceprintClient",
+    "LiveStream",
     "ServiceProblem",
     "ServiceUnreachable",
     "VoiceprintClient",
@@ -49,6 +56,16 @@ PAGE_SIZE = 500
 
 RETRIED = (429, 503)
 """Statuses with which the service asks for a later try; such a request has changed nothing."""
+
+
+CONTINUED, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+"""Kinds of WebSocket frames (RFC 6455, 5.2)."""
+
+WEBSOCKET_ID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What proves that the other side speaks WebSocket (RFC 6455, 1.3)."""
+
+CLOSE_BASE = 4000
+"""A stream that is refused closes with this plus the problem's status."""
 
 
 class Quality(TypedDict):
@@ -479,6 +496,15 @@ class VoiceprintClient:
         """Ends a job if it is not over, and removes all that it found."""
         return cast(Job, self._ask("DELETE", _job_path(job_id)))
 
+    def stream(self) -> LiveStream:
+        """Opens a live stream: who is speaking now.
+
+        Raises:
+            ServiceProblem: If the service doesn't let it in.
+            ServiceUnreachable: If there is no answer.
+        """
+        return LiveStream(self._parts, self._token, self._timeout_s, self._ssl_context)
+
     def _change(self, method: str, path: str, form: _Form, idempotency_key: str | None) -> Any:
         """Sends a request that must not take effect twice."""
         key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
@@ -559,6 +585,214 @@ class VoiceprintClient:
         return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
 
+class LiveStream:
+    """A stream of samples whose speakers the service follows; a context manager.
+
+        with client.stream() as stream:
+            threading.Thread(target=send_microphone_to, args=[stream]).start()
+            for event in stream:
+                print(event["event"], event.get("name"))
+
+    Events are the documents of the service ("speech-start", "speaker", ...). One thread sends,
+    another may iterate meanwhile. The iteration ends after `end`, or raises `ServiceProblem` if the
+    service refuses to go on, `ServiceUnreachable` if the connection breaks.
+
+    Attributes:
+        ready: What the service said first: `sample_rate`, `threshold` and `max_duration_s`.
+    """
+
+    def __init__(
+        self, url: SplitResult, token: str | None, timeout_s: float, ssl_context: Any
+    ) -> None:
+        """Connects; `VoiceprintClient.stream` calls it."""
+        self._address = url.geturl()
+        self._lock = threading.Lock()
+        self._error: dict[str, Any] = {}
+        is_secure = url.scheme == "https"
+        port = url.port or (443 if is_secure else 80)
+        try:
+            self._socket = socket.create_connection((url.hostname or "", port), timeout_s)
+            if is_secure:
+                context = ssl_context or ssl.create_default_context()
+                self._socket = context.wrap_socket(self._socket, server_hostname=url.hostname)
+            self._file = self._socket.makefile("rb")
+            self._shake_hands(url, token)
+            self._send_text({} if token is None else {"token": token})
+            self.ready = next(iter(self))
+            if self.ready["event"] == "error":
+                raise ServiceProblem(int(self.ready["status"]), self.ready, {})
+            # From now on nobody may speak for as long as they like.
+            self._socket.settimeout(None)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise ServiceUnreachable(f"{self._address} does not answer: {error}") from error
+            if isinstance(error, StopIteration):
+                raise ServiceUnreachable(f"{self._address}: the stream ended at once") from error
+            raise
+
+    def send(self, samples: bytes) -> None:
+        """Sends samples, 16 kHz, 16-bit little-endian, mono, up to 2 s; 0.1 s is a good length."""
+        self._send(BINARY, samples)
+
+    def enrol(
+        self, number: int, name: str, *, if_exists: Literal["error", "add"] = "error"
+    ) -> None:
+        """Enrols an unknown speaker; an event "enrolled" or "error" answers."""
+        self._send_text({"enrol": number, "name": name, "if_exists": if_exists})
+
+    def end(self) -> None:
+        """Says that no more samples come; the events that are due still follow."""
+        self._send_text({"end": True})
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yields the events as they come."""
+        while (message := self._receive()) is not None:
+            event = json.loads(message)
+            if event["event"] == "error":
+                self._error = event
+            yield event
+
+    def close(self) -> None:
+        """Ends the connection at once."""
+        for thing in ("_file", "_socket"):
+            if hasattr(self, thing):
+                getattr(self, thing).close()
+
+    def __enter__(self) -> LiveStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _shake_hands(self, url: SplitResult, token: str | None) -> None:
+        """Asks for a WebSocket (RFC 6455, 4.1)."""
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = [
+            f"GET {url.path.rstrip('/')}/v1/stream HTTP/1.1",
+            f"Host: {url.netloc.rpartition('@')[2]}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {key}",
+            "Sec-WebSocket-Version: 13",
+        ]
+        lines += [] if token is None else [f"Authorization: Bearer {token}"]
+        self._socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        words = self._file.readline(BLOCK_BYTES).split(b" ", 2)
+        if len(words) < 2 or not words[1].isdigit():
+            raise ServiceUnreachable(f"{self._address}: no answer of HTTP to a WebSocket")
+        status, headers = int(words[1]), http.client.parse_headers(self._file)
+        if status != 101:
+            raise _problem(status, headers, self._file.read(_length(headers)))
+        proof = base64.b64encode(hashlib.sha1((key + WEBSOCKET_ID).encode()).digest()).decode()
+        if headers.get("Sec-WebSocket-Accept") != proof:
+            raise ServiceUnreachable(f"{self._address}: no WebSocket")
+
+    def _send_text(self, document: dict[str, Any]) -> None:
+        self._send(TEXT, json.dumps(document).encode())
+
+    def _send(self, kind: int, data: bytes) -> None:
+        """Sends a frame, masked as a client has to (RFC 6455, 5.2)."""
+        size = len(data)
+        if size < 126:
+            head = struct.pack(">BB", 0x80 | kind, 0x80 | size)
+        elif size < 65_536:
+            head = struct.pack(">BBH", 0x80 | kind, 0x80 | 126, size)
+        else:
+            head = struct.pack(">BBQ", 0x80 | kind, 0x80 | 127, size)
+        mask = os.urandom(4)
+        stretched = (mask * (size // 4 + 1))[:size]
+        number = int.from_bytes(data, "big") ^ int.from_bytes(stretched, "big")
+        try:
+            with self._lock:
+                self._socket.sendall(head + mask + number.to_bytes(size, "big"))
+        except OSError as error:
+            raise ServiceUnreachable(f"{self._address}: the stream is closed: {error}") from error
+
+    def _receive(self) -> bytes | None:
+        """Returns the next text; None once the stream has ended as it should.
+
+        Raises:
+            ServiceProblem: If the service refuses to go on.
+            ServiceUnreachable: If the connection breaks.
+        """
+        text = b""
+        while True:
+            first, size = self._read(2)
+            kind, size = first & 0x0F, size & 0x7F
+            if size > 125:
+                size = int.from_bytes(self._read(2 if size == 126 else 8), "big")
+            data = self._read(size)
+            if kind == PING:
+                self._send(PONG, data)
+            elif kind == CLOSE:
+                self._check_close(data)
+                return None
+            elif kind in (TEXT, CONTINUED):
+                text += data
+                if first & 0x80:
+                    return text
+
+    def _read(self, size: int) -> bytes:
+        """Returns as many bytes as asked for."""
+        try:
+            data = self._file.read(size)
+        except (OSError, ValueError) as error:
+            raise ServiceUnreachable(f"{self._address}: the stream broke: {error}") from error
+        if len(data) < size:
+            raise ServiceUnreachable(f"{self._address}: the stream ended without a close")
+        return data
+
+    def _check_close(self, data: bytes) -> None:
+        """Raises what the code of a close frame stands for."""
+        code, reason = int.from_bytes(data[:2], "big"), data[2:].decode(errors="replace")
+        if code >= CLOSE_BASE:
+            document = self._error or {"detail": reason}
+            raise ServiceProblem(code - CLOSE_BASE, document, {})
+        if code != 1000:
+            raise ServiceUnreachable(f"{self._address}: the stream was closed: {code} {reason}")
+
+
+class AsyncLiveStream:
+    """A `LiveStream` for asyncio: `async with`, `async for`, and awaited methods."""
+
+    def __init__(self, stream: LiveStream) -> None:
+        """Uses an open stream."""
+        self.stream = stream
+        self.ready = stream.ready
+        self._events = iter(stream)
+
+    async def send(self, samples: bytes) -> None:
+        """Sends samples, as `LiveStream.send`."""
+        await asyncio.to_thread(self.stream.send, samples)
+
+    async def enrol(
+        self, number: int, name: str, *, if_exists: Literal["error", "add"] = "error"
+    ) -> None:
+        """Enrols an unknown speaker, as `LiveStream.enrol`."""
+        await asyncio.to_thread(self.stream.enrol, number, name, if_exists=if_exists)
+
+    async def end(self) -> None:
+        """Says that no more samples come."""
+        await asyncio.to_thread(self.stream.end)
+
+    def __aiter__(self) -> AsyncLiveStream:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        event = await asyncio.to_thread(next, self._events, None)
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def __aenter__(self) -> AsyncLiveStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stream.close()
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -585,6 +819,10 @@ class AsyncVoiceprintClient:
     def __init__(self, client: VoiceprintClient) -> None:
         """Uses a client's address, token and limits."""
         self.client = client
+
+    async def stream(self) -> AsyncLiveStream:
+        """Opens a live stream: who is speaking now."""
+        return AsyncLiveStream(await asyncio.to_thread(self.client.stream))
 
     info = _in_thread(VoiceprintClient.info)
     quality = _in_thread(VoiceprintClient.quality)
@@ -708,6 +946,12 @@ def _problem(status: int, headers: Any, content: bytes) -> ServiceProblem:
     except ValueError:
         document = {}
     return ServiceProblem(status, document if isinstance(document, dict) else {}, headers, text)
+
+
+def _length(headers: Any) -> int:
+    """Returns how much to read of an answer that is not a WebSocket."""
+    text = headers.get("Content-Length") or "0"
+    return min(int(text), BLOCK_BYTES) if text.isdigit() else 0
 
 
 def _seconds(retry_after: str | None) -> float | None:

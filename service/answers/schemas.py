@@ -133,6 +133,10 @@ class SpeakerDocument(BaseModel):
     name: str
     created_at: str
     updated_at: str
+    is_damaged: bool = Field(
+        description="Whether something stored of the speaker was changed from outside: an "
+        "unreadable time is the year 1, an unreadable character U+2BD1"
+    )
     recordings: list[RecordingDocument]
 
 

@@ -183,3 +183,37 @@ export async function runDiarization(url, token, conversation) {
   const gone = await thrown(client.waitForDiarization(job.id), ServiceProblem, 'a job that is gone');
   equal(gone.code, 'unknown-job', 'a job that is gone');
 }
+
+/** Who is speaking now, in the samples of a conversation. */
+export async function runStream(url, token, samples) {
+  const client = new VoiceprintClient(url, { token });
+  const stream = await client.stream();
+  equal(stream.ready.sample_rate, 16000, 'ready');
+  for (let start = 0; start < samples.length; start += 3200) {
+    stream.send(samples.subarray(start, start + 3200));
+  }
+  stream.enrol(1, 'from a stream');
+  stream.enrol(99, 'nobody', { ifExists: 'add' });
+  stream.end();
+  const events = [];
+  for await (const event of stream) events.push(event);
+  const kinds = events.map((event) => event.event);
+  equal([kinds[0], kinds.at(-1)], ['speech-start', 'end'], 'first and last event');
+  const names = events.filter(({ event }) => event === 'enrolled').map(({ name }) => name);
+  equal(names, ['from a stream'], 'enrolled');
+  equal(kinds.includes('error'), true, 'nobody has the number 99');
+
+  const wrong = new VoiceprintClient(url, { token: 'a-wrong-token' });
+  const refusal = await thrown(wrong.stream(), ServiceProblem, 'a wrong token');
+  equal([refusal.status, refusal.code], [401, 'unauthorized'], 'a wrong token');
+  const odd = await client.stream();
+  odd.send(samples.subarray(0, 101));
+  const rule = await thrown(drain(odd), ServiceProblem, 'an odd frame');
+  equal([rule.status, rule.code], [422, 'bad-field'], 'an odd frame');
+  const nobody = new VoiceprintClient('http://127.0.0.1:9');
+  await thrown(nobody.stream(), ServiceUnreachable, 'nobody there');
+}
+
+async function drain(stream) {
+  for await (const event of stream) check(event.event === 'error', 'nothing but the error');
+}

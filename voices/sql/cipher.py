@@ -22,6 +22,9 @@ KEY_VARIABLE = "VOICEPRINT_KEY"
 """Environment variable of the master key; a command line could be read by others.
 `VOICEPRINT_KEY_FILE` names a file of it instead."""
 
+NEW_KEY_VARIABLE = "VOICEPRINT_NEW_KEY"
+"""Environment variable of the master key that a database gets."""
+
 KEY_BYTES = 32
 """Length of all keys: AES-256."""
 
@@ -35,17 +38,20 @@ CHECK_TEXT = b"voiceprint"
 """What a database keeps sealed, in order to tell whether a master key is its own."""
 
 
-def read_key(environment: Mapping[str, str] | None = None) -> bytes | None:
+def read_key(
+    environment: Mapping[str, str] | None = None, variable: str = KEY_VARIABLE
+) -> bytes | None:
     """Returns the master key of the environment variable, or None where it is not set.
 
     Args:
         environment: Where to look, the process's own if None.
+        variable: The variable's name.
 
     Raises:
         DatabaseError: If the variable does not hold 32 bytes, in hexadecimal or base64.
         VoiceprintError: If its file cannot be read.
     """
-    text = read_variable(KEY_VARIABLE, environment)
+    text = read_variable(variable, environment)
     if not text:
         return None
     for decode in (bytes.fromhex, lambda value: base64.b64decode(value, validate=True)):
@@ -56,9 +62,21 @@ def read_key(environment: Mapping[str, str] | None = None) -> bytes | None:
         if len(key) == KEY_BYTES:
             return key
     raise DatabaseError(
-        f"{KEY_VARIABLE} does not hold a key, expected {KEY_BYTES} random bytes as "
+        f"{variable} does not hold a key, expected {KEY_BYTES} random bytes as "
         f"{2 * KEY_BYTES} hexadecimal digits or in base64; docs/database.md shows how to make one"
     )
+
+
+def require_key(variable: str) -> bytes:
+    """Returns the master key of an environment variable.
+
+    Raises:
+        DatabaseError: If it is not set, or holds no key.
+    """
+    key = read_key(variable=variable)
+    if key is None:
+        raise DatabaseError(f"{variable} is not set; docs/database.md shows how to make a key")
+    return key
 
 
 def seal(key: bytes, text: bytes, place: str) -> bytes:
@@ -96,7 +114,11 @@ class KeyRing:
 
     Attributes:
         is_encrypted: Whether there is a master key.
+        known_check: What the database kept when it was opened with this key; another process
+            may give it another key meanwhile.
     """
+
+    known_check: bytes | None = None
 
     def __init__(self, master_key: bytes | None = None) -> None:
         """Takes the master key, 32 bytes; None leaves the record keys readable.
@@ -114,7 +136,7 @@ class KeyRing:
     def new(self) -> tuple[bytes, bytes]:
         """Returns a new record key, and the form in which it is stored, always of one length."""
         key = os.urandom(KEY_BYTES)
-        return key, self._wrap(key)
+        return key, self.wrap(key)
 
     def open(self, stored: bytes) -> bytes:
         """Returns the record key from its stored form.
@@ -142,8 +164,8 @@ class KeyRing:
         """
         if stored is None and self._master_key is not None:
             raise DatabaseError(
-                f"{database} is not encrypted, but a key was given; unset {KEY_VARIABLE}, or move "
-                "the voices into a new database with move_voices.py"
+                f"{database} is not encrypted, but a key was given; unset {KEY_VARIABLE}, or "
+                "encrypt it with manage_voices.py rekey"
             )
         if stored is not None and self._master_key is None:
             raise DatabaseError(f"{database} is encrypted; give its key in {KEY_VARIABLE}")
@@ -155,7 +177,18 @@ class KeyRing:
                     f"{database} is encrypted with another key than the one in {KEY_VARIABLE}"
                 ) from error
 
-    def _wrap(self, key: bytes) -> bytes:
+    def check_unchanged(self, stored: bytes | None) -> None:
+        """Compares what the database keeps now with what it kept when it was opened.
+
+        Raises:
+            DatabaseError: If it was given another key meanwhile.
+        """
+        if stored != self.known_check:
+            raise DatabaseError(
+                "the database was given another key meanwhile; start again with that key"
+            )
+
+    def wrap(self, key: bytes) -> bytes:
         """Returns a record key in its stored form."""
         if self._master_key is None:
             return key.ljust(NONCE_BYTES + KEY_BYTES + TAG_BYTES, b"\0")

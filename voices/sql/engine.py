@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from utils.errors import DatabaseError
-from voices.sql.schema import VERSION_TABLE
+from voices.sql.schema import VERSION_TABLE, read_text
 
 SCHEMA_HEAD = "0006"
 """Newest file in voices/sql/migrations/versions; a test compares."""
@@ -46,12 +46,13 @@ class SqlConnections:
         is_sqlite: SQLite, or else PostgreSQL.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True, migrate: bool = True) -> None:
         """Connects, and brings the tables to this version of the toolkit.
 
         Args:
             url: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
             create: Make the file and the tables if they are missing.
+            migrate: Bring the tables to this version; else they stay as they are.
 
         Raises:
             DatabaseError: If the address is wrong, nobody answers, or the tables are of another
@@ -74,7 +75,8 @@ class SqlConnections:
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ")
             self._asker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
-            self._migrate(create)
+            if migrate:
+                self._migrate(create)
             if self.is_sqlite:
                 # A process that was killed may have left the log of a deletion.
                 with self.driver_errors(), self._write_lock:
@@ -146,6 +148,11 @@ class SqlConnections:
         with self.driver_errors(), self._write_lock:
             self._checkpoint(CHECKPOINT_TRIES)
 
+    def pack(self) -> None:
+        """Makes a SQLite file whole by itself, without a log beside it; nobody else may have it."""
+        with self.driver_errors(), self.engine.connect() as connection:
+            connection.connection.cursor().execute("PRAGMA journal_mode = DELETE").close()
+
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
@@ -206,7 +213,7 @@ class SqlConnections:
         """Brings the tables to `SCHEMA_HEAD`, one process at a time."""
         with self.driver_errors():
             with self.engine.connect() as connection:
-                version = _version(connection)
+                version = version_of(connection)
             if version == SCHEMA_HEAD:
                 return
             if version is None and not create:
@@ -215,8 +222,8 @@ class SqlConnections:
                 if not self.is_sqlite:
                     lock = text("SELECT pg_advisory_xact_lock(:number)")
                     connection.execute(lock, {"number": MIGRATION_LOCK})
-                version = _version(connection)
-                if version is not None and not _is_known(version):
+                version = version_of(connection)
+                if version is not None and not is_known(version):
                     raise DatabaseError(
                         f"{self.name}: its tables are of version {version}, this toolkit knows "
                         f"up to {SCHEMA_HEAD}; use a newer version of the toolkit"
@@ -237,11 +244,11 @@ def migrate(connection: Connection, revision: str) -> None:
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    is_down = revision == "base" or (_version(connection) or "") > revision != "head"
+    is_down = revision == "base" or (version_of(connection) or "") > revision != "head"
     (command.downgrade if is_down else command.upgrade)(config, revision)
 
 
-def _version(connection: Connection) -> str | None:
+def version_of(connection: Connection) -> str | None:
     """Returns the version of the tables, None if there are none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
@@ -249,7 +256,7 @@ def _version(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _is_known(version: str) -> bool:
+def is_known(version: str) -> bool:
     """Tells whether a version is one of voices/sql/migrations/versions."""
     return version.isalnum() and any((MIGRATIONS / "versions").glob(f"{version}_*.py"))
 
@@ -304,6 +311,7 @@ def _make_engine(parsed: URL, is_sqlite: bool) -> Engine:
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:
     """Makes a new connection durable, forgetful of what is deleted, and patient."""
+    connection.text_factory = read_text
     connection.isolation_level = None  # Transactions begin and end where `_begin_sqlite` says.
     cursor = connection.cursor()
     give_up = time.monotonic() + BUSY_TIMEOUT_S

@@ -6,11 +6,16 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from voices.sql.cipher import KeyRing
-from voices.sql.schema import keys
+from voices.sql.schema import info, keys
 
 
 def new_key(connection: Connection, ring: KeyRing) -> tuple[int, bytes]:
-    """Makes the key of a record and returns its row and itself."""
+    """Makes the key of a record and returns its row and itself.
+
+    Raises:
+        DatabaseError: If the database was given another master key meanwhile.
+    """
+    ring.check_unchanged(connection.execute(select(info.c.key_check)).scalar())
     key, stored = ring.new()
     result = connection.execute(insert(keys).returning(keys.c.id), {"stored": stored})
     return int(result.scalar_one()), key

@@ -27,6 +27,7 @@ class NewRecording:
         file_name: Its name in the speaker's folder, or only the suffix for NAME.wav itself.
         inbox_path: Its place in the service's inbox, if it is a file there.
         inbox_sha256: Of that file's content.
+        id: 32 hexadecimal digits; a new one if empty.
     """
 
     embedding: FloatArray
@@ -37,6 +38,7 @@ class NewRecording:
     file_name: str = ""
     inbox_path: str | None = None
     inbox_sha256: str = ""
+    id: str = ""
 
     @classmethod
     def of(
@@ -70,12 +72,18 @@ class StoredRecording:
 
 @dataclass(frozen=True)
 class Speaker:
-    """An enrolled speaker, the recordings in the order of enrolment, times in UTC."""
+    """An enrolled speaker, the recordings in the order of enrolment, times in UTC.
+
+    With `is_damaged`, something was changed from outside: a time reads as the year 1, an unreadable
+    character as U+2BD1, a length as 0; or the voice is left out of identification. Such a speaker
+    can be removed, or enrolled anew, as any other.
+    """
 
     name: str
     created_at: datetime
     updated_at: datetime
     recordings: tuple[StoredRecording, ...]
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Rows of speakers and recordings: written, read and destroyed, sealed with keys of their own."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -17,6 +17,8 @@ from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.keys import destroy_keys, new_key
 from voices.sql.records import NewRecording, Speaker, StoredRecording
 from voices.sql.schema import (
+    UNREADABLE,
+    UNREADABLE_TIME,
     audio,
     embeddings,
     inbox,
@@ -59,9 +61,20 @@ class VoiceRows:
         self._ring = ring
 
     def next_change(self, connection: Connection) -> int:
-        """Counts a write, and returns its number; until its end no other process writes."""
+        """Counts a write, and returns its number; until its end no other process writes.
+
+        Raises:
+            DatabaseError: If the database was given another key meanwhile.
+        """
         counted = update(info).values(change_number=info.c.change_number + 1)
-        return int(connection.execute(counted.returning(info.c.change_number)).scalar_one())
+        columns = info.c.change_number, info.c.key_check
+        row = connection.execute(counted.returning(*columns)).one()
+        self.check_key(row.key_check)
+        return int(row.change_number)
+
+    def check_key(self, stored: bytes | None) -> None:
+        """Raises DatabaseError if the database was given another key meanwhile."""
+        self._ring.check_unchanged(stored)
 
     def add_speaker(
         self, connection: Connection, group: str, name: str, new: Sequence[NewRecording]
@@ -93,7 +106,7 @@ class VoiceRows:
     ) -> None:
         """Stores recordings from a position on, with their sound if `store_audio`."""
         for place, recording in enumerate(new, position):
-            recording_id = uuid.uuid4().hex
+            recording_id = recording.id or uuid.uuid4().hex
             key_id, key = new_key(connection, self._ring)
             row = {
                 "id": recording_id,
@@ -265,8 +278,16 @@ class VoiceRows:
         old = removals.c.change_number <= number - KEPT_REMOVALS
         connection.execute(delete(removals).where(old))
 
-    def describe(self, connection: Connection, query: "Select[Any]") -> list[Speaker]:
-        """Returns the speakers that a query finds, with their recordings."""
+    def describe(
+        self, connection: Connection, query: "Select[Any]", damaged: Collection[str] = ()
+    ) -> list[Speaker]:
+        """Returns the speakers that a query finds, with their recordings.
+
+        Args:
+            connection: An open transaction.
+            query: For rows of speakers.
+            damaged: Ids of speakers whose voice cannot be read.
+        """
         rows = connection.execute(query).all()
         found: dict[str, list[StoredRecording]] = {row.id: [] for row in rows}
         # Ids from a subquery of its own: a limit is allowed only there.
@@ -274,19 +295,32 @@ class VoiceRows:
         own = select(embeddings.c.recording_id).where(embeddings.c.model_id == self.model_id)
         own = own.join(recordings, recordings.c.id == embeddings.c.recording_id)
         comparable = set(connection.scalars(own.where(recordings.c.speaker_id.in_(ids))))
+        unreadable = set(damaged)
         for recording in connection.execute(recordings_of(ids)):
+            lengths = recording.speech_s, recording.duration_s
+            if recording.created_at == UNREADABLE_TIME or not np.isfinite(lengths).all():
+                unreadable.add(recording.speaker_id)
             found[recording.speaker_id].append(
                 StoredRecording(
                     id=recording.id,
                     created_at=recording.created_at,
-                    speech_s=recording.speech_s,
-                    duration_s=recording.duration_s,
+                    speech_s=float(np.nan_to_num(recording.speech_s)),
+                    duration_s=float(np.nan_to_num(recording.duration_s)),
                     has_audio=recording.recording_id is not None,
                     is_comparable=recording.id in comparable,
                 )
             )
         return [
-            Speaker(row.name, row.created_at, row.updated_at, tuple(found[row.id])) for row in rows
+            Speaker(
+                name=row.name,
+                created_at=row.created_at,
+                updated_at=row.updated_at,
+                recordings=tuple(found[row.id]),
+                is_damaged=row.id in unreadable
+                or UNREADABLE in row.name
+                or UNREADABLE_TIME in (row.created_at, row.updated_at),
+            )
+            for row in rows
         ]
 
 

@@ -36,8 +36,24 @@ POSTGRESQL_TABLES = {"voiceprint_vectors"}
 """Tables that only PostgreSQL has."""
 
 
+UNREADABLE_TIME = datetime.min.replace(tzinfo=timezone.utc)
+"""Stands for a time that another program has overwritten with something else."""
+
+UNREADABLE = "\u2bd1"
+"""Stands in a text for bytes that are no UTF-8: the sign for uncertainty, which a name may hold, so
+that who is called so can be asked for and removed."""
+
+
+def read_text(raw: bytes) -> str:
+    """Returns a text of SQLite; bytes that are no UTF-8 damage it, not each query that meets it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace").replace("\ufffd", UNREADABLE)
+
+
 class UtcTime(TypeDecorator[datetime]):
-    """A moment, kept as whole microseconds since 1970 in UTC."""
+    """A moment, kept as whole microseconds since 1970 in UTC; one damaged row stops no query."""
 
     impl = BigInteger
     cache_ok = True
@@ -50,9 +66,45 @@ class UtcTime(TypeDecorator[datetime]):
         """Turns microseconds into a moment in UTC."""
         if value is None:
             return None
-        seconds, microseconds = divmod(int(value), 1_000_000)
-        moment = datetime.fromtimestamp(seconds, timezone.utc)
+        try:
+            seconds, microseconds = divmod(int(value), 1_000_000)
+            moment = datetime.fromtimestamp(seconds, timezone.utc)
+        except (ValueError, OverflowError, OSError):
+            return UNREADABLE_TIME
         return moment.replace(microsecond=microseconds)
+
+
+class StoredText(TypeDecorator[str]):
+    """A text; SQLite lets other programs put bytes there."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Returns the text, with `UNREADABLE` in it if there is something else."""
+        return f"{read_text(value)}{UNREADABLE}" if isinstance(value, bytes) else value
+
+
+class Seconds(TypeDecorator[float]):
+    """A length; NaN if SQLite has something else there."""
+
+    impl = Float(53)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
+        """Returns the number."""
+        return float(value) if isinstance(value, int | float) else float("nan")
+
+
+class Position(TypeDecorator[int]):
+    """A place in an order; the first if SQLite has something else there."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        """Returns the number."""
+        return value if isinstance(value, int) else 0
 
 
 class Sealed(LargeBinary):
@@ -73,7 +125,7 @@ class Sealed(LargeBinary):
         return process
 
 
-SortedText = Text().with_variant(Text(collation="C"), "postgresql")
+SortedText = StoredText().with_variant(Text(collation="C"), "postgresql")
 """Text in the order of its code points, as Python and SQLite have it."""
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
@@ -142,11 +194,11 @@ recordings = Table(
         ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    Column("position", Integer, nullable=False),
+    Column("position", Position, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("speech_s", Float(53), nullable=False),
-    Column("duration_s", Float(53), nullable=False),
-    Column("file_name", Text, nullable=False),
+    Column("speech_s", Seconds, nullable=False),
+    Column("duration_s", Seconds, nullable=False),
+    Column("file_name", StoredText, nullable=False),
     # Of the key that seals sound and embeddings.
     Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
     # Tells whether the same file is sent again; nobody can compute it without the record's key.

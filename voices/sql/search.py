@@ -157,6 +157,10 @@ class Search:
         """How many speakers were left out of the memory, since they cannot be read."""
         return sum(len(memory.damaged) for memory in list(self._memories.values()))
 
+    def damaged_ids(self) -> set[str]:
+        """Returns the ids of the speakers that were left out, since they cannot be read."""
+        return set().union(*(memory.damaged for memory in list(self._memories.values())))
+
     def find_vector_index(self) -> None:
         """Turns to pgvector's index if a process has built it before."""
         if self._rows.has_vectors:
@@ -244,7 +248,9 @@ class Search:
         if number == memory.seen:
             return memory.index
         with memory.lock, self._connections.read() as connection:
-            number = int(connection.execute(select(info.c.change_number)).scalar_one())
+            row = connection.execute(select(info.c.change_number, info.c.key_check)).one()
+            self._rows.check_key(row.key_check)
+            number = int(row.change_number)
             size = connection.execute(self._size()).scalar()
             if number > memory.seen and size is not None:
                 if memory.index is None:

@@ -39,10 +39,12 @@ from voices.sql.jobs import JobTable
 from voices.sql.normalisation import NormalisedRanking, widened
 from voices.sql.other_models import OtherModels, Reembedding
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
+from voices.sql.rekeying import rekey
 from voices.sql.rows import VoiceRows, recordings_of
-from voices.sql.schema import info, keys, means, models, speakers
+from voices.sql.schema import UNREADABLE, info, keys, means, models, speakers
 from voices.sql.search import Search
 from voices.sql.token_uses import TokenUses
+from voices.sql.transfer import Transfer
 
 REMOVED_AT_ONCE = 100
 """Speakers of a group that one transaction removes: others may write in between."""
@@ -57,6 +59,7 @@ class SqlVoiceStore:
         keep_audio: Whether the sound of new recordings is stored.
         is_encrypted: Whether a key encrypts what is stored of voices.
         rejected: `(recording, reason)` of recordings that `load` found of no use.
+        transfer: Reads and writes whole speakers, of all groups.
         other_models: The recordings that this model has not embedded.
         audit_log: Who did what.
         inbox_files: Which files of the service's inbox are enrolled.
@@ -394,6 +397,15 @@ class SqlVoiceStore:
         with self._connections.read() as connection:
             return self._describe(connection, self._require(connection, name).id)
 
+    def speaker_id(self, name: str) -> str:
+        """Returns the id of a speaker.
+
+        Raises:
+            UnknownSpeakerError: If nobody has the name.
+        """
+        with self._connections.read() as connection:
+            return str(self._require(connection, name).id)
+
     def speakers(
         self,
         offset: int = 0,
@@ -424,7 +436,7 @@ class SqlVoiceStore:
             page = select(speakers).where(*conditions)
             page = page.order_by(speakers.c.name).offset(offset).limit(limit)
             total = int(connection.execute(counted).scalar_one())
-            return self._rows.describe(connection, page), total
+            return self._rows.describe(connection, page, self._search.damaged_ids()), total
 
     def count(self) -> int:
         """Returns how many speakers are enrolled."""
@@ -516,6 +528,12 @@ class SqlVoiceStore:
             content = self._rows.read_audio(connection, recording.id)
         return content, str(recording.file_name)
 
+    def rekey(self, key: bytes | None) -> tuple[int, int]:
+        """Gives the database another master key, or none, and closes it; see `rekeying.rekey`."""
+        done = rekey(self._connections, self._ring, KeyRing(key))
+        self.close()
+        return done
+
     def ping(self) -> None:
         """Asks the database for a sign of life.
 
@@ -540,6 +558,7 @@ class SqlVoiceStore:
         # Nobody has been enrolled in a database without models: it takes any key.
         if row.key_check is not None or sizes:
             self._ring.check(row.key_check, self.name)
+        self._ring.known_check = row.key_check
         is_known = self._encoder is None or (row.model_id == model_id and self._size is not None)
         if not is_known or (row.key_check is None and self.is_encrypted):
             self._claim(model_id)
@@ -548,6 +567,7 @@ class SqlVoiceStore:
         self.other_models = OtherModels(self._connections, self._rows)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        self.transfer = Transfer(self._connections, self._rows, self._ring)
         cohort = None if self._encoder is None else self._encoder.cohort
         self._ranking: NormalisedRanking | None = None
         if cohort is not None:
@@ -561,7 +581,7 @@ class SqlVoiceStore:
             row = connection.execute(select(info).with_for_update()).one()
             if row.key_check is not None or connection.execute(select(models)).first() is not None:
                 self._ring.check(row.key_check, self.name)
-            check = row.key_check or self._ring.check_text()
+            check = self._ring.known_check = row.key_check or self._ring.check_text()
             connection.execute(update(info).values(key_check=check, model_id=model_id or None))
             if self._encoder is not None:
                 self._note_size(connection, int(self._encoder.embedding_size), model_id)
@@ -627,14 +647,20 @@ class SqlVoiceStore:
     def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
         """Reads a speaker."""
         query = select(speakers).where(speakers.c.id == speaker_id)
-        return self._rows.describe(connection, query)[0]
+        return self._rows.describe(connection, query, self._search.damaged_ids())[0]
 
     def _find(self, connection: Connection, name: str) -> Any:
         """Returns the row of the speaker who has a name."""
         query = select(speakers.c.id, speakers.c.name)
         folded_name = fold_name(clean_name(name))
-        query = query.where(self._are_mine, speakers.c.folded_name == folded_name)
-        return connection.execute(query).one_or_none()
+        found = connection.execute(
+            query.where(self._are_mine, speakers.c.folded_name == folded_name)
+        ).one_or_none()
+        if found is not None or UNREADABLE not in name:
+            return found
+        # No query finds by a name that cannot be read.
+        rows = connection.execute(query.where(self._are_mine))
+        return next((row for row in rows if fold_name(row.name) == folded_name), None)
 
     def _require(self, connection: Connection, name: str) -> Any:
         """Returns the row of the speaker who has a name, or raises UnknownSpeakerError."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -157,3 +158,58 @@ def test_files_of_a_damaged_speaker_wait(tmp_path: Path) -> None:
     with running(url, audio_db=folder) as client:
         assert len(ids(client)) == 2 and damaged[0] not in ids(client)
         assert client.post(ADDED, files=files(speech(1, 5))).status_code == 201
+
+
+DAMAGED_ROWS = {
+    "a time": "UPDATE voiceprint_speakers SET created_at = 'yesterday' WHERE name = 'Ann'",
+    "another time": "UPDATE voiceprint_recordings SET created_at = 9000000000000000000",
+    "a length": "UPDATE voiceprint_recordings SET speech_s = 'long', position = 'first'",
+    "a name": "UPDATE voiceprint_speakers SET name = CAST(x'416eff' AS TEXT), "
+    "folded_name = CAST(x'616eff' AS TEXT) WHERE name = 'Ann'",
+    "bytes": "UPDATE voiceprint_speakers SET name = x'416e6e', folded_name = x'616e6e' "
+    "WHERE name = 'Ann'",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED_ROWS)
+def test_a_damaged_row_is_listed_and_deleted(tmp_path: Path, what: str) -> None:
+    url = f"sqlite:///{tmp_path}/v.sqlite3"
+    with running(url) as client:
+        enrol(client, "Ann", 1)
+        with client.app.state.service.database._connections.write() as connection:
+            connection.exec_driver_sql(DAMAGED_ROWS[what])
+    with running(url) as client:
+        enrol(client, "Ben", 3)
+        ann, ben = sorted(
+            client.get("/v1/speakers").json()["speakers"], key=lambda each: not each["is_damaged"]
+        )
+        assert ann["is_damaged"] and not ben["is_damaged"] and ben["name"] == "Ben"
+        assert client.post("/v1/identify", files=files(speech(3, 7))).json()["name"] == "Ben"
+        path = f"/v1/speakers/{quote(ann['name'])}"
+        assert client.get(path).json() == ann
+        assert client.post(f"{path}/recordings", files=files(speech(1, 5))).status_code == 201
+        assert client.delete(path).json()["removed"]["recordings"] == 3
+        check_problem(client.delete(path), 404, "unknown-speaker")
+        assert [each["name"] for each in client.get("/v1/speakers").json()["speakers"]] == ["Ben"]
+
+
+def test_a_time_beyond_the_calendar(database_url: str) -> None:
+    with running(database_url) as client:
+        enrol(client, "Ann", 1)
+        with client.app.state.service.database._connections.write() as connection:
+            connection.exec_driver_sql(DAMAGED_ROWS["another time"])
+        assert client.get("/v1/speakers").json()["speakers"][0]["is_damaged"]
+        assert client.delete(ANN).status_code == 200
+
+
+def test_a_damaged_voice_is_listed(client: TestClient) -> None:
+    assert not client.get(ANN).json()["is_damaged"]
+    damage(client, "speaker", ids(client)[0])
+    with client.app.state.service.database._connections.write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE voiceprint_speakers SET change_number = 1 + "
+            "(SELECT change_number FROM voiceprint_info)"
+        )
+        connection.exec_driver_sql("UPDATE voiceprint_info SET change_number = change_number + 1")
+    client.post("/v1/identify", files=files(speech(1)))
+    assert client.get(ANN).json()["is_damaged"]

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -446,16 +445,3 @@ def test_the_guides_way_to_a_key(tmp_path: Path) -> None:
     subprocess.run(make, shell=True, check=True, cwd=tmp_path)
     key = read_key({KEY_VARIABLE: (tmp_path / "database.key").read_text()})
     assert key is not None and len(key) == 32
-
-
-def test_the_guides_backup_is_whole(tmp_path: Path) -> None:
-    database = SqlVoiceStore(f"sqlite:///{tmp_path}/voices.sqlite3")
-    database.enrol("a", [NewRecording(embedding(0), 1, None, 1)])
-    (backup,) = [line for line in commands_of_the_guide("shell") if "backup.sqlite3" in line]
-    if shutil.which("sqlite3") is None:
-        pytest.skip("the program sqlite3 is not installed")
-    subprocess.run(backup, shell=True, check=True, cwd=tmp_path)
-    database.close()
-    copy = SqlVoiceStore(f"sqlite:///{tmp_path}/backup.sqlite3", create=False)
-    assert copy.identify(embedding(0))[0][0] == "a"
-    copy.close()

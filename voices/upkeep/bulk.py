@@ -1,0 +1,165 @@
+"""Many speakers at once, from a folder, a zip or a table; each recording has its line of a report.
+
+A recording's id follows from its content and its speaker: what is enrolled already is known again,
+so that a run that was stopped goes on when it is repeated.
+"""
+
+import csv
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from utils.audio.decode import load_audio
+from utils.audio.fidelity import encode_faithfully
+from utils.audio.suffixes import AUDIO_SUFFIXES
+from utils.errors import DatabaseError, VoiceprintError
+from utils.speaker_names import clean_name, fold_name
+from utils.verification.embedding import Encoder
+from voices.folder import FolderVoiceStore
+from voices.move import MAX_FILE_BYTES
+from voices.sql.records import NewRecording
+from voices.sql.store import SqlVoiceStore
+
+ENROLLED, PRESENT, SKIPPED = "enrolled", "enrolled before", "skipped"
+"""What may become of a recording."""
+
+
+class Source(NamedTuple):
+    """A recording to enrol: how people call it, whose it is, where it lies; in a zip, or a file."""
+
+    label: str
+    speaker: str
+    path: Path
+    member: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the report."""
+
+    recording: str
+    speaker: str
+    outcome: str
+    reason: str = ""
+
+
+def enrol_many(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Iterator[Row]:
+    """Enrols the recordings of a folder, a zip or a table, and yields what became of each.
+
+    Args:
+        source: A folder as infer_recognition.py has it (NAME.wav, NAME/*.wav), a zip of one, or a
+            CSV file with the columns `path` and `speaker`.
+        database: Where they go; it keeps their sound or not.
+        encoder: The speaker model.
+
+    Raises:
+        DatabaseError: If the source cannot be read, or the database fails.
+    """
+    enrolled = {each.id for some in database.all_recordings().values() for each in some}
+    for found in _sources(source):
+        if isinstance(found, Row):
+            yield found
+            continue
+        try:
+            content = _read(found)
+            name = clean_name(found.speaker)
+            id_ = _id_of(name, content)
+            if id_ in enrolled:
+                yield Row(found.label, name, PRESENT)
+                continue
+            new = _embed(found.label, content, id_, database, encoder)
+            database.enrol(name, [new], if_exists="add")
+        except VoiceprintError as error:
+            database.ping()  # A database that fails ends the run.
+            yield Row(found.label, found.speaker, SKIPPED, " ".join(str(error).split()))
+            continue
+        enrolled.add(id_)
+        yield Row(found.label, name, ENROLLED)
+
+
+def _embed(
+    label: str, content: bytes, id_: str, database: SqlVoiceStore, encoder: Encoder
+) -> NewRecording:
+    """Returns a recording with its embedding, and its sound if the database keeps it."""
+    waveform = load_audio(content, name=label)
+    embedding = encoder.embed_waveform(waveform, source=label)
+    audio = None
+    if database.keep_audio:
+        audio = encode_faithfully(waveform, embedding, encoder.embed_waveform, "FLAC")
+    return NewRecording.of(waveform, embedding, audio, id=id_)
+
+
+def _id_of(name: str, content: bytes) -> str:
+    """Returns the id of a recording of a speaker."""
+    return hashlib.sha256(f"{fold_name(name)}\0".encode() + content).hexdigest()[:32]
+
+
+def _sources(source: Path) -> Iterator[Source | Row]:
+    """Yields what there is to enrol, and lines of the report about what cannot be."""
+    if source.is_dir():
+        folder = FolderVoiceStore(source)
+        for name, paths in folder.all_recordings().items():
+            for path in paths:
+                yield Source(path.relative_to(source).as_posix(), name, path)
+        for path, reason in folder.rejected:
+            yield Row(path.relative_to(source).as_posix(), "", SKIPPED, str(reason))
+    elif not source.is_file():
+        raise DatabaseError(f"{source}: no such file or folder; check the path")
+    elif zipfile.is_zipfile(source):
+        yield from _members(source)
+    else:
+        yield from _lines(source)
+
+
+def _members(source: Path) -> Iterator[Source]:
+    """Yields the recordings of a zip; the folder that holds one names the speaker, or the file."""
+    with zipfile.ZipFile(source) as file:
+        for member in file.namelist():
+            path = PurePosixPath(member)
+            is_hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+            if not is_hidden and path.suffix.lower() in AUDIO_SUFFIXES:
+                speaker = path.parent.name or path.stem
+                yield Source(member, speaker, source, member)
+
+
+def _lines(source: Path) -> Iterator[Source]:
+    """Yields the recordings of a table; paths are relative to it."""
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            if not {"path", "speaker"} <= set(table.fieldnames or ()):
+                raise DatabaseError(
+                    f"{source}: expected a folder, a zip, or a CSV file whose first line is "
+                    "path,speaker"
+                )
+            for row in table:
+                path = row["path"] or ""
+                yield Source(path, row["speaker"] or "", source.parent / path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatabaseError(f"{source}: cannot be read as a table in UTF-8") from error
+
+
+def _read(found: Source) -> bytes:
+    """Returns the content of a recording.
+
+    Raises:
+        DatabaseError: If it cannot be read, or is too long.
+    """
+    try:
+        if not found.member:
+            size = found.path.stat().st_size
+        else:
+            with zipfile.ZipFile(found.path) as file:
+                size = file.getinfo(found.member).file_size
+        if size > MAX_FILE_BYTES:
+            raise DatabaseError(f"longer than {MAX_FILE_BYTES >> 20} MiB; cut it")
+        if not found.member:
+            return found.path.read_bytes()
+        with zipfile.ZipFile(found.path) as file, file.open(found.member) as member:
+            # The size that a zip declares may be wrong.
+            return member.read(MAX_FILE_BYTES)
+    except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise DatabaseError(f"cannot be read ({error})") from error
