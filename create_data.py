@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 
 from utils.arguments import make_parser, print_arguments
-from utils.corpus.listing import Summary, create_lists
+from utils.corpus.listing import SHARDS_NAME, Summary, create_lists
 from utils.corpus.options import add_options, parse_dataset, to_settings
 from utils.errors import run_script
 from utils.messages import translate
@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
     return parser, args
 
 
-def print_summary(summary: Summary, folder: str) -> None:
+def print_summary(summary: Summary, folder: str, num_shards: int | None = None) -> None:
     """Prints the figures of the lists, and the num_classes to train with."""
     train, test = f"{folder}/train_list.txt", f"{folder}/test_list.txt"
     num_speakers, strangers = summary.num_train_speakers, summary.num_strangers
@@ -47,6 +47,8 @@ def print_summary(summary: Summary, folder: str) -> None:
     for reason, count in summary.reasons.most_common():
         print(f"  {reason}: {count}")
     print(translate(f"num_classes: {summary.num_classes}"))
+    if num_shards:
+        print(translate(f"{folder}/{SHARDS_NAME}: {num_shards} shards of the training list"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     print_arguments(argparse.Namespace(**options), ["dataset", "list_dir"], parser)
     settings = replace(to_settings(args), load_model=load_shipped_model)
     summary = create_lists(args.dataset, settings)
-    print_summary(summary, args.list_dir.as_posix())
+    print_summary(summary, args.list_dir.as_posix(), args.shards)
     if summary.num_test == summary.num_test_speakers:
         warning = (
             "warning: no speaker has two clips in the test list: lower --test_every or use "

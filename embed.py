@@ -13,11 +13,18 @@ when started again. docs/scaling.md tells how to start a cluster.
 import argparse
 import os
 import sys
+from contextlib import closing
 
 from tqdm import tqdm
 
 from utils.arguments import make_parser, positive_int, print_arguments
-from utils.bulk_embedding import Embedded, EmbeddingTask, embed_all, journal_path
+from utils.bulk_embedding import (
+    MIN_PARALLEL_CLIPS,
+    Embedded,
+    EmbeddingTask,
+    embed_all,
+    journal_path,
+)
 from utils.corpus.clip_lists import read_clips
 from utils.corpus.lists import LabelledClip
 from utils.engine.choice import HELP, engine_address, open_engine
@@ -30,9 +37,6 @@ from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import distinct_labels, tell_defects
 from voices.bulk_enrolment import enrol_embeddings
 from voices.store import DATABASE_VARIABLE, public_name
-
-MIN_PARALLEL_CLIPS = 32
-"""Fewer take less time than starting processes (about 1 s)."""
 
 
 def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -112,12 +116,11 @@ def embed_missing(
     kept = {path: e for path, e in known.items() if e and e.has_embedding and task.holds(e)}
     todo = [path for path in clips if path not in kept]
     num_workers = args.num_workers if len(todo) >= MIN_PARALLEL_CLIPS else 1
-    engine = open_engine(args.engine, num_workers)
-    try:
-        with tqdm(total=len(clips), initial=len(kept), desc="embedding", unit="clip") as bar:
-            found = embed_all(engine, task, todo, args.output, bar.update)
-    finally:
-        engine.close()
+    with (
+        closing(open_engine(args.engine, num_workers)) as engine,
+        tqdm(total=len(clips), initial=len(kept), desc="embedding", unit="clip") as bar,
+    ):
+        found = embed_all(engine, task, todo, args.output, bar.update)
     found.entries.update(kept)
     if not found.entries:
         first = next(iter(found.defects.values()))

@@ -3,6 +3,8 @@
     python train.py                                    # all GPUs, or the CPU
     python train.py --gpu 0,1 --batch_size 128
     python train.py --resume models/resnet34-51.keras  # goes on where a training stopped
+    python train.py --train_list_path dataset/shards   # in sequence, of create_data.py --shards
+    python train.py --hosts HOST0:12355 --num_hosts 2 --host_id 0   # and 1 on the other (JAX)
 
 Labels of the lists are names or numbers; they are numbered without gaps and kept in the model.
 An epoch ends with a checkpoint models/resnet34-EPOCH.keras, the accuracy on the test list and the
@@ -14,9 +16,11 @@ import sys
 
 from utils.arguments import make_parser, print_arguments
 from utils.corpus.lists import read_training_lists, speakers_of
+from utils.corpus.shards import is_sharded, read_training_shards
 from utils.errors import run_script
 from utils.messages import translate
 from utils.training import options as training_options
+from utils.training.hosts import find_hosts, is_supervised, noticing_losses, supervise
 
 
 def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
@@ -31,22 +35,32 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit status."""
     parser, args = parse_args(argv)
+    hosts = find_hosts(args.hosts, args.num_hosts, args.host_id)
+    if hosts and not is_supervised():
+        return supervise(__file__, sys.argv[1:] if argv is None else argv, args.model_dir)
     print_arguments(args, training_options.BASELINE_OPTIONS, parser)
-    train, test = read_training_lists(args.train_list_path, args.test_list_path)
+    if is_sharded(args.train_list_path):
+        train, test, shards = read_training_shards(args.train_list_path, args.test_list_path)
+    else:
+        train, test = read_training_lists(args.train_list_path, args.test_list_path)
+        shards = None
     settings = training_options.to_settings(args)
 
     from utils.training.devices import select_devices
-    from utils.training.run import TrainingRun, describe_checkpoint
+    from utils.training.progress import describe_checkpoint
+    from utils.training.run import TrainingRun
 
-    strategy = select_devices(args.gpu, args.precision)
+    strategy = select_devices(args.gpu, args.precision, hosts)
     training = TrainingRun(
         train, test, settings, args.num_classes, args.resume, args.init, strategy,
-        speakers_of(train, args.train_list_path),
+        speakers_of(train, shards.place if shards else args.train_list_path),
+        hosts.share if hosts else None, shards,
     )  # fmt: skip
     try:
         if args.resume:
             print(translate(f"==> resuming from {describe_checkpoint(args.resume)}"))
-        training.run()
+        with noticing_losses(hosts):
+            training.run()
     except KeyboardInterrupt:
         last = training.last_checkpoint
         advice = f"go on with --resume {last}" if last else "nothing was saved yet"

@@ -8,7 +8,7 @@ The model is the public CAM++ that tools/fetch_campplus.py converts, or any of t
 is `path`. Paths are relative to --root. The .npz file has one row per utterance and speed: `path`
 (as in the list), `speed` (float32) and `embedding` (float16, unit length). Silence is cut out of
 the first 10 s of an utterance, and what is left of them embedded; one with less than 0.75 s of
-speech is left out and named.
+speech is left out and named. A run that was stopped goes on where it was when started again.
 
 Speed 1.1 means that the waveform is resampled to n / 1.1 samples and played at 16 kHz: shorter,
 and higher in pitch and formants, which is another voice to a speaker model.
@@ -18,11 +18,11 @@ and higher in pitch and formants, which is another voice to a speaker model.
 """
 
 import argparse
+import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +32,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.arguments import make_parser, positive_float, positive_int
 from utils.arrays import FloatArray
-from utils.audio.activity import remove_silence
-from utils.audio.decode import load_audio
-from utils.audio.waveform import SAMPLE_RATE
-from utils.crops.augment import change_speed
+from utils.bulk_embedding import (
+    MIN_PARALLEL_CLIPS,
+    Embedded,
+    EmbeddingTask,
+    embed_all,
+    journal_path,
+)
+from utils.engine.choice import HELP, engine_address, open_engine
 from utils.errors import AudioError, DataListError, VoiceprintError, run_script
 from utils.files import atomic_path
 from utils.messages import translate
-from utils.model.encoder import SpeakerEncoder
+from utils.model.header import read_header
 from utils.processors import num_processors
-
-SHORTEST_S = 0.75  # a shorter utterance says too little about the voice
-LONGEST_S = 10.0
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -56,7 +57,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", default="dataset/teacher.npz", help="the .npz file to write")
     add("--speeds", type=positive_float, nargs="+", default=[1.0], help="speeds to embed at")
     add("--centre", action="store_true", help="subtract the mean of the first list, renormalise")
-    add("--num_workers", type=positive_int, default=num_processors(), help="utterances at a time")
+    add("--num_workers", type=positive_int, default=num_processors(), help="local processes")
+    add("--engine", type=engine_address, default="local", help=HELP)
     return parser.parse_args(argv)
 
 
@@ -66,34 +68,29 @@ def main(argv: list[str] | None = None) -> int:
     if args.centre and 1.0 not in args.speeds:
         raise VoiceprintError(f"--centre needs speed 1.0, received --speeds {args.speeds}")
     lists = [read_paths(name) for name in args.lists]
-    paths = [path for names in lists for path in names]
-    encoder = SpeakerEncoder(args.model_path, num_threads=1)
-    skipped: list[str] = []
-    names: list[str] = []
-    embeddings: list[FloatArray] = []
+    paths = list(dict.fromkeys(path for names in lists for path in names))
     start = time.perf_counter()
-    for done, (path, result) in enumerate(embed_all(encoder, paths, args), start=1):
-        if isinstance(result, AudioError):
-            skipped.append(str(result))
-        else:
-            names += [path] * len(args.speeds)
-            embeddings += result
-        show_progress(done, len(paths))
-    if not embeddings:
-        raise AudioError(f"no utterance of {len(paths)} could be embedded: {skipped[0]}")
-    rate = len(embeddings) / (time.perf_counter() - start)
-    speeds = args.speeds * (len(embeddings) // len(args.speeds))
-    rows = np.stack(embeddings)
+    found = embed(args, paths)
+    entries = {path: found.entries.get(placed(args.root, path)) for path in paths}
+    names = [path for path, entry in entries.items() if entry for _ in args.speeds]
+    if not names:
+        reason = next(iter(found.defects.values()))
+        raise AudioError(f"no utterance of {len(paths)} could be embedded: {reason}")
+    rate = len(names) / (time.perf_counter() - start)
+    speeds = args.speeds * (len(names) // len(args.speeds))
+    cuts = [entry.cuts for entry in entries.values() if entry]
+    rows = np.stack([cut[str(speed)][0] for cut in cuts for speed in args.speeds])
     if args.centre:
         first = set(lists[0])
         pairs = zip(names, speeds, strict=True)
         rows = centre(rows, np.array([name in first and speed == 1.0 for name, speed in pairs]))
     write_teacher(args.output, paths, names, speeds, rows)
-    for line in skipped:
+    journal_path(args.output).unlink(missing_ok=True)
+    for line in found.defects.values():
         print(translate(f"skipped: {line}"), file=sys.stderr)
     summary = (
         f"{args.output}: {len(rows)} embeddings of {len(paths)} utterances, "
-        f"{len(skipped)} skipped, {rate:.1f} embeddings/s"
+        f"{len(found.defects)} skipped, {rate:.1f} embeddings/s"
     )
     print(translate(summary))
     return 0
@@ -114,40 +111,26 @@ def read_paths(name: str) -> list[str]:
     return [row[0] for row in cells]
 
 
-def embed_all(
-    encoder: SpeakerEncoder, paths: list[str], args: argparse.Namespace
-) -> Iterator[tuple[str, list[FloatArray] | AudioError]]:
-    """Yields each path, in order, with one embedding per speed or with why there is none."""
+def embed(args: argparse.Namespace, paths: Sequence[str]) -> Embedded:
+    """Embeds utterances at all speeds, where --engine says."""
+    header = read_header(args.model_path)
+    task = EmbeddingTask(os.path.abspath(header.path), header.model_id, speeds=tuple(args.speeds))  # noqa: PTH100
+    num_workers = args.num_workers if len(paths) >= MIN_PARALLEL_CLIPS else 1
+    num_done = 0
 
-    def embed(path: str) -> list[FloatArray] | AudioError:
-        try:
-            return embed_one(encoder, Path(args.root) / path, args.speeds)
-        except AudioError as error:
-            return error
+    def progress(count: int) -> None:
+        nonlocal num_done
+        num_done += count
+        show_progress(num_done, len(paths))
 
-    with ThreadPoolExecutor(args.num_workers) as pool:
-        waiting: deque[tuple[str, Future[list[FloatArray] | AudioError]]] = deque()
-        for path in paths:
-            waiting.append((path, pool.submit(embed, path)))
-            if len(waiting) > 4 * args.num_workers:
-                first, job = waiting.popleft()
-                yield first, job.result()
-        for path, job in waiting:
-            yield path, job.result()
+    with closing(open_engine(args.engine, num_workers)) as engine:
+        places = [placed(args.root, path) for path in paths]
+        return embed_all(engine, task, places, args.output, progress)
 
 
-def embed_one(encoder: SpeakerEncoder, path: Path, speeds: Sequence[float]) -> list[FloatArray]:
-    """Returns the embeddings of one utterance at some speeds.
-
-    Raises:
-        AudioError: If it cannot be read or holds too little speech.
-    """
-    speech = remove_silence(load_audio(path, duration_s=LONGEST_S))
-    seconds = len(speech) / SAMPLE_RATE
-    if seconds < SHORTEST_S:
-        raise AudioError(f"{path}: {seconds:.2f} s of speech, expected at least {SHORTEST_S} s")
-    waveforms = (change_speed(speech, speed) for speed in speeds)
-    return [encoder.embed_waveform(waveform, source=str(path)) for waveform in waveforms]
+def placed(root: str, path: str) -> str:
+    """Returns where a path of a list lies."""
+    return (Path(root) / path).as_posix()
 
 
 def centre(embeddings: FloatArray, reference: NDArray[np.bool_]) -> FloatArray:

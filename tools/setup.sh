@@ -165,7 +165,7 @@ files_of() {
     infer) echo requirements-infer.txt ;;
     service) echo requirements-service.txt requirements-infer.txt ;;
     run) echo requirements.txt "$(files_of service)" ;;
-    dev) echo requirements-dev.txt "$(files_of run)" ;;
+    dev) echo requirements-dev.txt requirements-cluster.txt "$(files_of run)" ;;
   esac
 }
 fingerprint() {   # changes when a requirements file or the interpreter does

@@ -1,8 +1,9 @@
 """Feeds training: makes batches ahead of time in worker processes and hands them out in order.
 
 Workers decode and augment; the crops reach the trainer through shared memory as 16-bit samples, and
-the spectrogram is computed on the training device. What a batch holds never depends on how many
-workers there are (`utils.crops.batches`).
+the spectrogram is computed on the training device. Shards are read in sequence by the trainer's own
+process, which hands the workers what their batch needs. What a batch holds never depends on how
+many workers there are (`utils.crops.batches`).
 """
 
 import multiprocessing
@@ -11,16 +12,21 @@ import shutil
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from itertools import islice
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import numpy as np
 
 from utils.corpus.lists import Utterance
+from utils.corpus.shards import ShardList
 from utils.crops.batches import Batch, BatchMaker, ReaderSettings
+from utils.crops.draws import Share
+from utils.crops.shard_stream import Clip, ShardStream
 from utils.errors import VoiceprintError
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -31,7 +37,12 @@ class TrainingReader:
     """Makes batches ahead of time in worker processes and hands them out in order."""
 
     def __init__(
-        self, utterances: Sequence[Utterance], settings: ReaderSettings, num_workers: int = 1
+        self,
+        utterances: Sequence[Utterance],
+        settings: ReaderSettings,
+        num_workers: int = 1,
+        share: Share | None = None,
+        shards: ShardList | None = None,
     ) -> None:
         """Starts the workers.
 
@@ -39,12 +50,18 @@ class TrainingReader:
             utterances: The training list.
             settings: What the batches are made of.
             num_workers: Worker processes; 0 makes the batches in the calling process.
+            share: The host among several.
+            shards: Where the list's recordings are read from, in sequence; None for their files.
 
         Raises:
-            DataListError: As `BatchMaker`.
+            DataListError: As `BatchMaker` and `ShardStream`.
         """
-        self.maker = BatchMaker(utterances, settings)
+        share = share or Share()
+        self.maker = BatchMaker(utterances, settings, share)
         self.settings = settings
+        self._stream: ShardStream | None = None
+        if shards is not None:
+            self._stream = ShardStream(shards, settings.shuffle_buffer, settings.seed, share)
         self._pool: ProcessPoolExecutor | None = None
         self._blocks: Sequence[SharedMemory | None] = []
         if num_workers > 0:
@@ -58,7 +75,7 @@ class TrainingReader:
                 num_workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(list(utterances), settings),
+                initargs=(list(utterances), settings, share),
             )
 
     def epoch(self, epoch: int, num_batches: int, first: int = 0) -> Iterator[Batch]:
@@ -73,9 +90,27 @@ class TrainingReader:
             DataListError: As `BatchMaker.batch`.
             VoiceprintError: If a worker process was killed.
         """
+        with closing(self._clips(epoch, num_batches, first)) as clips:
+            yield from self._batches(epoch, num_batches, first, clips)
+
+    def _clips(self, epoch: int, num_batches: int, first: int) -> Generator[list[Clip], None, None]:
+        """Yields what each batch is made of where that is read here: the clips of shards."""
+        size = self.settings.batch_size
+        if self._stream is None:
+            while True:
+                yield []
+        count = (num_batches - first) * size
+        with closing(self._stream.clips(epoch, first * size, count, 4 * size)) as clips:
+            while batch := list(islice(clips, size)):
+                yield batch
+
+    def _batches(
+        self, epoch: int, num_batches: int, first: int, clips: Iterator[list[Clip]]
+    ) -> Iterator[Batch]:
+        """Yields the batches of an epoch, made here or by the workers."""
         if self._pool is None:
             for number in range(first, num_batches):
-                yield self.maker.batch(epoch, number)
+                yield self.maker.batch(epoch, number, next(clips))
             return
         pending: deque[tuple[Future[Batch], SharedMemory | None]] = deque()
         free = deque(self._blocks)
@@ -86,7 +121,9 @@ class TrainingReader:
                 while free and submitted < num_batches:
                     block = free.popleft()
                     name = block.name if block is not None else None
-                    pending.append((self._pool.submit(_work, epoch, submitted, name), block))
+                    pending.append(
+                        (self._pool.submit(_work, epoch, submitted, name, next(clips)), block)
+                    )
                     submitted += 1
                 future, block = pending.popleft()
                 batch = future.result()
@@ -133,12 +170,12 @@ _maker: BatchMaker | None = None
 """The worker process's own batch maker."""
 
 
-def _start_worker(utterances: Sequence[Utterance], settings: ReaderSettings) -> None:
+def _start_worker(utterances: Sequence[Utterance], settings: ReaderSettings, share: Share) -> None:
     """Prepares a worker process."""
     global _maker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _maker = BatchMaker(utterances, settings)
+    _maker = BatchMaker(utterances, settings, share)
 
 
 def _exit_with_parent() -> None:
@@ -149,10 +186,10 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _work(epoch: int, number: int, block_name: str | None) -> Batch:
+def _work(epoch: int, number: int, block_name: str | None, clips: Sequence[Clip]) -> Batch:
     """Makes a batch in a worker; its waveforms go into the shared block, if any, the rest back."""
     assert _maker is not None
-    batch = _maker.batch(epoch, number)
+    batch = _maker.batch(epoch, number, clips)
     if block_name is None:
         return batch
     block = SharedMemory(name=block_name)

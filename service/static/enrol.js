@@ -275,8 +275,9 @@ async function submit(send) {
   showHint();
   try {
     const speaker = await send(name, recordings);
+    const compared = currentPairs();
     restart();
-    showEnrolled(speaker);
+    showEnrolled(speaker, compared);
   } catch (error) {
     if (error instanceof api.ServiceError && error.code === 'speaker-exists' && send === api.enrol) {
       say(byId('enrol-exists-text'), 'exists', { name });
@@ -291,16 +292,11 @@ async function submit(send) {
   }
 }
 
-/** The pairs of a matrix of scores. */
-function pairsOf(matrix) {
-  return matrix.flatMap((row, j) => row.slice(0, j).map((score, i) => ({ first: i + 1, second: j + 1, score })));
-}
-
-function showEnrolled(speaker) {
+/** Shows who was enrolled, and how alike the recordings are; the service's own figures may be other scores. */
+function showEnrolled(speaker, compared) {
   const { name, recordings } = speaker;
   service.numSpeakers = Math.max(1, service.numSpeakers);
   const seconds = recordings.reduce((sum, recording) => sum + recording.speech_s, 0).toFixed(1);
-  const compared = pairsOf(speaker.similarity ?? []);
   const apart = findApart(compared);
   const words = apart ? ['enrolled_apart', { name, ...apart }] : ['enrolled', { name }];
   const mark = icon(apart ? 'warning' : 'check');

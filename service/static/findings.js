@@ -27,7 +27,6 @@ export class Findings extends EventTarget {
     this.names = new Map(this.result.speakers.map(({ label: key, name }) => [key, name]));
     this.numbers = new Map(this.result.speakers.map(({ label: key }, number) => [key, number]));
     this.player = null;
-    this.heard = null; // the turn that is played
     this.build();
     if (file) this.takeFile(file);
   }
@@ -125,9 +124,7 @@ export class Findings extends EventTarget {
     this.player?.close();
     this.player = new TurnPlayer(file, (seconds) => {
       this.timeline.mark(seconds);
-      const turn = seconds === null ? null : this.player.turn;
-      if (turn !== this.heard) this.table.mark(turn);
-      this.heard = turn;
+      this.table.mark(seconds === null ? null : this.player.turn);
     });
     this.chooser.hidden = true;
     this.table.setPlayable(true);

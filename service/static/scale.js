@@ -7,44 +7,70 @@ import { label, say } from './language.js';
 
 const LOW = -0.2; // two strangers hardly ever score less; what does is drawn at the edge
 const HIGH = 1;
-const TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1];
-const CLOSE = 0.06; // a tick so close to the threshold's line would be crossed by it
+const STEP = 0.2;
+const STEPS = [STEP, 0.5, 1, 2, 5, 10, 20];
+const MOST_TICKS = 6;
+const CLOSE = 0.05; // of the width: a tick so close to the threshold's line would be crossed by it
 
-const fraction = (score) => Math.min(1, Math.max(0, (score - LOW) / (HIGH - LOW)));
 const percent = (share) => `${(100 * share).toFixed(2)}%`;
-const position = (score) => percent(fraction(score));
+
+/** A scale for cosines, or wider: normalised scores have no bounds. */
+class Scale {
+  constructor(values) {
+    const isWide = Math.max(...values) > HIGH; // a cosine is not
+    this.low = isWide ? Math.min(LOW, Math.floor(Math.min(...values))) : LOW;
+    this.high = isWide ? Math.ceil(Math.max(...values)) : HIGH;
+  }
+
+  fraction(score) {
+    return Math.min(1, Math.max(0, (score - this.low) / (this.high - this.low)));
+  }
+
+  position(score) {
+    return percent(this.fraction(score));
+  }
+
+  get ticks() {
+    const span = this.high - this.low;
+    const step = STEPS.find((each) => span / each <= MOST_TICKS + 1e-9) ?? span;
+    const first = Math.floor(this.low / step + 1e-9) + 1; // none at the left edge
+    const last = Math.floor(this.high / step + 1e-9);
+    return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toFixed(1)));
+  }
+}
 
 /** A score or threshold in print. */
 export function round(score) {
   return score.toFixed(2).replace('-', '−');
 }
 
-function lane(score, threshold) {
+function lane(scale, score, threshold) {
   const isAbove = score >= threshold;
   return makeSvg(
     'svg',
     { class: `lane ${isAbove ? 'above' : 'below'}`, role: 'img' },
     makeSvg('rect', {
-      class: 'same', x: position(threshold), y: 0, width: percent(1 - fraction(threshold)), height: '100%', rx: 3,
+      class: 'same', x: scale.position(threshold), y: 0, width: percent(1 - scale.fraction(threshold)), height: '100%', rx: 3,
     }),
     makeSvg('line', { class: 'track', x1: '0%', x2: '100%', y1: 14, y2: 14 }),
-    makeSvg('line', { class: 'stem', x1: position(0), x2: position(score), y1: 14, y2: 14 }),
-    makeSvg('line', { class: 'threshold', x1: position(threshold), x2: position(threshold), y1: 0, y2: 28 }),
-    makeSvg('circle', { class: 'dot', cx: position(score), cy: 14, r: 6 }),
+    makeSvg('line', { class: 'stem', x1: scale.position(0), x2: scale.position(score), y1: 14, y2: 14 }),
+    makeSvg('line', { class: 'threshold', x1: scale.position(threshold), x2: scale.position(threshold), y1: 0, y2: 28 }),
+    makeSvg('circle', { class: 'dot', cx: scale.position(score), cy: 14, r: 6 }),
   );
 }
 
-function axis(threshold) {
+function axis(scale, threshold) {
   const svg = makeSvg('svg', { class: 'axis', 'aria-hidden': 'true' });
-  for (const tick of TICKS.filter((value) => Math.abs(value - threshold) > CLOSE)) {
-    const x = position(tick);
-    const anchor = tick === HIGH ? 'end' : 'middle';
+  const isFree = (tick) => Math.abs(scale.fraction(tick) - scale.fraction(threshold)) > CLOSE;
+  for (const tick of scale.ticks.filter(isFree)) {
+    const x = scale.position(tick);
+    const anchor = tick === scale.high ? 'end' : 'middle';
     svg.append(
       makeSvg('line', { class: 'tick', x1: x, x2: x, y1: 0, y2: 5 }),
       makeSvg('text', { x, y: '1.6em', 'text-anchor': anchor }, String(tick)),
     );
   }
-  const x = position(threshold);
+  const x = scale.position(threshold);
   const words = makeSvg('text', { class: 'threshold-text', x, y: '3.2em', 'text-anchor': 'middle' });
   svg.append(
     makeSvg('line', { class: 'threshold', x1: x, x2: x, y1: 0, y2: '2.1em' }),
@@ -61,9 +87,10 @@ function axis(threshold) {
  * @returns {HTMLElement}
  */
 export function makeScale(threshold, rows) {
+  const scale = new Scale([threshold, ...rows.map(({ score }) => score)]);
   const list = make('ul', { class: 'rows' });
   for (const row of rows) {
-    const picture = lane(row.score, threshold);
+    const picture = lane(scale, row.score, threshold);
     label(picture, 'scale_row', {
       name: row.name, score: round(row.score), threshold: round(threshold),
     });
@@ -73,5 +100,5 @@ export function makeScale(threshold, rows) {
       make('li', {}, made('span', 'who', 'echo', { text: row.name }), picture, figures),
     );
   }
-  return make('div', { class: 'scale' }, list, make('div', { class: 'axis-row' }, axis(threshold)));
+  return make('div', { class: 'scale' }, list, make('div', { class: 'axis-row' }, axis(scale, threshold)));
 }

@@ -247,6 +247,7 @@ const en = {
   turn_score: 'Score',
   turn_overlapped: 'with others',
   turn_play: 'Play {start} to {end}, {name}',
+  turn_stop: 'Stop playing {start} to {end}, {name}',
   more: 'Show more ({left} left)',
 
   // Live
@@ -571,6 +572,7 @@ const zh = {
   turn_score: '得分',
   turn_overlapped: '与他人同时',
   turn_play: '播放 {start} 到 {end}，{name}',
+  turn_stop: '停止播放 {start} 到 {end}，{name}',
   more: '显示更多（还有 {left} 段）',
 
   live_title: '现在是谁在说话？',

@@ -44,18 +44,22 @@ export class TurnTable extends EventTarget {
   }
 
   makeRow(turn) {
-    const [start, end] = [turn.start_s, turn.end_s].map((seconds) => clock(seconds, DIGITS));
-    const name = this.nameOf(turn.speaker);
+    const { start, end, name } = this.wordsOf(turn);
     const who = make('td', { class: this.colourOf(turn.speaker) }, make('i', { class: 'swatch', 'aria-hidden': 'true' }));
     who.append(made('span', 'turn-name', 'echo', { text: name }));
     if (turn.is_overlapped) who.append(' ', made('small', 'hint', 'turn_overlapped'));
     const play = button('play', () => this.dispatchEvent(new CustomEvent('pick', { detail: turn })), { iconName: 'play' });
-    label(play, 'turn_play', { start, end, name });
+    label(play, 'turn_play', this.wordsOf(turn));
     play.hidden = !this.canPlay;
     const score = turn.score === null ? '–' : round(turn.score);
     const row = make('tr', {}, make('td', { class: 'turn-time' }, `${start} – ${end}`), who, make('td', {}, score), make('td', {}, play));
     this.rows.set(turn, row);
     return row;
+  }
+
+  wordsOf(turn) {
+    const [start, end] = [turn.start_s, turn.end_s].map((seconds) => clock(seconds, DIGITS));
+    return { start, end, name: this.nameOf(turn.speaker) };
   }
 
   /** Shows or hides the buttons that play. */
@@ -66,15 +70,17 @@ export class TurnTable extends EventTarget {
 
   /** Marks the turn that is heard, or none (null). */
   mark(turn) {
-    const [before, now] = [this.rows.get(this.heard), this.rows.get(turn)];
+    if (turn === this.heard) return;
+    const before = this.heard;
     this.heard = turn;
-    if (before) {
-      before.removeAttribute('aria-current');
-      relabel(before.querySelector('button'), 'play', 'play');
-    }
-    if (now) {
-      now.setAttribute('aria-current', 'true');
-      relabel(now.querySelector('button'), 'stop', 'stop');
+    for (const [each, word] of [[before, 'play'], [turn, 'stop']]) {
+      const row = this.rows.get(each);
+      if (!row) continue;
+      if (word === 'stop') row.setAttribute('aria-current', 'true');
+      else row.removeAttribute('aria-current');
+      const press = row.querySelector('button');
+      relabel(press, word, word);
+      label(press, `turn_${word}`, this.wordsOf(each));
     }
   }
 }

@@ -56,7 +56,7 @@ def python(
 def project(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """A copy of what using a model takes."""
     folder = tmp_path_factory.mktemp("project")
-    for script in ("infer_contrast.py", "infer_recognition.py", "eval.py"):
+    for script in ("infer_contrast.py", "infer_recognition.py", "eval.py", "embed.py"):
         shutil.copy(root / script, folder)
     for name in ("utils", "voices", "audio", "audio_db"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -111,3 +111,6 @@ def test_evaluates(python: Path, project: Path) -> None:
         lines.append(f"{path}\t{number // 2}\n")
     (project / "list.txt").write_text("".join(lines))
     assert "EER: " in run(python, project, "eval.py", "--list_path", "list.txt")
+    shown = run(python, project, "embed.py", "list.txt")
+    assert "embeddings.npz: 4 embeddings of 4 recordings, 0 left out" in shown
+    assert "EER: " in run(python, project, "eval.py", "--list_path", "embeddings.npz")

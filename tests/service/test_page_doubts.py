@@ -186,6 +186,28 @@ def test_what_the_thresholds_promise_is_drawn(browser: Browser, service: Service
         assert worst < edge
 
 
+def test_scores_that_are_no_cosines_have_a_wider_scale(browser: Browser) -> None:
+    drawn = browser.script(
+        """const { makeScale } = await import('/static/scale.js');
+        return [[4.5, [12.3, -2.5]], [0.5, [0.9, -0.4]]].map(([threshold, scores]) => {
+          const scale = makeScale(threshold, scores.map((score) => ({ name: 'Anna', score })));
+          const of = (selector, attribute) => [...scale.querySelectorAll(selector)]
+            .map((each) => parseFloat(each.getAttribute(attribute)));
+          const ticks = [...scale.querySelectorAll('.axis text:not(.threshold-text)')];
+          const words = ticks.map((each) => each.textContent);
+          return [of('.dot', 'cx'), of('.lane .threshold', 'x1')[0], words];
+        });"""
+    )
+    (dots, line, ticks), (cosines, middle, usual) = drawn
+    assert dots == pytest.approx([100 * 15.3 / 16, 100 * 0.5 / 16], abs=0.01)
+    assert line == pytest.approx(100 * 7.5 / 16, abs=0.01)
+    assert ticks == ["0", "10"], "one at 5 would touch the threshold's line"
+    # A cosine's scale is always the same; what is left of it stays at the edge.
+    assert cosines == pytest.approx([100 * 1.1 / 1.2, 0], abs=0.01)
+    assert middle == pytest.approx(100 * 0.7 / 1.2, abs=0.01)
+    assert usual == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+
+
 def test_a_service_that_hangs_can_be_left(browser: Browser, root: Path) -> None:
     hang = """(_, { signal }) => new Promise((_, reject) =>
         signal.addEventListener('abort', () => reject(new DOMException('', 'AbortError'))))"""

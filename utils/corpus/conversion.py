@@ -25,8 +25,9 @@ from utils.audio.decode import duration_seconds, load_audio
 from utils.audio.fidelity import SUBTYPES, Embed, audible_in_16_bits, encode, loss_of_file
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
 from utils.corpus.treatment import UNTREATED, Treatment
+from utils.engine.engine import Engine
 from utils.errors import AudioError, VoiceprintError
-from utils.workers import map_in_processes
+from utils.locks import only_process
 
 MIN_PARALLEL_TASKS = 64
 """Fewer clips than this take less time than starting worker processes (about 0.5 s)."""
@@ -144,33 +145,29 @@ def examine(task: Task, known: Finding | None, rules: Rules) -> Finding:
 
 
 def examine_all(
-    tasks: Sequence[Task], rules: Rules, journal_path: Path, num_workers: int
+    tasks: Sequence[Task], rules: Rules, journal_path: Path, engine: Engine
 ) -> Iterator[Finding]:
-    """Examines clips on all cores, with a progress bar on stderr and a journal.
+    """Examines clips by an engine, with a progress bar on stderr and a journal.
 
     Args:
         tasks: The clips.
         rules: Settings of the conversion.
         journal_path: Keeps the findings from run to run.
-        num_workers: Number of processes.
+        engine: Where the clips are examined.
 
     Yields:
         One finding per task, in the same order.
 
     Raises:
-        VoiceprintError: If a wav or the journal cannot be written.
+        VoiceprintError: If a wav or the journal cannot be written, or another process is at it.
     """
     from tqdm import tqdm
 
-    known = read_journal(journal_path)
-    jobs = ((task, known.get(task.listed)) for task in tasks)
-    findings = map_in_processes(
-        functools.partial(_examine_job, rules=rules),
-        jobs,
-        num_workers if len(tasks) >= MIN_PARALLEL_TASKS else 1,
-        on_crash=_crash_finding,
-    )
     with _open_journal(journal_path) as journal:
+        known = read_journal(journal_path)
+        jobs = ((task, known.get(task.listed)) for task in tasks)
+        examine_job = functools.partial(_examine_job, rules=rules)
+        findings = engine.map(examine_job, jobs, _crash_finding)
         for finding in tqdm(findings, total=len(tasks), desc="checking", unit="clip"):
             if _is_news(finding, known):
                 journal.write(_journal_line(finding))
@@ -393,7 +390,10 @@ def _open_journal(path: Path) -> Iterator[TextIO]:
     """Opens the journal for appending; each line is flushed at once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", newline="\n", buffering=1) as journal:
+        with (
+            path.open("a", encoding="utf-8", newline="\n", buffering=1) as journal,
+            only_process(journal, path),
+        ):
             if journal.tell():
                 journal.write("\n")  # ends a line cut off by a kill
             yield journal

@@ -9,14 +9,17 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from utils.audio.fidelity import Embed
-from utils.corpus.conversion import Rules, Task, examine_all
+from utils.corpus.conversion import MIN_PARALLEL_TASKS, Rules, Task, examine_all
 from utils.corpus.layouts import LAYOUTS, SourceClip
 from utils.corpus.lists import SPEAKERS_NAME, Utterance, path_defect, write_data_list
+from utils.corpus.shards import write_shards
 from utils.corpus.treatment import UNTREATED, Treatment
+from utils.engine.choice import open_engine
 from utils.errors import DataListError
 from utils.files import write_text_atomically
 from utils.speaker_names import plain_name, report_spellings
@@ -26,6 +29,9 @@ MIN_TRIAL_UTTERANCES = 2
 
 MIN_TRAIN_SPEAKERS = 2
 """A classifier needs at least two speakers."""
+
+SHARDS_NAME = "shards"
+"""Folder of the shards, beside the lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,9 @@ class Settings:
             their share (float).
         seed: Chooses the test speakers.
         delete_source: Remove a source once its wav is verified.
-        num_workers: Number of processes.
+        num_workers: Number of processes of this machine.
+        engine: Where clips are checked and converted, as `utils.engine.choice` reads it.
+        shards: Tar files to write of the training list, in the folder shards beside it.
         treatment: What is done to the sound of clips that are converted.
         load_model: As in `utils.corpus.conversion.Rules`.
     """
@@ -69,6 +77,8 @@ class Settings:
     seed: int = 0
     delete_source: bool = False
     num_workers: int = 1
+    engine: str = "local"
+    shards: int | None = None
     treatment: Treatment = UNTREATED
     load_model: Callable[[], Embed] | None = None
 
@@ -164,6 +174,9 @@ def create_lists(specs: Sequence[DatasetSpec], settings: Settings) -> Summary:
     write_data_list(settings.list_dir / "train_list.txt", train)
     write_data_list(settings.list_dir / "test_list.txt", test)
     _write_speakers(settings.list_dir / SPEAKERS_NAME, labels, train, test)
+    if settings.shards:
+        with closing(open_engine(settings.engine, settings.num_workers)) as engine:
+            write_shards(settings.list_dir / SHARDS_NAME, train, settings.shards, engine)
     train_labels = {utterance.label for utterance in train}
     test_labels = {utterance.label for utterance in test}
     return Summary(
@@ -302,9 +315,11 @@ def _examine(
         settings.min_duration_s, settings.delete_source, settings.treatment, settings.load_model
     )
     journal = settings.list_dir / "checked.tsv"
-    findings = examine_all([clip.task for clip in clips], rules, journal, settings.num_workers)
+    num_workers = settings.num_workers if len(clips) >= MIN_PARALLEL_TASKS else 1
     kept, hours_of = [], {}
     first_of: dict[str, Clip] = {}
+    with closing(open_engine(settings.engine, num_workers)) as engine:
+        findings = list(examine_all([clip.task for clip in clips], rules, journal, engine))
     for clip, finding in zip(clips, findings, strict=True):
         defect = finding.defect
         if defect is None and finding.duration_s < settings.min_duration_s:

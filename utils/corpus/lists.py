@@ -89,7 +89,7 @@ def read_data_list(path: str | Path) -> list[Utterance]:
         DataListError: If the file is missing, not UTF-8 or empty, or a line has another format; it
             names the file, the line, and the received and expected content.
     """
-    return _numbered([_read_lines_of(path)])[0]
+    return _numbered([read_rows(path)])[0]
 
 
 def read_training_lists(
@@ -110,9 +110,14 @@ def read_training_lists(
     Raises:
         DataListError: As `read_data_list`.
     """
-    paths = [train_path, test_path] if test_path else [train_path]
-    train, *more = _numbered([_read_lines_of(path) for path in paths])
-    test = more[0] if more else []
+    return read_training_rows(read_rows(train_path), read_rows(test_path) if test_path else [])
+
+
+def read_training_rows(
+    train_rows: Sequence[tuple[str, str]], test_rows: Sequence[tuple[str, str]]
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Returns the training and the test list of rows of path and label."""
+    train, test = _numbered([train_rows, test_rows])
     _report_shared_files(train, test)
     return train, test
 
@@ -174,7 +179,7 @@ def _is_number(label: str) -> bool:
     return label.isascii() and label.isdigit() and len(label) <= MAX_NUMBER_DIGITS
 
 
-def _read_lines_of(path: str | Path) -> list[tuple[str, str]]:
+def read_rows(path: str | Path) -> list[tuple[str, str]]:
     """Reads `(path, speaker)` of a data list."""
     clips = []
     spellings: dict[str, dict[str, None]] = {}

@@ -7,6 +7,7 @@ from utils.arguments import channel, non_negative_float, positive_int
 from utils.corpus.layouts import LAYOUTS
 from utils.corpus.listing import DatasetSpec, Settings
 from utils.corpus.treatment import Treatment
+from utils.engine.choice import HELP, engine_address
 from utils.processors import num_processors
 
 TREATMENTS = ("channel", "denoise", "trim_silence")
@@ -40,7 +41,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--test_speakers", type=speaker_share, default=0,
         help="keep whole speakers for the test instead: a number or a share (0.1)")  # fmt: skip
     add("--seed", type=int, default=0, help="chooses the test speakers")
-    add("--num_workers", type=positive_int, default=num_processors(), help="processes")
+    add("--shards", type=positive_int, metavar="N",
+        help="write the training list as N tar files too, for train.py")  # fmt: skip
+    add("--num_workers", type=positive_int, default=num_processors(), help="local processes")
+    add("--engine", type=engine_address, default="local", help=HELP)
 
 
 def to_settings(args: argparse.Namespace) -> Settings:

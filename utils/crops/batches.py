@@ -1,13 +1,11 @@
 """Training batches: random, augmented waveform crops of the listed utterances.
 
-A batch depends only on the seed, the epoch and its number, not on earlier batches: a resumed
-training sees the same batches as an uninterrupted one.
+A crop depends only on the seed, the epoch and its place in it, not on earlier ones: a resumed
+training sees the same batches as an uninterrupted one, and several hosts the same as one.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from utils.audio.spectrogram import (
     evaluation_waveform,
     training_waveform,
 )
-from utils.audio.waveform import MIN_DURATION_S, describe_defect
+from utils.audio.waveform import MIN_DURATION_S, SAMPLE_RATE, describe_defect
 from utils.corpus.lists import Utterance
 from utils.crops.augment import (
     AugmentContext,
@@ -30,6 +28,13 @@ from utils.crops.augment import (
     augment,
     change_speed,
     spectrogram_mask,
+)
+from utils.crops.draws import (
+    VIEW_MARGIN_FRAMES,
+    ListDraw,
+    Share,
+    draw_views,
+    draw_weights,
 )
 from utils.crops.teacher import TeacherTable, unit_length
 from utils.errors import AudioError, DataListError
@@ -43,9 +48,6 @@ MAX_JOINED = 4
 
 MAX_TRIES = 20
 """Unreadable clips in a row before the list counts as unusable."""
-
-VIEW_MARGIN_FRAMES = 64
-"""Frames by which a waveform is longer than each of several views."""
 
 INT16_SCALE = 32767.0
 
@@ -68,6 +70,9 @@ class ReaderSettings:
         "the readers",
     )
     seed: int = option(0, "non_negative_int")
+    shuffle_buffer: int = option(
+        1000, "positive_int", "clips of shards in memory, among which the next is drawn"
+    )
     balance: float = option(
         1.0, "fraction", "1: every utterance equally often; 0: every corpus and speaker"
     )
@@ -129,8 +134,10 @@ class Batch:
 class BatchMaker:
     """Makes any training batch from the list, the settings and the batch's number."""
 
-    def __init__(self, utterances: Sequence[Utterance], settings: ReaderSettings) -> None:
-        """Prepares the draw.
+    def __init__(
+        self, utterances: Sequence[Utterance], settings: ReaderSettings, share: Share | None = None
+    ) -> None:
+        """Prepares the draw, for one of several hosts or for the only one.
 
         Raises:
             DataListError: If the list is empty or a folder or teacher file is unusable.
@@ -144,8 +151,9 @@ class BatchMaker:
         self.context = AugmentContext.load(settings.augment)
         self.weights = draw_weights(utterances, settings.balance)
         self.num_speed_classes = 1 if self.teacher else len(self.speeds)
-        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._order_epoch = -1
+        self.share = share or Share()
+        self._list = ListDraw(self.weights, settings.balance != 1.0, settings.seed)
+        self._held: dict[int, bytes | str] = {}
         self._centroids: dict[tuple[int, float], FloatArray] = {}
         self.by_label: dict[int, list[int]] = {}
         for index, utterance in enumerate(utterances):
@@ -156,19 +164,30 @@ class BatchMaker:
         """Length of a teacher vector; 1 (filler) without a teacher."""
         return self.teacher.size if self.teacher else 1
 
-    def batch(self, epoch: int, number: int) -> Batch:
-        """Returns batch `number` (from 0) of `epoch` (from 1).
+    def batch(
+        self, epoch: int, number: int, clips: Sequence[tuple[int, bytes | str]] = ()
+    ) -> Batch:
+        """Returns batch `number` (from 0) of `epoch` (from 1), the host's rows of it.
+
+        Args:
+            epoch: From 1.
+            number: From 0.
+            clips: If the list lies in shards: the utterances of the batch, with the content of
+                their files, or why there is none.
 
         Raises:
             DataListError: If many clips in a row cannot be read.
         """
         settings = self.settings
-        rng = np.random.default_rng((settings.seed, epoch, number))
         size = settings.batch_size
+        places = self.share.places(number, size)
+        self._held = dict(clips)
+        drawn = [index for index, _ in clips] or self._list.draw(epoch, places).tolist()
+        rngs = [np.random.default_rng((settings.seed, epoch, 0, int(place))) for place in places]
         problems: list[str] = []
         crops, speakers, labels, has_class, teachers, has_teacher = [], [], [], [], [], []
-        for index in self._draw(epoch, number, rng):
-            crop, speed, label, rows = self._crop(int(index), rng, problems)
+        for index, rng in zip(drawn, rngs, strict=True):
+            crop, speed, label, rows = self._crop(index, rng, problems)
             crops.append(crop)
             speakers.append(label)
             labels.append(label * self.num_speed_classes + self._speed_class(speed))
@@ -177,7 +196,7 @@ class BatchMaker:
             has_teacher.append(float(bool(rows)))
         waveforms = np.empty((size, settings.crop_samples), dtype=np.int16)
         masks = np.empty((size, settings.num_views, 4), dtype=np.int32)
-        for row, crop in enumerate(crops):
+        for row, (crop, rng) in enumerate(zip(crops, rngs, strict=True)):
             # Babble comes from the batch itself, which costs no reading. A speaker at another
             # speed is another class, but not another voice.
             self.context.others = [c for c, speaker in zip(crops, speakers, strict=True)
@@ -195,7 +214,7 @@ class BatchMaker:
             np.array(teachers, dtype=np.float32),
             np.array(has_teacher, dtype=np.float32),
             masks,
-            draw_views(rng, size, settings.num_views),
+            self._views(epoch, number),
             problems,
         )
 
@@ -237,18 +256,13 @@ class BatchMaker:
             return 1.0
         return changed[int(place * len(changed))]
 
-    def _draw(self, epoch: int, number: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Returns the utterances of a batch, shape `(batch_size,)`."""
-        size = self.settings.batch_size
-        if self.settings.balance != 1.0:
-            return rng.choice(len(self.utterances), size=size, p=self.weights)
-        # Every utterance once before any repeats: one long order, shuffled for each epoch.
-        if self._order_epoch != epoch:
-            order_rng = np.random.default_rng((self.settings.seed, epoch))
-            self._order = order_rng.permutation(len(self.utterances))
-            self._order_epoch = epoch
-        order = self._order
-        return order[np.arange(number * size, (number + 1) * size) % len(order)]
+    def _views(self, epoch: int, number: int) -> dict[str, npt.NDArray[Any]]:
+        """Returns the host's rows of what `draw_views` draws for the batch of all hosts."""
+        size, share = self.settings.batch_size, self.share
+        rng = np.random.default_rng((self.settings.seed, epoch, 3, number))
+        views = draw_views(rng, size * share.num_hosts, self.settings.num_views)
+        own = slice(share.host_id * size, (share.host_id + 1) * size)
+        return {name: values[own] for name, values in views.items()}
 
     def _crop(
         self, index: int, rng: np.random.Generator, problems: list[str]
@@ -257,10 +271,10 @@ class BatchMaker:
         for _ in range(MAX_TRIES):
             utterance = self.utterances[index]
             try:
-                clip = self._read(utterance.path, rng)
+                clip = self._read(index, rng)
             except AudioError as error:
                 problems.append(str(error))
-                index = int(rng.choice(len(self.utterances), p=self.weights))
+                index = self._other(rng)
                 continue
             known = self.teacher.find(utterance.path) if self.teacher else {}
             speed = self._choose_speed(known, rng)
@@ -281,6 +295,8 @@ class BatchMaker:
     ) -> tuple[FloatArray, list[int]]:  # fmt: skip
         """Appends other clips of the speaker until they fill a crop."""
         candidates = self.by_label[utterance.label]
+        if self._held:
+            candidates = [i for i in self._held if self.utterances[i].label == utterance.label]
         if len(candidates) < 2:
             return clip, rows
         picks = rng.permutation(len(candidates))[:MAX_JOINED]
@@ -290,7 +306,7 @@ class BatchMaker:
             if other == utterance.path or (rows and speed not in known):
                 continue
             try:
-                clip = np.concatenate([clip, self._read(other, rng)])
+                clip = np.concatenate([clip, self._read(candidates[int(pick)], rng)])
             except AudioError:
                 continue  # It is reported when drawn itself.
             if rows:
@@ -304,66 +320,36 @@ class BatchMaker:
         size = self.settings.crop_samples
         return crop[:size] if len(crop) >= size else np.pad(crop, (0, size - len(crop)), "edge")
 
-    def _read(self, path: str, rng: np.random.Generator) -> FloatArray:
+    def _other(self, rng: np.random.Generator) -> int:
+        """Returns an utterance that takes the place of an unusable one."""
+        if self._held:
+            return list(self._held)[int(rng.integers(len(self._held)))]
+        return int(rng.choice(len(self.utterances), p=self.weights))
+
+    def _read(self, index: int, rng: np.random.Generator) -> FloatArray:
         """Reads a clip, or a random part of a long one, without its silence."""
-        offset = rng.random()
-        spare = duration_seconds(path) - MAX_READ_S
-        if spare > 0:
-            clip = load_audio(path, offset_s=offset * spare, duration_s=MAX_READ_S)
+        path, offset = self.utterances[index].path, rng.random()
+        if self._held:
+            clip = _part(_decode(self._held[index], path), offset)
         else:
-            clip = load_audio(path)
+            spare = duration_seconds(path) - MAX_READ_S
+            part = {"offset_s": offset * spare, "duration_s": MAX_READ_S} if spare > 0 else {}
+            clip = load_audio(path, **part)
         return _checked(remove_silence(clip) if self.settings.remove_silence else clip, path)
 
 
-def draw_weights(utterances: Sequence[Utterance], balance: float) -> npt.NDArray[np.float64]:
-    """Returns the probability of drawing each utterance, shape `(num_utterances,)`, sum 1.
-
-    A corpus is the folder above the speaker's folder. Its share is its number of utterances to
-    the power `balance`; likewise a speaker's share within it. A speaker's utterances are equally
-    likely.
-    """
-    corpora = [str(PurePosixPath(utterance.path).parent.parent) for utterance in utterances]
-    speakers = [(corpus, u.label) for corpus, u in zip(corpora, utterances, strict=True)]
-    num_corpus, num_speaker = Counter(corpora), Counter(speakers)
-    shares: Counter[str] = Counter()
-    for (corpus, _), count in num_speaker.items():
-        shares[corpus] += count**balance
-    weights = np.array(
-        [
-            num_corpus[speaker[0]] ** balance
-            * num_speaker[speaker] ** (balance - 1)
-            / shares[speaker[0]]
-            for speaker in speakers
-        ]
-    )
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
+def _decode(content: bytes | str, path: str) -> FloatArray:
+    """Returns the waveform of a file's content, or raises AudioError."""
+    if isinstance(content, str):
+        raise AudioError(content)
+    return load_audio(content, name=path)
 
 
-def draw_views(rng: np.random.Generator, size: int, num_views: int) -> dict[str, npt.NDArray[Any]]:
-    """Draws the position, frequency response and background level of each view.
-
-    Half of the views get a random response of up to 8 dB either way; a third get another voice in
-    the background, 3 to 20 dB below.
-
-    Args:
-        rng: Source of the random choices.
-        size: Samples in the batch.
-        num_views: Views of a sample; 1 means the whole waveform as it is.
-
-    Returns:
-        The arrays that `utils.training.views.cut_views` describes; nothing for a single view.
-    """
-    if num_views == 1:
-        return {}
-    shape = (size, num_views)
-    is_coloured = rng.random(shape) < 0.5
-    is_mixed = rng.random(shape) < 0.33
-    gains = rng.uniform(-8.0, 8.0, (*shape, 8)) * is_coloured[..., None]
-    return {
-        "starts": rng.integers(0, VIEW_MARGIN_FRAMES + 1, shape).astype(np.int32),
-        "gains_db": gains.astype(np.float32),
-        "mix_db": np.where(is_mixed, rng.uniform(-20.0, -3.0, shape), -200.0).astype(np.float32),
-    }
+def _part(clip: FloatArray, offset: float) -> FloatArray:
+    """Returns a random part of a long clip."""
+    size = round(MAX_READ_S * SAMPLE_RATE)
+    start = int(offset * max(0, len(clip) - size))
+    return clip[start : start + size]
 
 
 def read_evaluation_crop(path: str, crop_frames: int = CROP_FRAMES) -> FloatArray:

@@ -54,5 +54,6 @@ def connect(address: str) -> Cluster:
         lambda: len(client.scheduler_info(n_workers=-1)["workers"]),
         crashes=(KilledWorker,),
         losses=(CommClosedError, CancelledError, FutureCancelledError),
-        close=partial(client.close, timeout=5),
+        is_there=lambda: client.status == "running",
+        close=partial(client.close, timeout=2),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +15,9 @@ from utils.workers import CHUNKS_AHEAD, cut, map_in_processes
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+POLL_S = 1.0
+"""Seconds after which a cluster that gives no result is asked whether it is there."""
 
 
 class Engine(Protocol):
@@ -71,6 +75,7 @@ class Cluster:
         num_workers: How many there are now.
         crashes: Exceptions of a task that killed one worker after the other.
         losses: Exceptions that mean that the cluster is gone.
+        is_there: Whether it answers; asked while a result is waited for.
         close: Lets go of it.
     """
 
@@ -79,6 +84,7 @@ class Cluster:
     num_workers: Callable[[], int]
     crashes: tuple[type[BaseException], ...]
     losses: tuple[type[BaseException], ...]
+    is_there: Callable[[], bool]
     close: Callable[[], Any]
 
 
@@ -89,6 +95,7 @@ class ClusterEngine:
         """Takes a cluster; `close` lets it go."""
         self._cluster = cluster
         self._order = Order.of_this_process()
+        self._call = _make_call()
 
     def map(
         self,
@@ -97,7 +104,7 @@ class ClusterEngine:
         on_crash: Callable[[Job], Result],
     ) -> Iterator[Result]:
         """Implements `Engine.map`."""
-        pending: deque[tuple[Sequence[Job], Future[Done[Result]]]] = deque()
+        pending: deque[tuple[Sequence[Job], Future[bytes]]] = deque()
         try:
             for chunk in cut(jobs):
                 pending.append((chunk, self._submit(function, chunk)))
@@ -106,10 +113,7 @@ class ClusterEngine:
             while pending:
                 yield from self._results(function, on_crash, *pending.popleft())
         except self._cluster.losses as error:
-            raise VoiceprintError(
-                f"{self._cluster.address}: the cluster is gone ({type(error).__name__}); start it "
-                "again and repeat the command, which goes on where it was"
-            ) from error
+            raise self._is_gone() from error
         finally:
             for _, future in pending:
                 future.cancel()
@@ -118,21 +122,33 @@ class ClusterEngine:
         """Lets the workers go."""
         self._cluster.close()
 
-    def _submit(
-        self, function: Callable[[Job], Result], chunk: Sequence[Job]
-    ) -> Future[Done[Result]]:
-        return self._cluster.executor.submit(run_chunk, self._order, function, chunk)
+    def _is_gone(self) -> VoiceprintError:
+        return VoiceprintError(
+            f"{self._cluster.address}: the cluster is gone; start it again and repeat the command, "
+            "which goes on where it was"
+        )
+
+    def _wait(self, future: Future[bytes]) -> bytes:
+        """Returns a result; raises VoiceprintError if the cluster goes away meanwhile."""
+        while not wait([future], timeout=POLL_S).done:
+            if not self._cluster.is_there():
+                raise self._is_gone()
+        return future.result()
+
+    def _submit(self, function: Callable[[Job], Result], chunk: Sequence[Job]) -> Future[bytes]:
+        work = pickle.dumps((run_chunk, self._order, function, chunk))
+        return self._cluster.executor.submit(self._call, work)
 
     def _results(
         self,
         function: Callable[[Job], Result],
         on_crash: Callable[[Job], Result],
         chunk: Sequence[Job],
-        future: Future[Done[Result]],
+        future: Future[bytes],
     ) -> Iterator[Result]:
         """Yields the results of a chunk; of one that kills workers, job by job."""
         try:
-            done = future.result()
+            done: Done[Result] = pickle.loads(self._wait(future))
         except self._cluster.crashes:
             for job in chunk:
                 if len(chunk) == 1:
@@ -149,3 +165,20 @@ class ClusterEngine:
         if done.failure:
             raise VoiceprintError(f"{self._cluster.address}: {done.failure}")
         yield from done.results
+
+
+def _make_call() -> Callable[[bytes], bytes]:
+    """Returns the function that workers run.
+
+    It travels by its code and not by its name, as functions inside others do, and takes and gives
+    bytes: schedulers need no toolkit, and a worker without one says so, where it would break down
+    on reading the task.
+    """
+
+    def call(work: bytes) -> bytes:
+        import pickle
+
+        run_chunk, *arguments = pickle.loads(work)
+        return pickle.dumps(run_chunk(*arguments))
+
+    return call

@@ -16,17 +16,22 @@ from utils.engine.order import ROOT
 from utils.errors import VoiceprintError
 from utils.processors import num_processors
 
+NUM_RETRIES = 3
+"""Times that a task is done again whose worker died."""
+
 
 class RayExecutor(Executor):
     """Tasks of Ray as an executor."""
 
     def __init__(self) -> None:
-        """Takes the Ray that this process is connected to."""
-        self._run = ray.remote(max_retries=3)(_call)
+        """Uses the Ray that this process is connected to."""
+        self._tasks: dict[Callable[..., Any], Any] = {}
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Runs a function in a worker."""
-        future: Future[Any] = self._run.remote(function, args, kwargs).future()
+        if function not in self._tasks:
+            self._tasks[function] = ray.remote(max_retries=NUM_RETRIES)(function)
+        future: Future[Any] = self._tasks[function].remote(*args, **kwargs).future()
         return future
 
 
@@ -56,10 +61,6 @@ def connect(address: str) -> Cluster:
         lambda: int(ray.cluster_resources().get("CPU", 1)),
         crashes=(WorkerCrashedError, NodeDiedError),
         losses=(ConnectionError, RayError),
+        is_there=ray.is_initialized,
         close=ray.shutdown,
     )
-
-
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls a function, in a worker."""
-    return function(*args, **kwargs)

@@ -6,23 +6,30 @@ from typing import Any
 from utils.errors import VoiceprintError
 from utils.model.backend import start_backend
 from utils.processors import num_processors
+from utils.training.hosts import Hosts, join_hosts
 
 
-def select_devices(gpu: str, precision: str) -> Any:
+def select_devices(gpu: str, precision: str, hosts: Hosts | None = None) -> Any:
     """Chooses the devices before the backend starts, and the precision of the computation.
 
     Args:
         gpu: Empty for all GPUs, "0,1" for some, "cpu" for none, "cpu:2" for two logical CPU
             devices, which behave like two GPUs.
         precision: A Keras dtype policy.
+        hosts: Those of a training on several.
 
     Returns:
         A `tf.distribute.Strategy` on TensorFlow with several devices, else `None`.
 
     Raises:
-        VoiceprintError: If a named GPU does not exist.
+        VoiceprintError: If a named GPU does not exist, or the hosts don't come together.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.setdefault("KERAS_BACKEND", "jax" if hosts else "tensorflow")
+    if hosts and backend != "jax":
+        raise VoiceprintError(
+            f"--hosts with KERAS_BACKEND={backend}: several hosts train on JAX; leave the variable "
+            "out"
+        )
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1" if gpu.startswith("cpu") else gpu
     num_logical_cpus = int(gpu[4:]) if gpu.startswith("cpu:") else 1
@@ -30,7 +37,7 @@ def select_devices(gpu: str, precision: str) -> Any:
     if backend == "tensorflow":
         strategy = _start_tensorflow(gpu, num_logical_cpus)
     elif backend == "jax":
-        _start_jax(gpu, num_logical_cpus)
+        _start_jax(gpu, num_logical_cpus, hosts)
     import keras
 
     keras.config.set_dtype_policy(precision)
@@ -58,18 +65,24 @@ def _start_tensorflow(gpu: str, num_logical_cpus: int) -> Any:
     return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
 
 
-def _start_jax(gpu: str, num_logical_cpus: int) -> None:
-    """Starts JAX; several devices share each batch."""
+def _start_jax(gpu: str, num_logical_cpus: int, hosts: Hosts | None) -> None:
+    """Starts JAX; several devices, of all hosts, share each batch."""
     if num_logical_cpus > 1:
         flags = os.environ.get("XLA_FLAGS", "")
         count = f"--xla_force_host_platform_device_count={num_logical_cpus}"
         os.environ["XLA_FLAGS"] = f"{flags} {count}"
+    if gpu.startswith("cpu"):
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if hosts is not None:
+        join_hosts(hosts)
     import keras
 
     devices = keras.distribution.list_devices()
     _check_gpus(gpu, sum("cpu" not in name for name in devices))
     if len(devices) > 1:
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(auto_shard_dataset=False)
+        )
 
 
 def _check_gpus(gpu: str, num_found: int) -> None:

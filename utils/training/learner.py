@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from utils.audio.spectrogram import NUM_BINS
-from utils.crops.batches import INT16_SCALE, VIEW_MARGIN_FRAMES
+from utils.crops.batches import INT16_SCALE
+from utils.crops.draws import VIEW_MARGIN_FRAMES
 from utils.networks.front_ends import front_end
 from utils.training.losses import (
     CLASSIFICATION_LOSSES,

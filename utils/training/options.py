@@ -4,6 +4,7 @@ import argparse
 from dataclasses import fields, replace
 
 from utils.arguments import add_option, option_name, read_settings
+from utils.corpus.shards import is_sharded
 from utils.crops.augment import AugmentSettings
 from utils.crops.batches import ReaderSettings
 from utils.training.settings import DEFAULT_MARGINS, LossSettings, RunOptions, TrainingSettings
@@ -20,7 +21,7 @@ BASELINE_OPTIONS = (
 GROUPS = {
     "the run": "gpu resume init batch_size num_classes num_epoch steps_per_epoch learning_rate "
     "warmup_steps body_rate weight_decay train_list_path test_list_path model_dir precision seed "
-    "num_workers checkpoint_minutes keep_checkpoints",
+    "num_workers shuffle_buffer checkpoint_minutes keep_checkpoints hosts num_hosts host_id",
     "the network": "network widths num_blocks embedding_size keep_statistics",
     "the losses": "loss margin margin_steps num_subcenters inter_topk_penalty inter_topk scale "
     "classification_weight teacher distance_weight contrast_weight temperature teacher_centroid",
@@ -52,6 +53,8 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         low, high = getattr(args, name)
         if low > high:
             parser.error(f"--{name} {low} {high}: expected the lower figure first")
+    if args.balance != 1.0 and is_sharded(args.train_list_path):
+        parser.error("--balance draws from a plain list, not from shards; leave one of both out")
     if args.loss == "softmax" and args.num_subcenters > 1:
         parser.error("--num_subcenters needs a loss on cosines, not softmax")
     if args.inter_topk_penalty and args.loss not in ("am_softmax", "aam_softmax"):

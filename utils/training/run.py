@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +21,21 @@ from utils.corpus.lists import (
     num_classes,
     speakers_of,
 )
+from utils.corpus.shards import ShardList
 from utils.crops.batches import batch_arrays
+from utils.crops.draws import Share
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
 from utils.messages import translate
 from utils.model.archive import load_network, read_training_state, write_model
 from utils.model.header import CALIBRATION_KEYS, LABELS_KEY, ModelHeader, read_header
 from utils.reader import TrainingReader
+from utils.training.progress import Progress, remove_old_checkpoints
 from utils.training.settings import TrainingSettings
 from utils.training.validation import Validation
 
 CHUNK_STEPS = 200
 """Steps between two checks of the clock, the places for checkpoints inside an epoch."""
-
-
-@dataclass
-class Progress:
-    """Progress of a training.
-
-    Attributes:
-        epoch: Finished epochs.
-        step: Finished steps of the next epoch.
-        best_epoch: The epoch with the best figure so far.
-        best_value: That figure: the EER, or the loss if there is no EER.
-        sums: Sums of loss and other figures over those steps.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best_epoch: int = 0
-    best_value: float = math.inf
-    sums: dict[str, float] = field(default_factory=dict)
 
 
 class TrainingRun:
@@ -73,11 +57,14 @@ class TrainingRun:
         init: str = "",
         strategy: Any = None,
         speakers: Sequence[str] | None = None,
+        share: Share | None = None,
+        shards: ShardList | None = None,
     ) -> None:
         """Builds the model and starts the reader.
 
         `resume` is a checkpoint to resume from, `init` a model file with the initial weights.
         `speakers` are the names of the training list's speakers by their labels, else its own.
+        `share` is the host among several, `shards` where the training list's recordings lie.
 
         Raises:
             DataListError: If a label is out of range, the list is unusable, or has one speaker.
@@ -90,15 +77,20 @@ class TrainingRun:
         self.speakers = list(speakers or speakers_of(train))
         if settings.losses.classification > 0:
             check_speakers(self.speakers)
-        self.steps = settings.steps_per_epoch or max(1, len(train) // settings.reader.batch_size)
-        self.progress = Progress()
+        self.share = share or Share()
+        batch = settings.reader.batch_size * self.share.num_hosts
+        self.steps = settings.steps_per_epoch or max(1, len(train) // batch)
+        self.progress = Progress(batch=batch)
         self.history: list[dict[str, float]] = []
         self.last_checkpoint: Path | None = None
         self.writer: Any = None
         self._calibration: dict[str, Any] = {}
         self._reported: set[str] = set()
+        self._alone: Any = None
         state = read_training_state(resume) if resume else None
-        self.reader = TrainingReader(train, settings.reader, settings.num_workers)
+        self.reader = TrainingReader(
+            train, settings.reader, settings.num_workers, self.share, shards
+        )
         try:
             with strategy.scope() if strategy else contextlib.nullcontext():
                 self._build()
@@ -110,7 +102,8 @@ class TrainingRun:
                     self._load_state(state, resume)
             speeds = self.reader.maker.num_speed_classes
             self.validation = Validation(test, len(self.speakers), speeds, self.speakers)
-            self.writer = _summary_writer(Path(settings.model_dir) / "logs")
+            if self._is_writer:
+                self.writer = _summary_writer(Path(settings.model_dir) / "logs")
         except BaseException:
             self.close()
             raise
@@ -204,8 +197,11 @@ class TrainingRun:
             )
         for variable, value in zip(extra, saved, strict=True):
             variable.assign(value)
-        for name, value in json.loads(str(state["progress"])).items():
-            setattr(self.progress, name, value)
+        batch = self.progress.batch
+        self.progress = Progress(**json.loads(str(state["progress"])))
+        share = self.progress.count_in_batches_of(batch, self.steps)
+        iterations = self.learner.optimizer.iterations
+        iterations.assign(int(int(np.asarray(iterations)) * share))
         header = read_header(path)
         self._check_speakers(header)
         metadata = header.metadata
@@ -255,7 +251,8 @@ class TrainingRun:
         started = last_checkpoint = time.monotonic()
         batches = self.reader.epoch(epoch, self.steps, first)
         title = f"epoch {epoch}/{settings.num_epochs}"
-        with tqdm(total=self.steps, initial=first, desc=title) as bar:
+        hidden = not self._is_writer
+        with tqdm(total=self.steps, initial=first, desc=title, disable=hidden) as bar:
             while progress.step < self.steps:
                 steps = min(CHUNK_STEPS, self.steps - progress.step)
                 logs, num_done = self._train_steps(batches, steps, bar, interruption)
@@ -272,7 +269,7 @@ class TrainingRun:
                     if interruption.is_requested:
                         raise KeyboardInterrupt
         figures = {name: value / max(progress.step, 1) for name, value in progress.sums.items()}
-        num_samples = (self.steps - first) * settings.reader.batch_size * settings.reader.num_views
+        num_samples = (self.steps - first) * progress.batch * settings.reader.num_views
         figures["samples_per_s"] = num_samples / max(time.monotonic() - started, 1e-6)
         return figures
 
@@ -293,7 +290,9 @@ class TrainingRun:
     ) -> tuple[dict[str, float], int]:
         """Trains some steps, fewer if Ctrl-C is pressed; returns mean figures and their number."""
         if self.strategy is None:
-            watch = _make_watch(bar, interruption)
+            from utils.training.watch import make_watch
+
+            watch = make_watch(bar, interruption)
             history = self.learner.fit(
                 self._feed(batches, num_steps),
                 steps_per_epoch=num_steps, epochs=1, shuffle=False, verbose=0, callbacks=[watch],
@@ -323,7 +322,7 @@ class TrainingRun:
     def _finish_epoch(self, figures: dict[str, float]) -> None:
         """Validates, writes the checkpoint, the log lines and the summary line of an epoch."""
         progress = self.progress
-        result = self.validation.measure(self.learner.predict_on_batch)
+        result = self.validation.measure(self._predict())
         figures = {**figures, **result.figures}
         self._calibration = result.calibration
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
@@ -331,8 +330,13 @@ class TrainingRun:
         if value <= progress.best_value:
             progress.best_epoch, progress.best_value = progress.epoch, value
         self._checkpoint(f"{self.settings.network}-{progress.epoch}")
-        self._remove_old_checkpoints()
         self.history.append(figures)
+        if not self._is_writer:
+            return
+        remove_old_checkpoints(
+            Path(self.settings.model_dir), self.settings.network, progress,
+            self.settings.keep_checkpoints,
+        )  # fmt: skip
         folder = Path(self.settings.model_dir)
         with open(folder / "training_log.jsonl", "a", encoding="utf-8") as log:
             line: dict[str, Any] = {"epoch": progress.epoch, **figures}
@@ -346,8 +350,30 @@ class TrainingRun:
         text = ", ".join(f"{name} {number:.4f}" for name, number in figures.items())
         print(translate(f"epoch {progress.epoch}: {text}"), flush=True)
 
+    @property
+    def _is_writer(self) -> bool:
+        """Whether this host writes and prints: the first."""
+        return self.share.host_id == 0
+
+    def _predict(self) -> Any:
+        """Returns the function that a validation asks for outputs."""
+        if self.share.num_hosts == 1:
+            return self.learner.predict_on_batch
+        from utils.training.alone import LearnerAlone
+
+        if self._alone is None:
+            self._alone = LearnerAlone(
+                self.settings.network, self.network_shape, self.settings.losses
+            )
+        self._alone.set_weights(self.learner.network.get_weights())
+        return self._alone.predict_on_batch
+
     def _checkpoint(self, name: str) -> None:
         """Writes network and training state as one file."""
+        path = Path(self.settings.model_dir) / f"{name}.keras"
+        self.last_checkpoint = path
+        if not self._is_writer:
+            return
         if self.float_network is not self.learner.network:
             self.float_network.set_weights(self.learner.network.get_weights())
         extra = self._extra_variables()
@@ -367,55 +393,18 @@ class TrainingRun:
             **({LABELS_KEY: self.speakers} if self._has_names else {}),
             **self._calibration,
         }
-        path = Path(self.settings.model_dir) / f"{name}.keras"
         write_model(path, self.float_network, metadata, state)
-        self.last_checkpoint = path
 
     @property
     def _has_names(self) -> bool:
         """Whether the speakers are more than the numbers of their classes."""
         return self.speakers != [str(number) for number in range(len(self.speakers))]
 
-    def _remove_old_checkpoints(self) -> None:
-        """Keeps the newest checkpoints and the best one of this training."""
-        folder, epoch = Path(self.settings.model_dir), self.progress.epoch
-        name = self.settings.network
-        for path in folder.glob(f"{name}-*.keras"):
-            number, _, part = path.stem.removeprefix(f"{name}-").partition("-")
-            if not number.isdigit() or int(number) > epoch:
-                continue
-            is_kept = int(number) > epoch - self.settings.keep_checkpoints
-            is_best = int(number) == self.progress.best_epoch
-            if part or not (is_kept or is_best):
-                path.unlink()
-
     def close(self) -> None:
         """Stops the reader's workers and the log."""
         self.reader.close()
         if self.writer is not None:
             self.writer.close()
-
-
-def _make_watch(bar: Any, interruption: Interruption) -> Any:
-    """Returns a callback that moves a progress bar and ends `fit` after Ctrl-C."""
-    import keras
-
-    class Watch(keras.callbacks.Callback):
-        """Counts steps without waiting for the device."""
-
-        async_safe = True
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.steps: list[int] = []
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.steps.append(batch)
-            bar.update(1)
-            if interruption.is_requested:
-                self.model.stop_training = True
-
-    return Watch()
 
 
 def _summary_writer(folder: Path) -> Any:
@@ -426,13 +415,3 @@ def _summary_writer(folder: Path) -> Any:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     return Writer(str(folder))
-
-
-def describe_checkpoint(path: str) -> str:
-    """Returns a line with a checkpoint's epoch and step.
-
-    Raises:
-        ModelError: If it is not a model of this toolkit.
-    """
-    progress = read_header(path).metadata.get("progress", {})
-    return f"{path}: epoch {progress.get('epoch', 0)}, step {progress.get('step', 0)}"

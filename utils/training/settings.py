@@ -107,7 +107,21 @@ class RunOptions:
     num_classes: int | None = option(
         None, "positive_int", "number of speakers; default: read from the training list"
     )
-    train_list_path: str = option("dataset/train_list.txt")
+    train_list_path: str = option(
+        "dataset/train_list.txt",
+        help="list, or shards of create_data.py: folder, https:// or s3://",
+    )
+    hosts: str = option(
+        "",
+        help="train on several hosts: address of the first, or auto for Slurm's (JAX)",
+        metavar="HOST0:PORT",
+    )
+    num_hosts: int | None = option(
+        None, "positive_int", "how many hosts (default: Slurm's SLURM_NTASKS)"
+    )
+    host_id: int | None = option(
+        None, "non_negative_int", "this host, from 0 (default: Slurm's or Kubernetes' variable)"
+    )
     test_list_path: str = option(
         "dataset/test_list.txt", help="list for validation; empty for none"
     )

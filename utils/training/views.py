@@ -23,7 +23,7 @@ def cut_views(magnitudes: Any, views: dict[str, Any], num_frames: int) -> Any:
 
     Args:
         magnitudes: Shape `(batch, num_long_frames, 257)`.
-        views: From `utils.crops.batches.draw_views`: `starts` int `(batch, k)` first frames,
+        views: From `utils.crops.draws.draw_views`: `starts` int `(batch, k)` first frames,
             `gains_db` `(batch, k, 8)` responses at 8 frequencies, `mix_db` `(batch, k)` level of
             another sample relative to this one, very low for none.
         num_frames: Frames of a view.

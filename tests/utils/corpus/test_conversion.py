@@ -15,8 +15,10 @@ from utils.audio.fidelity import Embed
 from utils.corpus import conversion, treatment
 from utils.corpus.conversion import Finding, Rules, Task, examine, examine_all, read_journal
 from utils.corpus.treatment import Treatment
+from utils.engine.engine import LocalEngine
 from utils.errors import AudioError, VoiceprintError
 
+ALONE = LocalEngine(1)
 RULES = Rules(min_duration_s=1.3)
 
 
@@ -181,7 +183,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(VoiceprintError, match=r"cannot write .*file/a\.wav"):
         examine(task_for(source, tmp_path / "file" / "a.wav"), None, RULES)
     with pytest.raises(VoiceprintError, match=r"cannot write .*checked\.tsv"):
-        list(examine_all([task_for(source)], RULES, tmp_path / "file" / "checked.tsv", 1))
+        list(examine_all([task_for(source)], RULES, tmp_path / "file" / "checked.tsv", ALONE))
 
 
 def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -208,15 +210,15 @@ def test_journal_saves_all_decoding_but_of_what_changed(
         tasks.append(task_for(source, tmp_path / f"{number}.wav" if convert else None))
     (tmp_path / "3.mp3").write_bytes(b"damaged")
     journal = tmp_path / "lists" / "checked.tsv"
-    first = list(examine_all(tasks, RULES, journal, 1))
+    first = list(examine_all(tasks, RULES, journal, ALONE))
     assert {path.stem for path in decoded} == {"0", "1", "2", "3"}
     assert first[3].defect is not None
     decoded.clear()
-    assert list(examine_all(tasks, RULES, journal, 1)) == first
+    assert list(examine_all(tasks, RULES, journal, ALONE)) == first
     assert not decoded
     write_mp3(tmp_path / "1.mp3", 9)
     write_mp3(tmp_path / "3.mp3", 3)
-    again = list(examine_all(tasks, RULES, journal, 1))
+    again = list(examine_all(tasks, RULES, journal, ALONE))
     assert {path.stem for path in decoded} == {"1", "3"}
     assert [finding.defect for finding in again] == [None] * 4
 
@@ -224,23 +226,23 @@ def test_journal_saves_all_decoding_but_of_what_changed(
 def test_damaged_lines_of_the_journal_are_ignored(tmp_path: Path) -> None:
     journal = tmp_path / "checked.tsv"
     source = write_mp3(tmp_path / "a.mp3")
-    (finding,) = examine_all([task_for(source)], RULES, journal, 1)
+    (finding,) = examine_all([task_for(source)], RULES, journal, ALONE)
     line = journal.read_bytes()
     other = line.replace(b"a.mp3", b"b.mp3")
     journal.write_bytes(b"\xff\n" + line + b"x\t1\t1\tlong\t\t.\n" + other[:-3])
     assert read_journal(journal) == {finding.listed: finding}
-    list(examine_all([task_for(write_mp3(tmp_path / "c.mp3"))], RULES, journal, 1))
+    list(examine_all([task_for(write_mp3(tmp_path / "c.mp3"))], RULES, journal, ALONE))
     assert [Path(name).name for name in read_journal(journal)] == ["a.mp3", "c.mp3"]
 
 
 def test_missing_file_is_looked_for_again(tmp_path: Path) -> None:
     journal = tmp_path / "checked.tsv"
     task = task_for(tmp_path / "a.mp3", tmp_path / "a.wav")
-    (finding,) = examine_all([task], RULES, journal, 1)
+    (finding,) = examine_all([task], RULES, journal, ALONE)
     assert str(finding.defect).startswith("no such file")
     assert read_journal(journal) == {}
     write_mp3(tmp_path / "a.mp3")
-    (finding,) = examine_all([task], RULES, journal, 1)
+    (finding,) = examine_all([task], RULES, journal, ALONE)
     assert finding.defect is None
 
 
@@ -249,8 +251,8 @@ def test_processes_find_the_same_as_one(tmp_path: Path, monkeypatch: pytest.Monk
     bad = list(bad_files(tmp_path / "bad").values())
     good = [write_mp3(tmp_path / f"{number}.mp3", number) for number in range(4)]
     tasks = [task_for(path, tmp_path / "out" / f"{path.name}.wav") for path in good + bad]
-    parallel = list(examine_all(tasks, RULES, tmp_path / "a.tsv", 2))
-    assert list(examine_all(tasks, RULES, tmp_path / "b.tsv", 1)) == parallel
+    parallel = list(examine_all(tasks, RULES, tmp_path / "a.tsv", LocalEngine(2)))
+    assert list(examine_all(tasks, RULES, tmp_path / "b.tsv", ALONE)) == parallel
 
 
 def test_crash_of_a_decoder_is_a_defect(tmp_path: Path) -> None:
@@ -399,7 +401,7 @@ def test_another_treatment_converts_again_the_same_does_not(tmp_path: Path) -> N
 def test_journals_of_earlier_versions_are_read(tmp_path: Path) -> None:
     journal = tmp_path / "checked.tsv"
     source = write_mp3(tmp_path / "a.mp3")
-    (finding,) = examine_all([task_for(source)], RULES, journal, 1)
+    (finding,) = examine_all([task_for(source)], RULES, journal, ALONE)
     fields = journal.read_text().rstrip("\n").split("\t")
     journal.write_text("\t".join([*fields[:5], fields[-1]]) + "\n")
     assert read_journal(journal) == {finding.listed: replace(finding, sound="")}

@@ -14,14 +14,12 @@ from utils.crops import batches
 from utils.crops.augment import AugmentSettings
 from utils.crops.batches import (
     INT16_SCALE,
-    VIEW_MARGIN_FRAMES,
     BatchMaker,
     ReaderSettings,
     batch_arrays,
-    draw_views,
-    draw_weights,
     read_evaluation_crop,
 )
+from utils.crops.draws import VIEW_MARGIN_FRAMES, draw_views, draw_weights
 from utils.errors import AudioError, DataListError
 
 CROP_FRAMES = 101  # 1 s

@@ -13,7 +13,8 @@ import pytest
 from tests.support.synthetic_voices import synthetic_speech
 from tests.support.tiny_model import SHAPE
 from utils.audio.spectrogram import spectrogram
-from utils.crops.batches import INT16_SCALE, VIEW_MARGIN_FRAMES, draw_views
+from utils.crops.batches import INT16_SCALE
+from utils.crops.draws import VIEW_MARGIN_FRAMES, draw_views
 from utils.resnet import build_resnet34
 from utils.training.learner import SpeakerLearner, mask_spectrograms
 from utils.training.losses import aam_softmax

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from utils.crops.batches import VIEW_MARGIN_FRAMES, draw_views
+from utils.crops.draws import VIEW_MARGIN_FRAMES, draw_views
 from utils.training.views import cut_views, interpolation
 
 NUM_FRAMES = 9

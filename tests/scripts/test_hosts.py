@@ -1,0 +1,187 @@
+"""Two hosts are two processes here: the losses of one with the doubled batch, a kill, resuming."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.support.synthetic_voices import write_speech_folder
+from tests.support.tiny_model import TRAIN_OPTIONS
+from utils.crops.draws import Share
+from utils.errors import VoiceprintError
+from utils.training import hosts as module
+from utils.training.hosts import Hosts, find_hosts, join_hosts, supervise
+
+QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""Compiling takes most of the time of the few steps here."""
+
+NUM_STEPS = 20
+
+ENDLESS = 10_000
+"""Epochs of a training that is killed; the schedule of the learning rate depends on them."""
+
+
+def log(folder: str) -> list[dict[str, float]]:
+    path = Path(folder, "training_log.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def options(folder: str, num_steps: int, batch_size: int = 4, *more: str) -> list[str]:
+    """Options of a training whose epochs have one step, so that the log has every step's loss."""
+    return [
+        *TRAIN_OPTIONS, "--batch_size", str(batch_size), "--train_list_path=train.txt",
+        "--test_list_path=", f"--num_epoch={num_steps}", "--steps_per_epoch=1",
+        f"--model_dir={folder}", "--gpu=cpu", *more,
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(root: Path, *commands: list[str]) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Runs train.py on JAX several times at once; none is left in the end."""
+    environment = {
+        **os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8",
+        "XLA_FLAGS": QUICK_COMPILER,
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(root / "train.py"), *command],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )
+        for command in commands
+    ]  # fmt: skip
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def wait_for(is_done: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Waits while a process runs."""
+    deadline = time.monotonic() + 300
+    while not is_done():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def two_hosts(*command: str) -> list[list[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    hosts = ["--hosts", address, "--num_hosts", "2", "--host_id"]
+    return [[*command, *hosts, str(number)] for number in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eager")
+@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
+def test_two_hosts_train_as_one_and_outlive_a_kill(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{path}\t{label}\n" for path, label in write_speech_folder(Path("speech"), 4, 5, 1.2)]
+    Path("train.txt").write_text("".join(lines))
+    Path("test.txt").write_text("".join(lines[::2]))
+    more = ["--keep_checkpoints", "100"]
+    with running(root, options("alone", ENDLESS, 8, *more)) as (alone,):
+        wait_for(lambda: len(log("alone")) >= 2 + NUM_STEPS, alone)
+
+    # Two hosts go on where one was, and one of them is killed.
+    more = ["--resume", "alone/resnet34-2.keras", "--test_list_path", "test.txt"]
+    with running(root, *two_hosts(*options("both", ENDLESS, 4, *more))) as hosts:
+        wait_for(lambda: len(log("both")) >= NUM_STEPS, hosts[0])
+        hosts[1].kill()
+        shown = hosts[0].communicate(timeout=200)
+        assert hosts[0].returncode == 2, shown
+    line = shown[1].strip().splitlines()[-1]
+    assert line.startswith("error: the training was cut off: another host is gone, or memory; ")
+    assert "start all hosts again with --resume both/resnet34-" in line
+    assert "epoch 22: " in shown[0]
+    steps = zip(log("alone")[2:], log("both"), strict=False)
+    for number, (step, other) in zip(range(NUM_STEPS), steps, strict=False):
+        assert step["epoch"] == other["epoch"] == 3 + number
+        assert other["loss"] == pytest.approx(step["loss"], abs=1e-4)
+        assert 0 <= other["eer"] <= 1
+
+    # On one host, of another backend: steps are counted anew, since they are of half the size.
+    checkpoints = {int(path.stem.split("-")[1]) for path in Path("both").glob("[!.]*.keras")}
+    reached = max(checkpoints)
+    assert reached >= 2 + NUM_STEPS
+    resume = ["--resume", f"both/resnet34-{reached}.keras"]
+    assert train.main(options("both", reached + 1, 4, *resume)) == 0
+    assert log("both")[-1]["epoch"] == reached + 1
+
+
+def test_hosts_are_found_from_options_and_variables() -> None:
+    assert find_hosts("", None, None, {"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}) is None
+    assert find_hosts("a:1", 3, 2, {}) == Hosts("a:1", Share(2, 3))
+    slurm = {
+        "SLURM_NTASKS": "4", "SLURM_PROCID": "1", "SLURM_JOB_ID": "77002",
+        "SLURM_STEP_NODELIST": "gpu[03-06],other",
+    }  # fmt: skip
+    assert find_hosts("auto", None, None, slurm) == Hosts("gpu03:12357", Share(1, 4))
+    slurm["SLURM_STEP_NODELIST"] = "one,two"
+    assert find_hosts("auto", None, None, slurm) == Hosts("one:12357", Share(1, 4))
+    job = {"JOB_COMPLETION_INDEX": "2"}
+    assert find_hosts("train-0.svc:9", 4, None, job) == Hosts("train-0.svc:9", Share(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("", 2, None), "need --hosts HOST0:PORT"),
+        (("", None, 0), "need --hosts HOST0:PORT"),
+        (("auto", 2, 0), "SLURM_STEP_NODELIST isn't set"),
+        (("host", 2, 0), "--hosts host: expected HOST0:PORT or auto"),
+        (("host:1", None, 0), "needs --num_hosts: none of SLURM_NTASKS tells it"),
+        (("host:1", 2, None), "needs --host_id: none of SLURM_PROCID, JOB_COMPLETION_INDEX"),
+        (("host:1", 2, 2), "--host_id 2: expected 0 to 1 of 2 hosts"),
+    ],
+)
+def test_hosts_that_are_not_known(given: tuple[str, int | None, int | None], message: str) -> None:
+    with pytest.raises(VoiceprintError, match=message):
+        find_hosts(*given, {})
+
+
+def test_hosts_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    jax = pytest.importorskip("jax")
+
+    def initialize(*args: object, **more: object) -> None:
+        raise RuntimeError("DEADLINE_EXCEEDED")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(VoiceprintError, match="2 hosts didn't come together in 300 s; start all"):
+        join_hosts(Hosts("127.0.0.1:1", Share(0, 2)))
+    assert module.JOIN_S == 300
+
+
+def test_a_training_that_is_watched(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import os, sys\nos.environ[sys.argv[2]]\nsys.exit(int(sys.argv[1]))\n")
+    for status in (0, 2, 130):
+        assert supervise(str(script), [str(status), module.WATCHER_VARIABLE], "m") == status
+    with pytest.raises(VoiceprintError, match=r"cut off: .*; start all hosts again$"):
+        supervise(str(script), [str(module.EXIT_LOST), module.WATCHER_VARIABLE], str(tmp_path))
+    script.write_text("import os\nos.abort()\n")
+    (tmp_path / "resnet34-3.keras").touch()
+    with pytest.raises(VoiceprintError, match=r"--resume .*resnet34-3\.keras$"):
+        supervise(str(script), [], str(tmp_path))
+
+
+def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from utils.training.devices import select_devices
+
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    with pytest.raises(VoiceprintError, match="KERAS_BACKEND=tensorflow: several hosts train on"):
+        select_devices("cpu", "float32", Hosts("127.0.0.1:1", Share(0, 2)))
