@@ -16,6 +16,7 @@ from service.answers.schemas import ClassicError, ProblemDocument
 from service.chores import chores
 from service.context import Service
 from service.diarization.jobs import Jobs
+from service.edge.counters import Counter
 from service.edge.gate import Gate
 from service.edge.limits import Lockout
 from service.edge.observation import Observation
@@ -67,6 +68,7 @@ def make_app(
     metrics = Metrics(
         lambda: pool.num_pending, lambda: database.num_damaged, lambda: jobs.num_pending
     )
+    counter = Counter(database.shared_counts)
     jobs = Jobs(settings, encoder, database)
     pool = EncodingPool(settings.num_threads, settings.queue_size, metrics.encodings.observe)
     find_sound = None if inbox is None else inbox.find_sound
@@ -82,6 +84,7 @@ def make_app(
         await asyncio.to_thread(reembedding.stop)
         await asyncio.to_thread(pool.close)
         app.state.service.close()
+        counter.close()
 
     app = FastAPI(
         title="Voiceprint service",
@@ -99,7 +102,7 @@ def make_app(
         pool=pool,
         reader=VoiceReader(encoder, pool, settings),
         metrics=metrics,
-        lockout=Lockout(settings.lockout_failures, settings.lockout_s),
+        lockout=Lockout(settings.lockout_failures, settings.lockout_s, counter),
         inbox=inbox,
         tokens=tokens,
         reembedding=reembedding,
@@ -113,7 +116,9 @@ def make_app(
     add_handlers(app)
     app.openapi = lambda: _describe(app, tokens.are_required)  # type: ignore[method-assign]
     # The last one added is the outermost: a page that may call can read refusals, too.
-    app.add_middleware(Gate, settings=settings, tokens=tokens, check_room=pool.check_room)
+    app.add_middleware(
+        Gate, settings=settings, tokens=tokens, check_room=pool.check_room, counter=counter
+    )
     if settings.cors_origin is not None:
         app.add_middleware(
             CORSMiddleware,

@@ -50,11 +50,17 @@ class Service:
     reembedding: BackgroundReembedding
     jobs: Jobs
     num_streams: int = 0
+    is_stopping: bool = False
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Builds the identifier."""
         self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
+
+    def begin_stop(self) -> None:
+        """Makes /health/ready fail and takes no long recordings any more; all else goes on."""
+        self.is_stopping = True
+        self.jobs.stop_accepting()
 
     @property
     def auth_required(self) -> bool:

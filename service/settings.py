@@ -88,6 +88,9 @@ class Settings:
     header_timeout_s: float = option(10.0, "positive_float", "for headers to arrive")
     body_timeout_s: float = option(30.0, "positive_float", "for an upload to arrive")
     stop_timeout_s: float = option(30.0, "positive_float", "to finish when stopped")
+    drain_s: float = option(
+        0.0, "non_negative_float", "to go on after SIGTERM, not ready, until balancers know"
+    )
     diarization_max_upload_mb: float = option(
         1000.0, "positive_float", "largest request to find who spoke when"
     )

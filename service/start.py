@@ -222,8 +222,6 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
         print(translate("Ctrl-C stops it."), flush=True)
 
     try:
-        return run_server(
-            app, settings, bound, print_addresses, app.state.service.jobs.stop_accepting
-        )
+        return run_server(app, settings, bound, print_addresses, app.state.service.begin_stop)
     finally:
         database.close()

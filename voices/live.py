@@ -46,12 +46,11 @@ CHANGE_S = 1.6
 CHANGE_MARGIN = 0.12
 """How much more alike another voice must be than the turn's own to take the turn over."""
 
+NEWCOMER_SHARE = 0.75
+"""Below this share of the ordinary threshold, twice running, the latest speech is a newcomer's."""
+
 MARGIN = 0.1
 """How far the best enrolled speaker must stand out from the second below the strict threshold."""
-
-WIDE_MARGIN = 0.15
-"""The same below the middle between the strict threshold and the ordinary one: over a telephone
-those who were enrolled in a room score no more."""
 
 NEW_SPEAKER_S = 1.2
 """Seconds of speech that make a new unknown speaker; shorter turns of nobody keep no number."""
@@ -147,6 +146,7 @@ class LiveRecogniser:
         self._num_heard = 0
         self._num_named = 0
         self._embedding: FloatArray | None = None
+        self._is_doubtful = False
         self._voices: dict[str | int, _Voice] = {}
         self._next_number = 1
 
@@ -239,6 +239,7 @@ class LiveRecogniser:
         self._turn = LiveTurn(self._now_s - length_s, self._now_s)
         self._speech, self._num_heard, self._num_named = list(frames), len(frames), 0
         self._embedding = None
+        self._is_doubtful = False
         self._num_speech = self._num_pause = 0
         self._recent.clear()
         yield self._turn
@@ -260,8 +261,8 @@ class LiveRecogniser:
         """Names the turn by its speech so far, or ends it where another voice has taken over."""
         assert self._turn is not None
         self._num_named = self._num_heard
-        if self._is_taken_over():
-            rest = self._speech[-_num_frames(CHANGE_S / 2) :]
+        if num_frames := self._num_taken_over():
+            rest = self._speech[-num_frames:]
             del self._speech[-len(rest) :]
             self._num_heard = self._num_named = len(self._speech)
             self._num_pause = len(rest)
@@ -275,25 +276,27 @@ class LiveRecogniser:
         if self._turn.speaker != before.speaker:
             yield self._turn
 
-    def _is_taken_over(self) -> bool:
-        """Tells whether the latest speech is rather another known voice's than the turn's own."""
+    def _num_taken_over(self) -> int:
+        """Returns how many of the latest frames are another voice's than the turn's own."""
         assert self._turn is not None
         length_s = self._num_heard * FRAME_SAMPLES / SAMPLE_RATE
         own = self._turn.speaker
         if own is None or length_s < 2 * CHANGE_S:
-            return False
+            return 0
         num_latest = _num_frames(CHANGE_S)
         latest, earlier = self._embed(-num_latest, None), self._embed(None, -num_latest)
         if latest is None or earlier is None:
-            return False
+            return 0
         scores = self._scores(latest)
         mine = max(scores.get(own, -1.0), score_pair(self._encoder, latest, earlier))
         others = [score for label, score in scores.items() if label != own]
         best = max(others, default=-1.0)
         if best >= self._encoder.threshold and best > mine + CHANGE_MARGIN:
-            return True
+            return num_latest // 2
         # Nobody known: a voice unlike the turn's own is a newcomer's.
-        return mine < self._encoder.threshold / 2
+        was_doubtful = self._is_doubtful
+        self._is_doubtful = mine < NEWCOMER_SHARE * self._encoder.threshold
+        return num_latest if self._is_doubtful and was_doubtful else 0
 
     def _embed(self, first: int | None, last: int | None) -> FloatArray | None:
         """Embeds frames of the turn's speech, at most the latest 5 s; None if they are too few."""
@@ -342,20 +345,19 @@ class LiveRecogniser:
     def _recognise(self, vector: FloatArray) -> tuple[str, float] | None:
         """Returns the enrolled speaker with this voice and the score, None if it is nobody's.
 
-        Between the ordinary threshold and the strict one the best must also stand out from the
-        second: a stranger resembles several alike.
+        Below the strict threshold, down to halfway to the ordinary one, the best must also stand
+        out from the second: a stranger resembles several alike.
         """
         ranked = self._rank(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-9)))
         if not ranked:
             return None
         name, score = ranked[0]
-        if verdict(score, self._strict_threshold):
-            return name, score
-        ordinary = min(self._encoder.threshold, self._strict_threshold)
         margin = score - ranked[1][1] if len(ranked) > 1 else MARGIN
-        middle = (self._strict_threshold + ordinary) / 2
-        least_margin = MARGIN if verdict(score, middle) else WIDE_MARGIN
-        return (name, score) if verdict(score, ordinary) and margin >= least_margin else None
+        least = (self._strict_threshold + min(self._encoder.threshold, self._strict_threshold)) / 2
+        is_match = verdict(score, self._strict_threshold) or (
+            verdict(score, least) and margin >= MARGIN
+        )
+        return (name, score) if is_match else None
 
     def _remember(self, turn: LiveTurn) -> None:
         """Adds the turn to what is known of its voice."""

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.answers.problems import CLASSIC_PREFIX, Problem, problem_response, retry_later
+from service.edge.counters import Counter
 from service.edge.encodings import check_encodings
 from service.edge.limits import FAILED_TOKENS_A_MINUTE, RateLimiter
 from service.edge.scopes import ANY, OPEN, needed_scope
@@ -41,18 +42,23 @@ class Gate:
     """ASGI middleware that admits or refuses requests, and passes on body and token."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, tokens: Tokens, check_room: Callable[[], None]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        tokens: Tokens,
+        check_room: Callable[[], None],
+        counter: Counter,
     ) -> None:
         """Wraps an application; `check_room` raises Problem if no recording can be accepted now."""
         self.app = app
         self.settings = settings
         self.tokens = tokens
         self.check_room = check_room
-        self.rates = RateLimiter(settings.rate_limit)
-        self.classic_rates = RateLimiter(settings.classic_rate_limit)
-        self.failures = RateLimiter(FAILED_TOKENS_A_MINUTE)
+        self.rates = RateLimiter("rate", settings.rate_limit, counter)
+        self.classic_rates = RateLimiter("classic", settings.classic_rate_limit, counter)
+        self.failures = RateLimiter("failed", FAILED_TOKENS_A_MINUTE, counter)
         self.group_rates = {
-            name: RateLimiter(limits.rate_limit)
+            name: RateLimiter("group", limits.rate_limit, counter)
             for name, limits in settings.groups.items()
             if limits.rate_limit is not None
         }
@@ -88,7 +94,7 @@ class Gate:
         try:
             try:
                 self._check_origin(scope["method"], headers)
-                self._admit(scope, headers)
+                await self._admit(scope, headers)
                 if (scope["method"], scope["path"]) in STREAMED:
                     check_encodings(scope, Headers(raw=[]), ())
                     await self.app(scope, receive_noted, send_read)
@@ -120,8 +126,8 @@ class Gate:
         need = needed_scope("WEBSOCKET", scope["path"])
         address = scope["client"][0] if scope.get("client") else "unknown"
 
-        def admit(presented: str | None) -> Grant:
-            grant = self._grant_of(presented, address)
+        async def admit(presented: str | None) -> Grant:
+            grant = await self._grant_of(presented, address)
             if grant is None:
                 raise Problem("unauthorized", "no valid token was sent; send it as token")
             _check_scope(grant, need)
@@ -134,9 +140,9 @@ class Gate:
             presented = _bearer(headers)
             state = scope.setdefault("state", {})
             state["admit"], state["token"] = admit, presented
-            grant = admit(presented) if presented or not self.tokens.are_required else None
+            grant = await admit(presented) if presented or not self.tokens.are_required else None
             state["grant"], state["actor"] = grant, grant and grant.name
-            self.rates.check(f"token {grant.name}" if grant else f"address {address}")
+            await self.rates.check(f"token {grant.name}" if grant else f"address {address}")
         except Problem as problem:
             await problem_response(problem, scope["path"])(scope, receive, send)
             return
@@ -166,7 +172,7 @@ class Gate:
                 received=origin[:200],
             )
 
-    def _admit(self, scope: Scope, headers: Headers) -> None:
+    async def _admit(self, scope: Scope, headers: Headers) -> None:
         """Checks token, scope and rate.
 
         Puts into the state what the token allows as `grant`, and its name as `actor`; both None
@@ -175,7 +181,7 @@ class Gate:
         path: str = scope["path"]
         address = scope["client"][0] if scope.get("client") else "unknown"
         need = needed_scope(scope["method"], path)
-        grant = self._find_grant(scope, headers, address, need)
+        grant = await self._find_grant(scope, headers, address, need)
         state = scope.setdefault("state", {})
         state["grant"], state["actor"] = grant, grant and grant.name
         is_free = scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES)
@@ -190,13 +196,13 @@ class Gate:
         if is_free:
             return
         rates = self.classic_rates if path.startswith(CLASSIC_PREFIX) else self.rates
-        rates.check(f"token {grant.name}" if grant else f"address {address}")
+        await rates.check(f"token {grant.name}" if grant else f"address {address}")
         if grant is not None:
             if grant.group in self.group_rates:
-                self.group_rates[grant.group].check("")
+                await self.group_rates[grant.group].check(grant.group)
             _check_scope(grant, need)
 
-    def _find_grant(
+    async def _find_grant(
         self, scope: Scope, headers: Headers, address: str, need: str | None
     ) -> Grant | None:
         """Returns what the presented token allows, None without a valid one."""
@@ -205,13 +211,13 @@ class Gate:
             query = parse_qs(scope["query_string"].decode("latin-1"))
             presented = query.get("key", [""])[0]
         try:
-            return self._grant_of(presented, address)
+            return await self._grant_of(presented, address)
         except Problem as problem:
             if need == OPEN and problem.code == "unauthorized":
                 return None
             raise
 
-    def _grant_of(self, presented: str | None, address: str) -> Grant | None:
+    async def _grant_of(self, presented: str | None, address: str) -> Grant | None:
         """Returns what a token allows, None if it is not valid.
 
         Raises:
@@ -224,7 +230,7 @@ class Gate:
         grant = self.tokens.find(presented.strip())
         if grant is None:
             # Only failures count: wrong tokens from an address don't block valid ones from it.
-            self.failures.check(address)
+            await self.failures.check(address)
         return grant
 
     async def _read_body(self, headers: Headers, receive: Receive) -> deque[bytes]:

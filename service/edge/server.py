@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import math
+import signal
 import socket
 import sys
 import time
@@ -39,6 +41,9 @@ MAX_MESSAGE_BYTES = 1 << 20
 
 RESERVED_FILES = 150
 """Open files kept for the database, libraries and ffmpeg."""
+
+FIRST_REQUEST_S = 1.0
+"""Seconds that a new connection has for its first request when the service stops."""
 
 FULL_NOTE_S = 60.0
 """Seconds between two log lines about refused connections."""
@@ -93,7 +98,7 @@ def run_server(
         backlog=backlog,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
-    server = Server(config, on_ready, on_stop)
+    server = Server(config, on_ready, on_stop, settings.drain_s)
     server.run(sockets=[bound])
     return server.signal_number
 
@@ -122,10 +127,13 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         on_ready: Callable[[], None],
         on_stop: Callable[[], None] = lambda: None,
+        drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._on_stop = on_stop
+        self._drain_s = drain_s
+        self._stop_at = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to listen."""
@@ -133,16 +141,33 @@ class Server(uvicorn.Server):
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops after the accepted requests; a second signal stops at once."""
-        if self.should_exit:
-            self.force_exit = True
-        else:
-            num_open = len(self.server_state.tasks)
-            note = translate(f"Stopping: finishing {num_open} requests.")
-            print(f"\n{note}", file=sys.stderr, flush=True)
-            self._on_stop()
-        self.should_exit = True
+        """Stops after the accepted requests; a second signal stops at once.
+
+        SIGTERM comes from systemd, Docker or Kubernetes: load balancers are given time to notice
+        that the service is no longer ready.
+        """
+        if self.signal_number:
+            self.force_exit = self.should_exit = True
+            return
         self.signal_number = sig
+        self._on_stop()
+        num_open = len(self.server_state.tasks)
+        note = translate(f"Stopping: finishing {num_open} requests.")
+        print(f"\n{note}", file=sys.stderr, flush=True)
+        self._stop_at = time.monotonic() + (self._drain_s if sig == signal.SIGTERM else 0)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tells, ten times a second, whether it is time to stop."""
+        self.should_exit = self.should_exit or time.monotonic() >= self._stop_at
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes the port, and finishes what was accepted."""
+        # Connections that the system has accepted would be reset: they are taken first. In the
+        # second of these rounds of the event loop all are that were there in the first one.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
 
 def allow_connections() -> tuple[int, int]:
@@ -190,6 +215,7 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
 
         _timer: asyncio.TimerHandle | None = None
         _is_upgraded = False
+        _is_last = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -201,7 +227,22 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            if self._is_last and self.cycle is not None:
+                self.cycle.keep_alive = False
             self._watch()
+
+        def shutdown(self) -> None:
+            """Ends the connection when the service stops: after its request, if one is due."""
+            if self.cycle is not None or self._is_upgraded:
+                super().shutdown()
+            else:
+                # It is new: its first request may be under way.
+                self._is_last = True
+                self.loop.call_later(FIRST_REQUEST_S, self._close_unused)
+
+        def _close_unused(self) -> None:
+            if self.cycle is None and not self._is_upgraded:
+                self._close_with(b"")
 
         def handle_websocket_upgrade(self, event: h11.Request) -> None:
             # From here on the connection is another protocol's, which has limits of its own.

@@ -62,7 +62,7 @@ class Talk:
         settings: Settings,
         note: Callable[[list[dict[str, Any]]], Awaitable[None]],
         enrol: Callable[[LiveSession, Command], Awaitable[str]],
-        recheck: Callable[[], object],
+        recheck: Callable[[], Awaitable[object]],
     ) -> None:
         """Prepares a stream that has been admitted.
 
@@ -115,7 +115,7 @@ class Talk:
         while True:
             now = time.monotonic()
             if now - checked_at > RECHECK_S:
-                self._recheck()
+                await self._recheck()
                 checked_at = now
             message = await self._receive(now)
             if message["type"] == "websocket.disconnect":

@@ -36,11 +36,13 @@ async def live() -> dict[str, str]:
     response_model_exclude_none=True,
 )
 async def ready(service: Context) -> dict[str, Any]:
-    """Answers 200 if the model is loaded and the database answers, else 503.
+    """Answers 200 if the model is loaded, the database answers and nobody stops it, else 503.
 
     `warning` says that the token file was changed to something that cannot be read, and
     `other_models` how many recordings cannot be compared since the model was changed.
     """
+    if service.is_stopping:
+        raise retry_later("stopping", "the service finishes its requests and stops", 5)
     document: dict[str, Any] = {"status": "ready"}
     try:
         await service.call(service.database.ping)

@@ -129,17 +129,17 @@ async def verify(
     strict = service.encoder.strict_threshold
     threshold = strict if threshold is None else threshold
     lock_name = service.lock_name(request, speaker)
-    mark = service.lockout.begin(lock_name)
+    mark = await service.lockout.begin(lock_name)
     try:
         (voice,) = await service.reader.read([("file", file)])
         score = await _score(service, request, speaker, voice.vector)
     except BaseException:
-        service.lockout.forget(lock_name, mark)
+        await service.lockout.forget(lock_name, mark)
         raise
     is_same = verdict(score, threshold)
     # A score that only the client's own lower threshold accepts counts as a failure.
     if is_same and verdict(score, strict):
-        service.lockout.forget(lock_name)
+        await service.lockout.forget(lock_name)
     _count(service, "verify", is_same)
     await service.note(request, "verify", speaker, "accepted" if is_same else "rejected", score)
     return {

@@ -196,7 +196,7 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
         removal = await service.call(service.keeper(request).remove, name)
     except UnknownSpeakerError as error:
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
-    service.lockout.forget(service.lock_name(request, name))
+    await service.lockout.forget(service.lock_name(request, name))
     await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {
         "name": name,

@@ -1,7 +1,7 @@
 // The enrolled speakers: list, search, playback, renaming, deletion.
 
 import * as api from './api.js';
-import { button, byId, made, make } from './dom.js';
+import { button, byId, icon, made, make } from './dom.js';
 import { date, label, say } from './language.js';
 import { decode, playOnPress, stopPlaying } from './player.js';
 import { describe, showError } from './problem.js';
@@ -82,11 +82,19 @@ function makeRow(speaker) {
     make(
       'div',
       { class: 'person-head' },
-      make('div', { class: 'person-name' }, make('h2', {}, name), made('p', 'hint', 'speaker_facts', facts)),
+      make('div', { class: 'person-name' }, make('h2', {}, name), made('p', 'hint', 'speaker_facts', facts), ...warn(speaker)),
       make('div', { class: 'buttons' }, renameButton, deleteButton),
     ),
     make('details', {}, summary, make('ul', { class: 'recordings' }, ...recordings.map((r) => makeRecording(name, r, recordings.length)))),
   );
+}
+
+/** What stands in the way of recognising a speaker. */
+function warn({ is_damaged: isDamaged, recordings }) {
+  const isOfOtherModel = recordings.length > 0 && recordings.every((each) => each.is_comparable === false);
+  if (!isDamaged && !isOfOtherModel) return [];
+  const words = isDamaged ? 'speaker_damaged' : 'speaker_other_model';
+  return [make('p', { class: 'poor' }, icon('warning'), made('span', '', words))];
 }
 
 function makeRecording(name, recording, numRecordings) {

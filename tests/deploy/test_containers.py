@@ -147,7 +147,13 @@ def test_everything_stops_later_than_the_service() -> None:
     for name in ("service1", "service2"):
         grace = document("compose.yaml")["services"][name]["stop_grace_period"]
         assert float(grace.removesuffix("s")) > stop_s
-    assert kind("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > stop_s
+    pod = kind("Deployment")["spec"]["template"]["spec"]
+    options = pod["containers"][0]["args"]
+    drain_s = float(options[options.index("--drain_s") + 1])
+    # Readiness fails twice before the balancer knows.
+    probe = pod["containers"][0]["readinessProbe"]
+    assert drain_s >= probe["periodSeconds"] * probe["failureThreshold"]
+    assert pod["terminationGracePeriodSeconds"] > stop_s + drain_s
     unit = (DEPLOY / "voiceprint.service").read_text(encoding="utf-8")
     assert float(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) > stop_s
 

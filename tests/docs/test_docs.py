@@ -197,6 +197,8 @@ def test_installed_packages_are_those_required() -> None:
         requirement = Requirement(text.strip())
         assert "<" in str(requirement.specifier), f"{requirement} has no ceiling"
         assert ">=" in str(requirement.specifier), f"{requirement} has no floor"
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue  # for other versions of Python
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:

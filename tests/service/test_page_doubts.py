@@ -269,3 +269,22 @@ def test_a_token_that_may_only_enrol_does_so_unchecked(
     browser.wait(lambda: browser.shown(READY), "it can be enrolled")
     browser.click("#enrol-submit")
     browser.wait_text("#enrol-result h2", "Unchecked is enrolled.")
+
+
+def test_speakers_who_cannot_be_recognised_are_marked(browser: Browser) -> None:
+    answer(
+        browser,
+        """Promise.resolve(Response.json({ total: 3, speakers: [
+          ['Fine', false, [true, false]], ['Broken', true, []], ['Old', false, [false]],
+        ].map(([name, is_damaged, comparable]) => ({
+          name, is_damaged, created_at: '0001-01-01T00:00:00+00:00',
+          recordings: comparable.map((is_comparable) => ({
+            id: '0', created_at: '2026-12-01', speech_s: 3, has_audio: false, is_comparable,
+          })) })) }))""",
+    )
+    browser.go("speakers")
+    browser.wait(lambda: len(browser.shown(".person")) == 3, "three are listed")
+    fine, broken, old = [person.text for person in browser.shown(".person")]
+    assert "damaged" not in fine and "model" not in fine
+    assert "What is stored of this speaker is damaged." in broken
+    assert "Enrolled with another model" in old

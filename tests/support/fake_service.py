@@ -14,13 +14,21 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import utils.model.encoder  # noqa: E402
+import utils.model.header  # noqa: E402
 from tests.support.fake_encoder import FakeEncoder  # noqa: E402
+
+
+class FakeHeader:
+    """What is read of a model file before it is loaded."""
+
+    def with_score_norm(self, score_norm: str) -> "FakeHeader":
+        return self
 
 
 class SlowEncoder(FakeEncoder):
     """A fake encoder that takes its time."""
 
-    def __init__(self, model_path: str, num_threads: int | None = None) -> None:
+    def __init__(self, header: FakeHeader, num_threads: int | None = None) -> None:
         super().__init__()
 
     def embed_waveform(self, recording: Any, source: str = "recording") -> Any:
@@ -32,6 +40,7 @@ class SlowEncoder(FakeEncoder):
 
 if __name__ == "__main__":
     utils.model.encoder.SpeakerEncoder = SlowEncoder  # type: ignore
+    utils.model.header.read_header = lambda path: FakeHeader()  # type: ignore
     import serve
     from utils.errors import run_script
 

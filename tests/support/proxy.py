@@ -79,7 +79,7 @@ def running_proxy(folder: Path, replicas: Sequence[str]) -> Iterator[str]:
             assert process.poll() is None, early.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        yield f"https://127.0.0.1:{secure}"
+        yield f"https://localhost:{secure}"
     finally:
         process.terminate()
         process.wait(30)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from utils.errors import DatabaseError
 from voices.sql.schema import VERSION_TABLE, read_text
@@ -33,6 +33,16 @@ MAX_CONNECTIONS = 20
 
 MIGRATION_LOCK = 0x766F6963
 """Number of the PostgreSQL advisory lock under which processes migrate one after the other."""
+
+LOCK_TIMEOUT_S = 2
+"""Seconds that a migration waits for a table of PostgreSQL. All others who want the table wait
+behind it, so that it gives up soon and tries again later."""
+
+MIGRATION_TRIES = 30
+"""Times that a migration is tried while others use the tables, a second apart."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's code for a lock that was waited for too long."""
 
 CHECKPOINT_TRIES = 50
 """Times that emptying SQLite's log is tried while others read; each waits up to 0.1 s."""
@@ -110,6 +120,12 @@ class SqlConnections:
         with self.driver_errors(), self._asker.connect() as connection:
             return connection.exec_driver_sql(question).scalar_one()
 
+    def execute_alone(self, statement: Executable, values: dict[str, Any]) -> list[Any]:
+        """Runs one statement as a transaction of its own, on PostgreSQL; returns its rows."""
+        with self.driver_errors(), self._asker.connect() as connection:
+            result = connection.execute(statement, values)
+            return list(result) if result.returns_rows else []
+
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """Yields a connection whose changes are on the disk, all of them, when the block ends."""
@@ -127,11 +143,17 @@ class SqlConnections:
 
         Foreign keys are off: dropping a table's old form would else delete what refers to it.
         """
+        with self.driver_errors(), self._begun_migration() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _begun_migration(self) -> Iterator[Connection]:
+        """Does the same, and leaves the errors of drivers as they are."""
         if not self.is_sqlite:
-            with self.write() as connection:
+            with self._writer.begin() as connection:
                 yield connection
             return
-        with self.driver_errors(), self._write_lock, self._writer.connect() as connection:
+        with self._write_lock, self._writer.connect() as connection:
             driver = connection.connection.cursor()
             driver.execute("PRAGMA foreign_keys = OFF")  # does nothing inside a transaction
             try:
@@ -218,18 +240,35 @@ class SqlConnections:
                 return
             if version is None and not create:
                 raise DatabaseError(f"{self.name}: holds no voice database; check the address")
-            with self.migrating() as connection:
-                if not self.is_sqlite:
-                    lock = text("SELECT pg_advisory_xact_lock(:number)")
-                    connection.execute(lock, {"number": MIGRATION_LOCK})
-                version = version_of(connection)
-                if version is not None and not is_known(version):
-                    raise DatabaseError(
-                        f"{self.name}: its tables are of version {version}, this toolkit knows "
-                        f"up to {SCHEMA_HEAD}; use a newer version of the toolkit"
-                    )
-                if version != SCHEMA_HEAD:
-                    migrate(connection, "head")
+            for tries_left in reversed(range(MIGRATION_TRIES)):
+                try:
+                    self._migrate_once()
+                    return
+                except OperationalError as error:
+                    is_blocked = getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+                    if not is_blocked or not tries_left:
+                        raise
+                time.sleep(1)
+
+    def _migrate_once(self) -> None:
+        """Brings the tables to `SCHEMA_HEAD` while no other process does, all of it or nothing.
+
+        Raises:
+            OperationalError: If another process uses a table for too long.
+        """
+        with self._begun_migration() as connection:
+            if not self.is_sqlite:
+                lock = text("SELECT pg_advisory_xact_lock(:number)")
+                connection.execute(lock, {"number": MIGRATION_LOCK})
+                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
+            version = version_of(connection)
+            if version is not None and not is_known(version):
+                raise DatabaseError(
+                    f"{self.name}: its tables are of version {version}, this toolkit knows "
+                    f"up to {SCHEMA_HEAD}; use a newer version of the toolkit"
+                )
+            if version != SCHEMA_HEAD:
+                migrate(connection, "head")
 
 
 def migrate(connection: Connection, revision: str) -> None:

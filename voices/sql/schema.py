@@ -9,6 +9,7 @@ from typing import Any
 
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -32,7 +33,7 @@ from utils.speaker_names import DEFAULT_GROUP
 VERSION_TABLE = "voiceprint_schema"
 """Where Alembic notes the schema's version; the usual name may be another program's."""
 
-POSTGRESQL_TABLES = {"voiceprint_vectors"}
+POSTGRESQL_TABLES = {"voiceprint_vectors", "voiceprint_rates", "voiceprint_attempts"}
 """Tables that only PostgreSQL has."""
 
 
@@ -354,6 +355,29 @@ token_uses = Table(
     Column("fingerprint", String(12), primary_key=True),
     Column("used_at", UtcTime, nullable=False),
     comment="When which token was used last",
+)
+
+rates = Table(
+    "voiceprint_rates",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("units", Float(53), nullable=False),
+    Column("is_allowed", Boolean, nullable=False),
+    Column("at", Float(53), nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    comment="How many requests each token may still make, counted for all processes",
+    prefixes=["UNLOGGED"],
+)
+
+attempts = Table(
+    "voiceprint_attempts",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("times", ARRAY(Float(53)), nullable=False),
+    Column("is_locked", Boolean, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    comment="When verifications failed lately, counted for all processes",
+    prefixes=["UNLOGGED"],
 )
 
 vectors = Table(

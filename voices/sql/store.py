@@ -31,6 +31,7 @@ from utils.verification.verdict import cosine_score
 from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
 from voices.sql.cipher import KeyRing
+from voices.sql.counts import SharedCounts
 from voices.sql.engine import SqlConnections
 from voices.sql.enrolments import EnrolmentTable
 from voices.sql.inbox import InboxFiles
@@ -100,6 +101,9 @@ class SqlVoiceStore:
         self.name = self._connections.name
         self.audit_log = AuditLog(self._connections)
         self.inbox_files = InboxFiles(self._connections)
+        self.shared_counts = (
+            None if self._connections.is_sqlite else SharedCounts(self._connections)
+        )
         self.token_uses = TokenUses(self._connections)
         try:
             self._open()

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from service.answers.problems import Problem
-from service.edge.limits import Lockout, RateLimiter
 from service.edge.tokens import Tokens, create_token, hash_token, read_token_file
 from service.logs import JsonFormatter, TextFormatter, log_event, log_failure
 from service.settings import ServiceError
@@ -267,38 +265,6 @@ def test_rates_are_counted_by_token(url: str, tmp_path: Path) -> None:
         assert client.get("/health/ready").status_code == 200
 
 
-def test_a_bucket_fills_again() -> None:
-    now = [0.0]
-    limiter = RateLimiter(60, lambda: now[0])
-    for _ in range(60):
-        limiter.check("a")
-    with pytest.raises(Problem):
-        limiter.check("a")
-    limiter.check("b")
-    now[0] = 1.0
-    limiter.check("a")
-    with pytest.raises(Problem) as caught:
-        limiter.check("a")
-    assert caught.value.headers == {"Retry-After": "1"}
-    for _ in range(100):
-        RateLimiter(0).check("a")
-
-
-def test_the_longest_unused_keys_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.edge.limits.MAX_KEYS", 2)
-    limiter = RateLimiter(1, lambda: 0.0)
-    lock = Lockout(1, 60, lambda: 0.0)
-    for key in ["a", "b", "c"]:
-        limiter.check(key)
-        lock.begin(key)
-    limiter.check("a")
-    lock.begin("a")
-    with pytest.raises(Problem):
-        limiter.check("c")
-    with pytest.raises(Problem):
-        lock.begin("c")
-
-
 def test_failed_verifications_lock_a_speaker(url: str) -> None:
     with running(url, lockout_failures=3, lockout_s=60) as client:
         enrol(client, "Ann", 1)
@@ -341,27 +307,6 @@ def test_recordings_that_cannot_be_used_are_no_failures(url: str) -> None:
             answer = client.post("/v1/speakers/Ann/verify", files=files(b"no sound"))
             assert answer.status_code == 415
         assert client.post("/v1/speakers/Ann/verify", files=files(speech(1))).status_code == 200
-
-
-def test_a_lock_ends_and_attempts_at_once_are_counted() -> None:
-    now = [0.0]
-    lock = Lockout(2, 10, lambda: now[0])
-    lock.begin("Ann")
-    now[0] = 4.0
-    mark = lock.begin("ann")
-    with pytest.raises(Problem) as caught:
-        lock.begin("ANN")
-    assert caught.value.headers == {"Retry-After": "6"}
-    lock.forget("Ann", mark)
-    lock.begin("Ann")
-    now[0] = 10.5
-    lock.begin("Ann")
-    with pytest.raises(Problem):
-        lock.begin("Ann")
-    lock.forget("ANN")
-    lock.begin("Ann")
-    for _ in range(9):
-        Lockout(0, 10).begin("Ann")
 
 
 def test_many_bodies_at_a_time_are_refused(url: str) -> None:

@@ -19,10 +19,11 @@ import pytest
 
 from service.logs import LOGGER
 from tests.support.fake_encoder import FakeEncoder
+from tests.support.fake_service import FakeHeader
 from tests.support.script_runs import run_here
 from tests.support.service_client import check_problem, files, pack, speech
 from tests.support.service_process import ROOT, ServiceProcess, service_process
-from utils.model import encoder
+from utils.model import encoder, header
 from voices.sql.store import SqlVoiceStore
 
 pytestmark = pytest.mark.slow
@@ -399,6 +400,7 @@ def start(
     kept = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(encoder, "SpeakerEncoder", lambda *options, **named: FakeEncoder())
+    monkeypatch.setattr(header, "read_header", lambda path: FakeHeader())
 
     def start(*options: str, **env: str) -> SimpleNamespace:
         for name, value in env.items():
@@ -467,3 +469,36 @@ def test_ipv6(tmp_path: Path) -> None:
     with service_process(tmp_path, *options) as service:
         assert service.url.startswith("http://[::1]:")
         assert httpx.get(f"{service.url}/health/ready").status_code == 200
+
+
+def test_a_connection_that_is_new_when_the_service_stops(tmp_path: Path) -> None:
+    """Its first request is answered, as that of a proxy on its way; unused, it is closed."""
+    with service_process(tmp_path, "--database", "sqlite:///v.sqlite3") as service:
+        with connect(service) as used, connect(service) as unused:
+            assert httpx.get(f"{service.url}/health/live").status_code == 200
+            service.process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + 20
+            while True:  # until the port is closed
+                assert time.monotonic() < deadline
+                try:
+                    connect(service).close()
+                except ConnectionRefusedError:
+                    break
+                time.sleep(0.01)
+            used.sendall(b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            answer = read_all(used)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert read_all(unused) == b""
+        assert service.wait() == 0
+
+
+def test_a_second_signal_ends_the_draining(tmp_path: Path) -> None:
+    options = ["--database", "sqlite:///v.sqlite3", "--drain_s", "60"]
+    with service_process(tmp_path, *options) as service:
+        service.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while httpx.get(f"{service.url}/health/ready").status_code != 503:
+            assert time.monotonic() < deadline
+        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert service.wait() == 0
