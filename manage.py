@@ -1,4 +1,4 @@
-"""Manages the tokens and groups of a voiceprint service; a running one follows within a second.
+"""Manages tokens, groups and audit log of a voiceprint service, beside the running one.
 
     python manage.py --new_token shop-app --scopes verify,identify --token_file tokens.txt
     python manage.py --tokens --token_file tokens.txt
@@ -6,9 +6,10 @@
     python manage.py --revoke_token shop-app --token_file tokens.txt
     python manage.py --groups
     python manage.py --delete_group shop --token_file tokens.txt
+    python manage.py --trim_audit --older_than_days 365 --archive audit-2026.jsonl
 
 Scopes: enrol, verify, identify, administer, read. A group's tokens reach its own speakers only.
-See docs/service.md.
+See docs/operating.md.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--delete_group", metavar="NAME", help="remove all speakers of a group, and its tokens"
     )
+    what.add_argument("--trim_audit", action="store_true", help="remove old lines of the audit log")
     add = parser.add_argument
     add("--token_file", type=Path, help="file of the tokens' lines")
     add("--scopes", help="what the new token allows, separated by commas (default: everything)")
@@ -50,11 +52,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="hours for which the old token stays valid",
     )
     add("--database", help="the service's database (default: as serve.py)")
+    add("--older_than_days", type=positive_float, help="which lines of the audit log are old")
+    add("--archive", type=Path, help="new file that gets these lines before, as JSON")
     add("--config", help="file of settings in TOML (default: $VOICEPRINT_CONFIG, else none)")
     args = parser.parse_args(argv)
     take_settings(args)
     if args.new_token is None and (args.scopes is not None or args.group is not None):
         parser.error("--scopes and --group are for --new_token; a rotated token keeps its own")
+    if args.trim_audit != (args.older_than_days is not None):
+        parser.error("--trim_audit and --older_than_days are for each other")
     if args.token_file is None and any(getattr(args, name) for name in ABOUT_TOKENS):
         parser.error("expected --token_file too, which keeps the tokens' SHA-256")
     return args
@@ -93,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         with management.opened_database(args.database, os.environ) as database:
             if args.groups:
                 management.print_groups(database)
+            elif args.trim_audit:
+                management.trim_audit(database, args.older_than_days, args.archive)
             else:
                 management.delete_group(database, args.delete_group, args.token_file)
     return 0

@@ -32,6 +32,7 @@ from service.routes import (
     classic,
     diarizations,
     enrolments,
+    events,
     health,
     recognition,
     speakers,
@@ -109,7 +110,7 @@ def make_app(
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, enrolments, diarizations, stream, health):
+    for module in (recognition, speakers, enrolments, diarizations, stream, health, events):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)

@@ -1,6 +1,8 @@
 """What the routes share: settings, encoder, database, pool, figures, locks."""
 
 import asyncio
+import logging
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,17 +20,25 @@ from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
+from service.logs import log_event
 from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
 from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
-from utils.speaker_names import DEFAULT_GROUP, clean_name
+from utils.speaker_names import DEFAULT_GROUP, clean_name, fold_name
 from utils.verification.embedding import Encoder
 from voices.sql.jobs import Owner
 from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
+from voices.sql.requests import Errand
 from voices.sql.store import SqlVoiceStore
 
 T = TypeVar("T")
+
+KEY = re.compile(r"[!-~]{1,255}")
+"""What a request may be named by, for the case that it has to be repeated."""
+
+DECISIONS = ("verify", "lock")
+"""Actions whose answer does not wait for an audit log that cannot be written."""
 
 NUM_DATABASE_THREADS = 8
 """Database calls at a time: more would only wait for each other, and for SQLite's one writer."""
@@ -50,12 +60,15 @@ class Service:
     reembedding: BackgroundReembedding
     jobs: Jobs
     num_streams: int = 0
+    num_missing_lines: int = 0
     is_stopping: bool = False
     _executor: ThreadPoolExecutor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Builds the identifier."""
-        self.identifier = Identifier(self.database, self.pool, self.reader, self.metrics, self.call)
+        self.identifier = Identifier(
+            self.database, self.pool, self.reader, self.metrics, self.call, self.note_decisions
+        )
 
     def begin_stop(self) -> None:
         """Makes /health/ready fail and takes no long recordings any more; all else goes on."""
@@ -71,11 +84,14 @@ class Service:
         """Returns the store of the speakers whom the request's token reaches, of one group."""
         return self.database.in_group(group_of(request))
 
-    def keeper(self, request: HTTPConnection) -> SqlVoiceStore | Inbox:
-        """Returns who enrols and removes them: the inbox too, which is the default group's."""
+    def keeper(self, request: HTTPConnection, errand: Errand) -> SqlVoiceStore | Inbox:
+        """Returns who changes them: the inbox too, which is the default group's.
+
+        The errand's line of the audit log is written together with the change.
+        """
         if self.inbox is not None and group_of(request) == DEFAULT_GROUP:
-            return self.inbox
-        return self.voices(request)
+            return self.inbox.on(errand)
+        return self.voices(request).on(errand)
 
     def lock_name(self, request: HTTPConnection, name: str) -> str:
         """Returns by what a speaker's failed verifications are counted."""
@@ -134,10 +150,24 @@ class Service:
         if_exists: IfExists,
         *,
         must_exist: bool = False,
+        action: str = "",
+        remark: str = "",
     ) -> Speaker:
-        """Enrols recordings; with `must_exist`, whoever is deleted meanwhile does not return."""
+        """Enrols recordings, and writes the line of the audit log.
+
+        Args:
+            request: Who asks.
+            name: Whom.
+            recordings: At least one.
+            if_exists: What to do if the name is enrolled already.
+            must_exist: Whether it has to be: whoever is deleted meanwhile does not return.
+            action: For the audit log, by default what `if_exists` says.
+            remark: For the audit log, by default the number of recordings.
+        """
+        action = action or ("enrol" if if_exists == "error" else if_exists)
+        errand = errand_of(request, action, remark, about=fold_name(name))
         return await self.call(
-            self.keeper(request).enrol,
+            self.keeper(request, errand).enrol,
             name,
             recordings,
             if_exists=if_exists,
@@ -145,6 +175,24 @@ class Service:
             max_speakers=self.settings.limits_of(group_of(request)).max_speakers,
             must_exist=must_exist,
         )
+
+    async def note_decisions(self, *lines: AuditLine) -> None:
+        """Writes what was decided into the audit log.
+
+        Where that fails, as on a full disk, the decision stands and the gap is counted, told by
+        /health/ready, and noted later; with --strict_audit there is no decision.
+
+        Raises:
+            DatabaseError: If the lines cannot be written and have to be.
+        """
+        try:
+            await self.call(self.database.audit_log.append, *lines)
+        except DatabaseError as error:
+            if self.settings.strict_audit:
+                raise
+            self.num_missing_lines += len(lines)
+            self.metrics.audit_gaps.inc(len(lines))
+            log_event("audit gap", level=logging.ERROR, lines=len(lines), reason=str(error))
 
     async def note(
         self,
@@ -155,18 +203,12 @@ class Service:
         score: float | None = None,
     ) -> None:
         """Writes a line of the audit log; it is on the disk before the client is answered."""
-        await self.note_each(request, action, [(speaker, outcome, score)])
-
-    async def note_each(
-        self,
-        request: HTTPConnection,
-        action: str,
-        found: Sequence[tuple[str, str, float | None]],
-    ) -> None:
-        """Writes several lines, all or none: whose, with which outcome and score."""
         actor, group = request.state.actor or NOBODY, group_of(request)
-        lines = [AuditLine(actor, action, *each, group=group) for each in found]
-        await self.call(self.database.audit_log.append, *lines)
+        line = AuditLine(actor, action, speaker, outcome, score, group=group)
+        if action in DECISIONS:
+            await self.note_decisions(line)
+        else:
+            await self.call(self.database.audit_log.append, line)
 
 
 def group_of(request: HTTPConnection) -> str:
@@ -178,6 +220,21 @@ def group_of(request: HTTPConnection) -> str:
 def owner_of(request: HTTPConnection) -> Owner:
     """Returns whose jobs and enrolments a request may see."""
     return Owner(request.state.actor or NOBODY, group_of(request))
+
+
+def errand_of(request: HTTPConnection, action: str, remark: str = "", about: str = "") -> Errand:
+    """Returns on whose behalf a request changes something; `about` says what.
+
+    Raises:
+        Problem: 422, if the header Idempotency-Key cannot be a key.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (KEY.fullmatch(key) and key.isascii()):
+        raise Problem(
+            "bad-field",
+            f"Idempotency-Key: received {len(key)} characters, expected 1 to 255 of ASCII",
+        )
+    return Errand(request.state.actor or NOBODY, action, remark, key, about)
 
 
 async def get_service(request: Request) -> Service:

@@ -6,6 +6,7 @@ the place of its recording. Nothing else is kept in step: who is renamed or whos
 as the database has it.
 """
 
+import copy
 import dataclasses
 import json
 import threading
@@ -23,6 +24,7 @@ from voices.sql.audio import encode_flac
 from voices.sql.inbox import InboxFile
 from voices.sql.other_models import SoundFiles
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker
+from voices.sql.requests import Errand
 from voices.sql.store import SqlVoiceStore
 
 EARLIER_RECORD = ".service.json"
@@ -119,6 +121,12 @@ class Inbox:
                 old = {recording.id for recording in self._database.recordings(name)}
                 self._folder.discard(self._files_of(old))
             return self._database.enrol(name, recordings, if_exists=if_exists, **limits)
+
+    def on(self, errand: Errand) -> "Inbox":
+        """Returns the same inbox whose changes carry a line of the audit log."""
+        other = copy.copy(self)
+        other._database = self._database.on(errand)
+        return other
 
     def remove(self, name: str) -> Removal:
         """Removes a speaker: the files first, the database's rows last.

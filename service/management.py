@@ -1,9 +1,11 @@
-"""What an operator does beside the running service: tokens and groups."""
+"""What an operator does beside the running service: tokens, groups, the audit log."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from service.edge.scopes import SCOPES
 from service.edge.tokens import (
@@ -15,6 +17,7 @@ from service.edge.tokens import (
     rotate_token,
 )
 from service.settings import ServiceError
+from utils.files import atomic_path
 from utils.messages import translate
 from utils.speaker_names import DEFAULT_GROUP
 from voices.sql.cipher import read_key
@@ -123,6 +126,34 @@ def delete_group(database: SqlVoiceStore, group: str, path: Path | None) -> None
     outcome = f"{num_speakers} speakers"
     database.audit_log.append(AuditLine(OPERATOR, "delete group", "", outcome, group=group))
     print(translate(f"{group}: {num_speakers} speakers and {num_tokens} tokens removed"))
+
+
+def trim_audit(database: SqlVoiceStore, older_than_days: float, archive: Path | None) -> None:
+    """Removes old lines of the audit log, after they were written to a file.
+
+    Raises:
+        ServiceError: If there is a file of that name, or it cannot be written.
+    """
+    log = database.audit_log
+    last = log.last_to_go(datetime.now(timezone.utc) - timedelta(days=older_than_days))
+    if archive is not None:
+        if archive.exists():
+            raise ServiceError(f"{archive}: is there already; choose another name")
+        try:
+            with atomic_path(archive) as temporary:
+                temporary.touch(mode=0o600)
+                _write_lines(temporary, log.until(last))
+        except OSError as error:
+            raise ServiceError(f"{archive}: cannot be written ({error.strerror})") from error
+    num_lines = log.trim(last, OPERATOR) if last else 0
+    print(translate(f"{num_lines} lines of the audit log removed"))
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Writes each line as JSON."""
+    with open(path, "w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _print_once(name: str, token: str) -> None:

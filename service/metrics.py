@@ -60,6 +60,9 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             **make,
         )
+        self.audit_gaps = Counter(
+            "audit_gaps", "Decisions whose line of the audit log could not be written", **make
+        )
         self.decisions = Counter("decisions", "Answers", ["kind", "outcome"], **make)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -35,7 +35,7 @@ class GroupLimits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of the service; each limit has its row in docs/service.md.
+    """Options of the service; each limit has its row in docs/operating.md.
 
     Attributes:
         token: A token of all rights, or None.
@@ -120,6 +120,15 @@ class Settings:
     json_logs: bool = option(False, help="log lines of JSON")
     cors_origin: str | None = option(
         None, help="origin whose pages may call the service, such as https://a.example"
+    )
+    strict_audit: bool = option(
+        False, help="refuse to identify and verify while the audit log cannot be written"
+    )
+    audit_days: float = option(
+        0.0, "non_negative_float", "days that lines of the audit log are kept; 0: for ever"
+    )
+    audit_max_lines: int = option(
+        0, "non_negative_int", "most lines of the audit log, the newest stay; 0: any number"
     )
     token: str | None = None
     max_bodies_bytes: int = 400_000_000

@@ -33,6 +33,9 @@ CLASSIC_TOKEN_NAME = "voiceprint-api"
 SAMPLES = Path(__file__).resolve().parents[1] / "audio"
 """The recordings that come with the project: a_1 and a_2 are one person, b_2 is another."""
 
+FOLDER_LOCK = ".service.lock"
+"""File in audio_db that a running service holds; two would enrol and delete the same files."""
+
 ORIGIN = re.compile(r"https?://[^/\s?#]+")
 """An origin as browsers send it; anything else would never match."""
 
@@ -139,8 +142,8 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> int:
     from voices.sql.cipher import read_key
 
     key = read_key(environment)
-    with contextlib.closing(bind_socket(settings)) as bound:
-        return _serve(settings, key, bound)
+    with contextlib.closing(bind_socket(settings)) as bound, contextlib.ExitStack() as locked:
+        return _serve(settings, key, bound, locked)
 
 
 def check_model(encoder: Encoder) -> None:
@@ -167,7 +170,34 @@ def check_model(encoder: Encoder) -> None:
         )
 
 
-def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
+def lock_folder(folder: str, locked: contextlib.ExitStack) -> None:
+    """Takes a folder of recordings for this process until `locked` ends, or the process does.
+
+    Nothing is done where the system has no such locks (Windows), or no folder can be written.
+
+    Raises:
+        ServiceError: If another service has it.
+    """
+    try:
+        import fcntl
+
+        file = locked.enter_context((Path(folder) / FOLDER_LOCK).open("ab"))
+    except (ImportError, OSError):
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ServiceError(
+            f"{folder}: another service has taken it over; stop that one, or choose another "
+            "--audio_db"
+        ) from error
+    except OSError:  # a file system without locks
+        return
+
+
+def _serve(
+    settings: Settings, key: bytes | None, bound: socket.socket, locked: contextlib.ExitStack
+) -> int:
     """Serves on a port that is taken."""
     from service.application import make_app
     from service.edge.server import run_server
@@ -188,6 +218,7 @@ def _serve(settings: Settings, key: bytes | None, bound: socket.socket) -> int:
     database.prepare()
     inbox = None
     if settings.audio_db is not None:
+        lock_folder(settings.audio_db, locked)
         inbox = Inbox(settings.audio_db, database, encoder)
         for name in inbox.enrol_files():
             print(translate(f"Took {name} over from {settings.audio_db}."), flush=True)

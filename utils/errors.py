@@ -70,6 +70,10 @@ class TooManySpeakersError(DatabaseError):
     """A group would have more speakers than are allowed."""
 
 
+class RepeatedKeyError(DatabaseError):
+    """The key of a repeated request belongs to another request."""
+
+
 class FileBlockedError(DatabaseError):
     """A file of a speaker cannot be removed or renamed."""
 

@@ -120,6 +120,8 @@
  *
  * @typedef {Speaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
  * @typedef {{speakers: Speaker[], total: number, offset: number, limit: number}} SpeakerPage
+ * @typedef {{id: number, at: string, actor: string, action: string, speaker: string, outcome: string}} Event
+ * @typedef {{events: Event[], next: number}} Events
  * @typedef {{name: string, removed: {embeddings: number, recordings: number, files: string[]}}} Deletion
  */
 
@@ -324,6 +326,15 @@ export class VoiceprintClient {
       offset += page.speakers.length;
       if (page.speakers.length === 0 || offset >= page.total) return;
     }
+  }
+
+  /**
+   * Returns what happened after a number; begin with 0, go on with the last `next`.
+   * @param {{after?: number, limit?: number}} [options]
+   * @returns {Promise<Events>}
+   */
+  events({ after = 0, limit = 100 } = {}) {
+    return this.#ask('GET', `/v1/events?${new URLSearchParams({ after, limit })}`);
   }
 
   /**

@@ -182,6 +182,24 @@ class SpeakerPage(TypedDict):
     limit: int
 
 
+class Event(TypedDict):
+    """Something that happened to the speakers of the token's group; the time is UTC."""
+
+    id: int
+    at: str
+    actor: str
+    action: str
+    speaker: str
+    outcome: str
+
+
+class Events(TypedDict):
+    """Events, the oldest first; `next` asks for later ones."""
+
+    events: list[Event]
+    next: int
+
+
 class Removed(TypedDict):
     """What a deletion removed."""
 
@@ -401,6 +419,11 @@ class VoiceprintClient:
             found += page["speakers"]
             if not page["speakers"] or len(found) >= page["total"]:
                 return found
+
+    def events(self, after: int = 0, limit: int = 100) -> Events:
+        """Returns what happened after a number; begin with 0, go on with the last `next`."""
+        words = urlencode({"after": after, "limit": limit})
+        return cast(Events, self._ask("GET", f"/v1/events?{words}"))
 
     def speaker(self, name: str) -> Speaker:
         """Returns a speaker with the enrolled recordings."""
@@ -833,6 +856,7 @@ class AsyncVoiceprintClient:
     enrol = _in_thread(VoiceprintClient.enrol)
     add_recordings = _in_thread(VoiceprintClient.add_recordings)
     replace_recordings = _in_thread(VoiceprintClient.replace_recordings)
+    events = _in_thread(VoiceprintClient.events)
     speakers = _in_thread(VoiceprintClient.speakers)
     all_speakers = _in_thread(VoiceprintClient.all_speakers)
     speaker = _in_thread(VoiceprintClient.speaker)

@@ -18,6 +18,7 @@ from utils.errors import (
     DatabaseError,
     FileBlockedError,
     OnlyRecordingError,
+    RepeatedKeyError,
     SpeakerExistsError,
     TooManyRecordingsError,
     TooManySpeakersError,
@@ -57,6 +58,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "too-long": (413, "The recording is too long"),
     "wrong-type": (415, "Not a form, or unreadable audio"),
     "bad-field": (422, "A field is missing or invalid"),
+    "key-reused": (422, "The Idempotency-Key belongs to another request"),
     "bad-name": (422, "The name is not allowed"),
     "bad-recording": (422, "The recording cannot be used"),
     "too-many-requests": (429, "Too many requests"),
@@ -111,6 +113,7 @@ ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
     (TooManyRecordingsError, "too-many-recordings", None),
     (TooManySpeakersError, "too-many-speakers", None),
     (UnknownSpeakerError, "unknown-speaker", "this speaker is no longer enrolled"),
+    (RepeatedKeyError, "key-reused", None),
     (DamagedVoiceError, "damaged", "the stored voice data cannot be read; enrol the speaker again"),
 )
 """Errors with code and detail, None for the error's own text; the first that fits counts."""

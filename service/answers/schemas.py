@@ -306,6 +306,27 @@ class EnrolmentDocument(BaseModel):
     recordings: list[EnrolmentPartDocument]
 
 
+class EventDocument(BaseModel):
+    """Something that happened, at a time in UTC."""
+
+    id: int
+    at: str
+    actor: str = Field(description="The token's name, or who else did it")
+    action: str = Field(
+        description='"enrol", "add", "replace", "rename", "delete", "delete recording", "hear", '
+        '"lock" or "refuse"; later versions may have more'
+    )
+    speaker: str
+    outcome: str
+
+
+class EventsDocument(BaseModel):
+    """Events, the oldest first, and the number to ask for later ones with."""
+
+    events: list[EventDocument]
+    next: int
+
+
 class HealthDocument(BaseModel):
     """State of the service."""
 

@@ -93,6 +93,7 @@ class Gate:
 
         try:
             try:
+                _check_framing(headers)
                 self._check_origin(scope["method"], headers)
                 await self._admit(scope, headers)
                 if (scope["method"], scope["path"]) in STREAMED:
@@ -130,7 +131,7 @@ class Gate:
             grant = await self._grant_of(presented, address)
             if grant is None:
                 raise Problem("unauthorized", "no valid token was sent; send it as token")
-            _check_scope(grant, need)
+            self._check_scope(grant, need)
             return grant
 
         try:
@@ -200,7 +201,7 @@ class Gate:
         if grant is not None:
             if grant.group in self.group_rates:
                 await self.group_rates[grant.group].check(grant.group)
-            _check_scope(grant, need)
+            self._check_scope(grant, need)
 
     async def _find_grant(
         self, scope: Scope, headers: Headers, address: str, need: str | None
@@ -232,6 +233,22 @@ class Gate:
             # Only failures count: wrong tokens from an address don't block valid ones from it.
             await self.failures.check(address)
         return grant
+
+    def _check_scope(self, grant: Grant, need: str | None) -> None:
+        """Raises Problem if a token does not allow what a route needs."""
+        if need in (None, OPEN, ANY) or need in grant.scopes:
+            return
+        self.tokens.note_refusal(grant, f"lacks {need}")
+        scopes = ", ".join(sorted(grant.scopes))
+        raise Problem(
+            "missing-scope",
+            f"the token {grant.name} lacks the scope {need}; it has {scopes}",
+            headers={
+                "WWW-Authenticate": f'Bearer realm="voiceprint", error="insufficient_scope", '
+                f'scope="{need}"'
+            },
+            scope=need,
+        )
 
     async def _read_body(self, headers: Headers, receive: Receive) -> deque[bytes]:
         """Reads a whole body within the limits on size, total memory and time."""
@@ -279,25 +296,20 @@ class Gate:
         )
 
 
-def _check_scope(grant: Grant, need: str | None) -> None:
-    """Raises Problem if a token does not allow what a route needs."""
-    if need in (None, OPEN, ANY) or need in grant.scopes:
-        return
-    raise Problem(
-        "missing-scope",
-        f"the token {grant.name} lacks the scope {need}; it has {', '.join(sorted(grant.scopes))}",
-        headers={
-            "WWW-Authenticate": f'Bearer realm="voiceprint", error="insufficient_scope", '
-            f'scope="{need}"'
-        },
-        scope=need,
-    )
-
-
 def _bearer(headers: Headers) -> str:
     """Returns the token of the Authorization header, or ""."""
     scheme, _, presented = headers.get("authorization", "").partition(" ")
     return presented if scheme.lower() == "bearer" else ""
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuses a request that says its length in two ways, as smuggled ones do (RFC 9112, 6.1)."""
+    if "content-length" in headers and "transfer-encoding" in headers:
+        raise Problem(
+            "bad-request",
+            "received Content-Length and Transfer-Encoding, expected one of them",
+            headers={"Connection": "close"},
+        )
 
 
 def _host_name(host: str) -> str:

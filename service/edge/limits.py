@@ -1,5 +1,7 @@
 """Request rates by token or address, and locks after failed verifications."""
 
+import time
+
 from service.answers.problems import retry_later
 from service.edge.counters import Counter
 
@@ -45,6 +47,7 @@ class Lockout:
         self.max_failures = max_failures
         self.period_s = period_s
         self._counter = counter
+        self._told: dict[str, float] = {}
 
     async def begin(self, name: str) -> float:
         """Records an attempt and returns its mark for `forget`.
@@ -62,6 +65,15 @@ class Lockout:
                 wait_s,
             )
         return mark
+
+    def is_news(self, name: str) -> bool:
+        """Tells whether a refusal begins a lock: true once in the time that one lasts."""
+        now, key = time.monotonic(), _key(name)
+        self._told = {other: at for other, at in self._told.items() if at > now - self.period_s}
+        is_news = key not in self._told
+        if is_news:
+            self._told[key] = now
+        return is_news
 
     async def forget(self, name: str, mark: float | None = None) -> None:
         """Clears one attempt that did not fail, or all of a speaker's after a success."""

@@ -21,6 +21,7 @@ ROUTES = {
     "GET /health/ready": OPEN,
     "GET /metrics": "read",
     "GET /v1/info": OPEN,
+    "GET /v1/events": "read",
     "POST /v1/quality": ANY,
     "POST /v1/compare": "verify",
     "POST /v1/embed": "enrol",
@@ -54,7 +55,7 @@ ROUTES = {
     "GET /voiceprint/health": ANY,
     "POST /voiceprint/register": "enrol",
     "POST /voiceprint/identify": "identify",
-    "DELETE /voiceprint/{speaker_id}": "administer",
+    "DELETE /voiceprint/{speaker_id:path}": "administer",
 }
 """Method and template of a path -> its scope, `OPEN` or `ANY`. HEAD needs what GET needs; a
 WebSocket's method is WEBSOCKET. Of two templates that fit a path the first one counts."""
@@ -73,8 +74,10 @@ def needed_scope(method: str, path: str) -> str | None:
 def _patterns(method: str) -> list[tuple[re.Pattern[str], str]]:
     """Returns the patterns of a method's paths."""
     rows = ([*entry.split(" ", 1), need] for entry, need in ROUTES.items())
-    return [
-        (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))), need)
-        for verb, template, need in rows
-        if verb == method
-    ]
+    return [(_pattern(template), need) for verb, template, need in rows if verb == method]
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """Returns the pattern of a path; `{name:path}` may hold slashes."""
+    text = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
+    return re.compile(re.sub(r"\\{\w+:path\\}", ".+", text))

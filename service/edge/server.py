@@ -42,8 +42,15 @@ MAX_MESSAGE_BYTES = 1 << 20
 RESERVED_FILES = 150
 """Open files kept for the database, libraries and ffmpeg."""
 
+STOPPING_ANSWER = _answer(
+    b"503 Service Unavailable\r\nretry-after: 5", b"the service is stopping\n"
+)
+
 FIRST_REQUEST_S = 1.0
 """Seconds that a new connection has for its first request when the service stops."""
+
+LAST_UPLOAD_S = 5.0
+"""Seconds that an upload may still take to arrive when the service stops."""
 
 FULL_NOTE_S = 60.0
 """Seconds between two log lines about refused connections."""
@@ -235,6 +242,7 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
             """Ends the connection when the service stops: after its request, if one is due."""
             if self.cycle is not None or self._is_upgraded:
                 super().shutdown()
+                self.loop.call_later(LAST_UPLOAD_S, self._close_half)
             else:
                 # It is new: its first request may be under way.
                 self._is_last = True
@@ -243,6 +251,12 @@ def make_protocol(header_timeout_s: float, max_connections: int) -> type[H11Prot
         def _close_unused(self) -> None:
             if self.cycle is None and not self._is_upgraded:
                 self._close_with(b"")
+
+        def _close_half(self) -> None:
+            """Gives up an upload that does not arrive: it has not been accepted."""
+            is_due = self.cycle is not None and not self.cycle.response_complete
+            if is_due and not self._is_upgraded and self.conn.their_state is h11.SEND_BODY:
+                self._close_with(b"" if self.cycle.response_started else STOPPING_ANSWER)
 
         def handle_websocket_upgrade(self, event: h11.Request) -> None:
             # From here on the connection is another protocol's, which has limits of its own.

@@ -15,6 +15,7 @@ import re
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -122,6 +123,7 @@ class Tokens:
         self._clock = clock
         self._lock = threading.Lock()
         self._uses: dict[str, datetime] = {}
+        self._refusals: Counter[tuple[str, str, str]] = Counter()
         self.defect: str | None = None
         self._stamp = _stamp(path) if path else None
         self._listed = read_token_file(path) if path else []
@@ -150,6 +152,7 @@ class Tokens:
             return None
         now = self._clock()
         if grant.is_expired(now):
+            self.note_refusal(grant, "expired")
             raise Problem(
                 "unauthorized",
                 f"the token {grant.name} has expired; ask for a new one",
@@ -169,6 +172,20 @@ class Tokens:
         """Takes back what `take_uses` returned and nobody could write down."""
         with self._lock:
             self._uses = uses | self._uses
+
+    def note_refusal(self, grant: Grant, reason: str) -> None:
+        """Counts that a known token was refused."""
+        with self._lock:
+            self._refusals[grant.name, grant.group, reason] += 1
+
+    def take_refusals(self) -> dict[tuple[str, str, str], int]:
+        """Returns how often which token of which group was refused, and why, since the last call.
+
+        Counted, not listed: a client that asks on and on must not fill the audit log.
+        """
+        with self._lock:
+            refusals, self._refusals = self._refusals, Counter()
+        return dict(refusals)
 
     def _reload(self) -> None:
         """Reads a changed file again; while it is damaged or away, its last tokens stay valid.

@@ -56,8 +56,19 @@ class Identifier:
         reader: VoiceReader,
         metrics: Metrics,
         call: Callable[..., Awaitable[Any]],
+        note: Callable[..., Awaitable[None]],
     ) -> None:
-        """Connects the pool to the search; `call` runs a database call in a separate thread."""
+        """Connects the pool to the search.
+
+        Args:
+            database: Whom voices are compared with.
+            pool: Where they are embedded.
+            reader: Reads uploads.
+            metrics: Counts the decisions.
+            call: Runs a database call in a separate thread.
+            note: Writes lines of the audit log.
+        """
+        self._note = note
         self._database = database
         self._reader = reader
         self._metrics = metrics
@@ -105,7 +116,7 @@ class Identifier:
             group = inquiry.question.group
             line = AuditLine(inquiry.actor, "identify", name or "", outcome, score, group=group)
             lines.append(line)
-        await self._call(self._database.audit_log.append, *lines)
+        await self._note(*lines)
         for line in lines:
             self._metrics.decisions.labels("identify", line.outcome).inc()
         return answers

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,11 +34,13 @@ class Voice:
         quality: Quality of the recording.
         embedding: Unit length, shape `(embedding_size,)`; None if not requested.
         audio: FLAC, if audio is kept.
+        sha256: Of what was sent.
     """
 
     quality: Quality
     embedding: FloatArray | None
     audio: bytes | None
+    sha256: str = ""
 
     @property
     def vector(self) -> FloatArray:
@@ -53,6 +56,7 @@ class Voice:
             speech_s=self.quality.speech_s,
             audio=self.audio,
             duration_s=self.quality.duration_s,
+            sha256=self.sha256,
         )
 
 
@@ -119,7 +123,7 @@ class VoiceReader:
         quality = measure_quality(recording)
         if differing_channels(self._encoder, recording, self._encoder.threshold):
             quality = replace(quality, warnings=(*quality.warnings, "two_voices"))
-        return Voice(quality, embedding, audio)
+        return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest())
 
 
 def _from_base64(data: bytes, source: str) -> bytes:

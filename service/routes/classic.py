@@ -20,6 +20,9 @@ from utils.speaker_names import clean_name, fold_name
 
 router = APIRouter(prefix="/voiceprint", tags=["classic"])
 
+ID_SIGNS = str.maketrans({":": "\uff1a", "/": "\uff0f"})
+"""Signs of ids, such as MAC addresses, that no name may hold; full-width ones stand for them."""
+
 Wave = Annotated[UploadFile, File(description="A recording, wav or any other format of /v1")]
 
 
@@ -39,12 +42,14 @@ async def register(
     request: Request, service: Context, speaker_id: Annotated[str, Form()], file: Wave
 ) -> dict[str, Any]:
     """Enrols a speaker from one recording, which replaces any earlier ones."""
-    name = checked_name(speaker_id)
+    name = checked_name(speaker_id.translate(ID_SIGNS))
     if "," in name:
         raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
     (voice,) = await service.reader.read([("file", file)], store_audio=True)
-    speaker = await service.store(request, name, [voice.to_recording()], "replace")
-    await service.note(request, "enrol", speaker.name, "1 recording, classic")
+    remark = "1 recording, classic"
+    await service.store(
+        request, name, [voice.to_recording()], "replace", action="enrol", remark=remark
+    )
     return {"success": True, "msg": f"已登记: {speaker_id}"}
 
 
@@ -88,10 +93,10 @@ async def identify(
     return {"speaker_id": speaker_id, "score": round(score, 4)}
 
 
-@router.delete("/{speaker_id}", summary="Delete a speaker", response_model=ClassicAnswer)
+@router.delete("/{speaker_id:path}", summary="Delete a speaker", response_model=ClassicAnswer)
 async def delete(request: Request, service: Context, speaker_id: str) -> dict[str, Any]:
     """Removes a speaker with all recordings."""
-    await remove_speaker(request, service, speaker_id)
+    await remove_speaker(request, service, speaker_id.translate(ID_SIGNS))
     return {"success": True, "msg": f"已删除: {speaker_id}"}
 
 
@@ -100,5 +105,5 @@ def _clean_ids(ids: Sequence[str]) -> dict[str, str]:
     spellings: dict[str, str] = {}
     for text in ids:
         with contextlib.suppress(DatabaseError):
-            spellings.setdefault(clean_name(text), text)
+            spellings.setdefault(clean_name(text.translate(ID_SIGNS)), text)
     return spellings

@@ -160,9 +160,8 @@ async def enrol_found(
         raise Problem("unknown-label", f"no speaker {label[:20]}; the result lists the labels")
     if model_id != service.encoder.model_id:
         raise Problem("other-model", "this was found with another model; send the recording again")
-    speaker = await service.store(request, name, [voice], document.if_exists)
-    action = "enrol" if document.if_exists == "error" else "add"
-    await service.note(request, action, speaker.name, "from a diarization")
+    remark = "from a diarization"
+    speaker = await service.store(request, name, [voice], document.if_exists, remark=remark)
     return service.describe(speaker)
 
 

@@ -114,9 +114,8 @@ async def finish_enrolment(
         raise Problem(code, _lack(service, enrolment, found), completeness=round(found.share, 3))
     name, if_exists = enrolment.wish["name"], enrolment.wish["if_exists"]
     recordings = [part.recording for part in enrolment.parts]
-    speaker = await service.store(request, name, recordings, if_exists)
-    action = "enrol" if if_exists == "error" else "add"
-    await service.note(request, action, speaker.name, f"{len(recordings)} recordings, one by one")
+    remark = f"{len(recordings)} recordings, one by one"
+    speaker = await service.store(request, name, recordings, if_exists, remark=remark)
     await service.call(service.database.enrolments.remove, enrolment.id)
     response.headers["Location"] = path_of(speaker.name)
     return service.describe(speaker)

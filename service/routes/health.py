@@ -38,7 +38,7 @@ async def live() -> dict[str, str]:
 async def ready(service: Context) -> dict[str, Any]:
     """Answers 200 if the model is loaded, the database answers and nobody stops it, else 503.
 
-    `warning` says that the token file was changed to something that cannot be read, and
+    `warning` says that the token file cannot be read, or the audit log not be written, and
     `other_models` how many recordings cannot be compared since the model was changed.
     """
     if service.is_stopping:
@@ -52,8 +52,15 @@ async def ready(service: Context) -> dict[str, Any]:
         raise retry_later("not-ready", "the database does not answer", 5) from error
     if any(counts.values()):
         document["other_models"] = counts
+    warnings = []
     if service.tokens.defect is not None:
-        document["warning"] = "the token file is damaged; see the service's log"
+        warnings.append("the token file is damaged; see the service's log")
+    if service.num_missing_lines:
+        warnings.append(
+            f"the audit log cannot be written: {service.num_missing_lines} lines are missing"
+        )
+    if warnings:
+        document["warning"] = "; ".join(warnings)
     return document
 
 

@@ -129,7 +129,13 @@ async def verify(
     strict = service.encoder.strict_threshold
     threshold = strict if threshold is None else threshold
     lock_name = service.lock_name(request, speaker)
-    mark = await service.lockout.begin(lock_name)
+    try:
+        mark = await service.lockout.begin(lock_name)
+    except Problem:
+        if service.lockout.is_news(lock_name):
+            failures = f"{service.lockout.max_failures} failures"
+            await service.note(request, "lock", speaker, failures)
+        raise
     try:
         (voice,) = await service.reader.read([("file", file)])
         score = await _score(service, request, speaker, voice.vector)

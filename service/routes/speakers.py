@@ -15,9 +15,10 @@ from service.answers.schemas import (
     SpeakerDocument,
     SpeakersDocument,
 )
-from service.context import Context, Service, checked_name, require_speaker
+from service.context import Context, Service, checked_name, errand_of, require_speaker
 from service.encoding.uploads import name_fields
 from utils.errors import UnknownSpeakerError
+from utils.speaker_names import fold_name
 from voices.sql.records import IfExists, Speaker
 
 router = APIRouter(prefix="/v1/speakers", tags=["speakers"])
@@ -51,8 +52,6 @@ async def enrol(
     """Enrols a speaker from one or more recordings; a name that is already enrolled is refused."""
     name = checked_name(name)
     _check_number(service, files)
-    if await service.call(service.voices(request).enrolled_name, name) is not None:
-        raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
     document = await _enrol(request, service, name, files, "error")
     response.headers["Location"] = path_of(document["name"])
     return document
@@ -93,13 +92,13 @@ async def rename_speaker(
 ) -> dict[str, Any]:
     """Gives a speaker another name."""
     new_name = checked_name(document.name)
-    old = await require_speaker(service, request, name)
-    found = await service.call(service.voices(request).enrolled_name, new_name)
-    if found not in (None, old.name):
-        raise Problem("speaker-exists", f"{found} is enrolled already; choose another name")
-    speaker = await service.call(service.voices(request).rename, old.name, new_name)
-    await service.note(request, "rename", old.name, f"to {speaker.name}")
-    return service.describe(speaker)
+    name = checked_name(name)
+    errand = errand_of(request, "rename", about=f"{fold_name(name)}/{new_name}")
+    try:
+        rename = service.voices(request).on(errand).rename
+        return service.describe(await service.call(rename, name, new_name))
+    except UnknownSpeakerError as error:
+        raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
 
 
 @router.delete("/{name}", summary="Delete a speaker", response_model=DeletedDocument)
@@ -157,9 +156,9 @@ async def delete_recording(
     _require_recording(speaker, recording_id)
     if len(speaker.recordings) == 1:
         raise Problem("only-recording", f"{speaker.name} has no other; delete the speaker")
-    remove = service.keeper(request).remove_recording
+    errand = errand_of(request, "delete recording", about=recording_id)
+    remove = service.keeper(request, errand).remove_recording
     changed = await service.call(remove, speaker.name, recording_id)
-    await service.note(request, "delete recording", speaker.name, recording_id)
     return service.describe(changed)
 
 
@@ -190,14 +189,20 @@ async def hear_recording(
 async def remove_speaker(request: Request, service: Service, name: str) -> dict[str, Any]:
     """Removes a speaker everywhere, and lists what was removed."""
     name = checked_name(name)
-    found: str | None = await service.call(service.voices(request).enrolled_name, name)
+    errand = errand_of(request, "delete", about=fold_name(name))
+    voices = service.voices(request).on(errand)
+    # First, since the name may have been given again since then.
+    if (earlier := await service.call(voices.recall)) is not None:
+        return _removed_before(name, int(earlier))
+    found: str | None = await service.call(voices.enrolled_name, name)
     name = found or name
     try:
-        removal = await service.call(service.keeper(request).remove, name)
+        removal = await service.call(service.keeper(request, errand).remove, name)
     except UnknownSpeakerError as error:
+        if (earlier := await service.call(voices.recall)) is not None:
+            return _removed_before(name, int(earlier))
         raise Problem("unknown-speaker", f"nobody named {name} is enrolled") from error
     await service.lockout.forget(service.lock_name(request, name))
-    await service.note(request, "delete", name, f"{removal.num_recordings} recordings")
     return {
         "name": name,
         "removed": {
@@ -206,6 +211,12 @@ async def remove_speaker(request: Request, service: Service, name: str) -> dict[
             "files": list(removal.files),
         },
     }
+
+
+def _removed_before(name: str, num_recordings: int) -> dict[str, Any]:
+    """Returns the answer to a deletion that is repeated."""
+    removed = {"embeddings": num_recordings + 1, "recordings": num_recordings, "files": []}
+    return {"name": name, "removed": removed}
 
 
 def _check_number(service: Service, files: list[UploadFile]) -> None:
@@ -234,8 +245,6 @@ async def _enrol(
     is_new = if_exists == "error"
     recordings = [voice.to_recording() for voice in voices]
     speaker = await service.store(request, name, recordings, if_exists, must_exist=not is_new)
-    action = "enrol" if is_new else if_exists
-    await service.note(request, action, speaker.name, f"{len(voices)} recordings")
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)
     return {
         **service.describe(speaker),

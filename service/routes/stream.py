@@ -9,7 +9,7 @@ from typing import Any, cast
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from service.answers.problems import Problem, describe_error, problem_document
-from service.context import Service, checked_name
+from service.context import Service, checked_name, group_of
 from service.edge.tokens import Grant
 from service.live.session import LiveSession
 from service.live.talk import Command, Options, Talk, read_text
@@ -19,7 +19,7 @@ from utils.audio.fidelity import encode_faithfully
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DatabaseError, VoiceprintError
 from voices.live import NUM_RANKED
-from voices.sql.records import NewRecording
+from voices.sql.records import AuditLine, NewRecording
 from voices.sql.store import SqlVoiceStore
 
 router = APIRouter(prefix="/v1", tags=["recognition"])
@@ -116,15 +116,15 @@ def _rank(voices: SqlVoiceStore, embedding: FloatArray) -> list[tuple[str, float
 
 async def _note(service: Service, socket: WebSocket, events: list[dict[str, Any]]) -> None:
     """Counts the decisions among events and writes them to the audit log."""
-    found = [
-        (event["name"] or "", "accepted" if event["name"] else "rejected", event["score"])
-        for event in events
-        if event["event"] in ("speaker", "speaker-corrected")
-    ]
-    if found:
-        await service.note_each(socket, "stream", found)
-    for _, outcome, _ in found:
-        service.metrics.decisions.labels("stream", outcome).inc()
+    lines = []
+    for event in events:
+        if event["event"] in ("speaker", "speaker-corrected"):
+            outcome = "accepted" if event["name"] else "rejected"
+            line = socket.state.actor, "stream", event["name"] or "", outcome, event["score"]
+            lines.append(AuditLine(*line, group=group_of(socket)))
+            service.metrics.decisions.labels("stream", outcome).inc()
+    if lines:
+        await service.note_decisions(*lines)
 
 
 async def _enrol(
@@ -148,9 +148,8 @@ async def _enrol(
     try:
         (future,) = service.pool.submit([partial(_embed, service, speech, number)])
         recording = await asyncio.wrap_future(future)
-        speaker = await service.store(socket, name, [recording], command.if_exists)
-        action = "enrol" if command.if_exists == "error" else "add"
-        await service.note(socket, action, speaker.name, "from a stream")
+        remark = "from a stream"
+        speaker = await service.store(socket, name, [recording], command.if_exists, remark=remark)
     except VoiceprintError as error:
         raise describe_error(error) from error
     session.rename(number, speaker.name)

@@ -55,6 +55,7 @@ export async function runScenario(url, token, speech) {
 
   equal((await client.speaker(NAME)).recordings, enrolled.recordings, 'speaker');
   equal((await client.speakers({ limit: 1 })).total, 2, 'speakers');
+  equal((await client.events({ limit: 1 })).events.length, 1, 'events');
   equal((await client.speakers({ query: 'oth', offset: 1 })).speakers, [], 'speakers, a later page');
   const names = [];
   for await (const speaker of client.allSpeakers()) names.push(speaker.name);

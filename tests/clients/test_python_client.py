@@ -74,6 +74,9 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
 
     assert client.speaker(NAME)["recordings"] == enrolled["recordings"]
     assert client.speakers(limit=1)["total"] == 2
+    first = client.events(limit=1)
+    assert first["events"][0]["speaker"] == NAME
+    assert client.events(first["next"])["events"][0]["speaker"] == "other"
     assert [s["name"] for s in client.speakers(offset=1, query="oth")["speakers"]] == []
     assert len(client.add_recordings(NAME, [speech(1, 6)])["recordings"]) == 3
     recording = client.speaker(NAME)["recordings"][0]

@@ -1,6 +1,7 @@
 """Connections to SQLite and PostgreSQL, set up so that a finished write stays; the migrations."""
 
 import contextlib
+import logging
 import re
 import sqlite3
 import threading
@@ -19,6 +20,9 @@ from voices.sql.schema import VERSION_TABLE, read_text
 
 SCHEMA_HEAD = "0007"
 """Newest file in voices/sql/migrations/versions; a test compares."""
+
+LOGGER = logging.getLogger("voiceprint")
+"""The service's; elsewhere its warnings are lines on stderr."""
 
 MIGRATIONS = Path(__file__).resolve().with_name("migrations")
 
@@ -222,6 +226,12 @@ class SqlConnections:
         if path.is_dir():
             raise DatabaseError(f"{self.name}: a folder, expected a file; add its name")
         if path.exists():
+            if path.stat().st_size == 0 and create:
+                LOGGER.warning(
+                    "%s: an empty file, which becomes a new database; if it held voices, stop and "
+                    "restore a backup",
+                    self.name,
+                )
             return
         if not create:
             raise DatabaseError(f"{self.name}: no such file; check the path")

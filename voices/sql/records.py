@@ -27,6 +27,7 @@ class NewRecording:
         file_name: Its name in the speaker's folder, or only the suffix for NAME.wav itself.
         inbox_path: Its place in the service's inbox, if it is a file there.
         inbox_sha256: Of that file's content.
+        sha256: Of what was sent, in hexadecimal; empty if that is not known.
         id: 32 hexadecimal digits; a new one if empty.
     """
 
@@ -38,6 +39,7 @@ class NewRecording:
     file_name: str = ""
     inbox_path: str | None = None
     inbox_sha256: str = ""
+    sha256: str = ""
     id: str = ""
 
     @classmethod

@@ -1,5 +1,6 @@
 """Rows of speakers and recordings: written, read and destroyed, sealed with keys of their own."""
 
+import hmac
 import uuid
 from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
@@ -117,6 +118,7 @@ class VoiceRows:
                 "duration_s": float(recording.duration_s),
                 "file_name": recording.file_name,
                 "key_id": key_id,
+                "content_mark": _mark(key, recording.sha256),
             }
             connection.execute(insert(recordings), row)
             self._put_embedding(connection, recording_id, key, recording.embedding)
@@ -130,6 +132,22 @@ class VoiceRows:
         # Whoever is enrolled again is not to be deleted any more.
         speaker = update(speakers).where(speakers.c.id == speaker_id)
         connection.execute(speaker.values(is_being_deleted=False))
+
+    def are_last(
+        self, connection: Connection, speaker_id: str, new: Sequence[NewRecording]
+    ) -> bool:
+        """Tells whether a speaker's last recordings have the content of the new ones."""
+        query = select(recordings.c.content_mark, keys.c.stored)
+        query = query.join(keys, keys.c.id == recordings.c.key_id)
+        query = query.where(recordings.c.speaker_id == speaker_id)
+        rows = connection.execute(query.order_by(recordings.c.position)).all()[-len(new) :]
+        return len(rows) == len(new) and all(
+            row.content_mark is not None
+            and hmac.compare_digest(
+                row.content_mark, _mark(self._ring.open(row.stored), recording.sha256) or b""
+            )
+            for row, recording in zip(rows, new, strict=True)
+        )
 
     def add_embedding(self, connection: Connection, recording: Any, new: FloatArray) -> None:
         """Adds this model's embedding to those of other models.
@@ -322,6 +340,11 @@ class VoiceRows:
             )
             for row in rows
         ]
+
+
+def _mark(key: bytes, sha256: str) -> bytes | None:
+    """Returns by what the same content is known again, together with the record's key."""
+    return hmac.digest(key, sha256.encode(), "sha256") if sha256 else None
 
 
 def recordings_of(speaker_ids: Any) -> Any:

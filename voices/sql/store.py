@@ -5,6 +5,7 @@ see what any process has written before they were called. All methods may be cal
 at once.
 """
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from utils.arrays import FloatArray
 from utils.audio.fidelity import encode_faithfully
 from utils.errors import (
+    DamagedVoiceError,
     DatabaseError,
     OnlyRecordingError,
     OtherModelError,
@@ -39,8 +41,16 @@ from voices.sql.index import Question
 from voices.sql.jobs import JobTable
 from voices.sql.normalisation import NormalisedRanking, widened
 from voices.sql.other_models import OtherModels, Reembedding
-from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
+from voices.sql.records import (
+    AuditLine,
+    IfExists,
+    NewRecording,
+    Removal,
+    Speaker,
+    StoredRecording,
+)
 from voices.sql.rekeying import rekey
+from voices.sql.requests import Errand, recall, remember
 from voices.sql.rows import VoiceRows, recordings_of
 from voices.sql.schema import UNREADABLE, info, keys, means, models, speakers
 from voices.sql.search import Search
@@ -57,6 +67,7 @@ class SqlVoiceStore:
     Attributes:
         name: The address without password.
         group: Whose speakers it reaches; `in_group` gives another group's store.
+        errand: On whose behalf it changes them; None writes nothing into the audit log.
         keep_audio: Whether the sound of new recordings is stored.
         is_encrypted: Whether a key encrypts what is stored of voices.
         rejected: `(recording, reason)` of recordings that `load` found of no use.
@@ -96,6 +107,7 @@ class SqlVoiceStore:
         self.keep_audio = keep_audio
         self.is_encrypted = key is not None
         self.group = DEFAULT_GROUP
+        self.errand: Errand | None = None
         self.rejected: list[tuple[str, str]] = []
         self._connections = SqlConnections(url, create=create)
         self.name = self._connections.name
@@ -120,6 +132,24 @@ class SqlVoiceStore:
         other = copy.copy(self)
         other.group = clean_group(group)
         return other
+
+    def on(self, errand: Errand) -> "SqlVoiceStore":
+        """Returns the same store whose changes carry a line of the audit log, in one transaction.
+
+        A change whose errand has a key is made once: repeated, it returns what it is now.
+        """
+        other = copy.copy(self)
+        other.errand = errand
+        return other
+
+    def recall(self) -> str | None:
+        """Returns what was noted when the store's errand was run before, None if it was not.
+
+        Raises:
+            RepeatedKeyError: If its key was used for something else.
+        """
+        with self._connections.read() as connection:
+            return recall(connection, self.group, self.errand)
 
     def groups(self) -> dict[str, int]:
         """Returns how many speakers each group has, in alphabetical order; none has zero."""
@@ -363,7 +393,11 @@ class SqlVoiceStore:
         with self._connections.write() as connection:
             number = self._rows.next_change(connection)
             self._note_size(connection, len(embeddings[0]))
+            if (earlier := recall(connection, self.group, self.errand)) is not None:
+                return self._describe_again(connection, earlier)
             row = (self._require if must_exist else self._find)(connection, name)
+            if row is not None and self._is_repeated(connection, row.id, recordings, if_exists):
+                return self._describe(connection, row.id)
             if row is not None and if_exists == "error":
                 raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
             if row is None:
@@ -388,6 +422,7 @@ class SqlVoiceStore:
             self._rows.set_means(connection, speaker_id, number, all_of_them)
             self._rows.touch(connection, speaker_id)
             speaker = self._describe(connection, speaker_id)
+            self._note(connection, speaker.name, f"{len(recordings)} recordings", speaker_id)
         if gone:
             self._connections.truncate_log()
         return speaker
@@ -456,6 +491,8 @@ class SqlVoiceStore:
         new_name = clean_name(new_name)
         with self._connections.write() as connection:
             number = self._rows.next_change(connection)
+            if (earlier := recall(connection, self.group, self.errand)) is not None:
+                return self._describe_again(connection, earlier)
             row = self._require(connection, name)
             other = self._find(connection, new_name)
             if other is not None and other.id != row.id:
@@ -464,6 +501,7 @@ class SqlVoiceStore:
             values = {"name": new_name, "folded_name": fold_name(new_name), "updated_at": now}
             changed = update(speakers).where(speakers.c.id == row.id)
             connection.execute(changed.values(change_number=number, **values))
+            self._note(connection, row.name, f"to {new_name}", row.id)
             return self._describe(connection, row.id)
 
     def remove(self, name: str, only: Sequence[str] | None = None) -> Removal:
@@ -484,6 +522,7 @@ class SqlVoiceStore:
             if only is not None and {recording.id for recording in old} != set(only):
                 raise DatabaseError(f"{row.name} has changed meanwhile and was left as it is")
             self._rows.remove_speaker(connection, row.id, number)
+            self._note(connection, row.name, f"{len(old)} recordings", str(len(old)))
         self._connections.truncate_log()
         files = [f"{row.name}/{recording.id}" for recording in old]
         return Removal(len(old) + 1, len(old), (*files, str(row.name)))
@@ -508,6 +547,7 @@ class SqlVoiceStore:
             self._rows.set_means(connection, row.id, number, skip_damaged=True)
             self._rows.touch(connection, row.id)
             speaker = self._describe(connection, row.id)
+            self._note(connection, row.name, recording_id, row.id)
         self._connections.truncate_log()
         return speaker
 
@@ -589,6 +629,40 @@ class SqlVoiceStore:
             connection.execute(update(info).values(key_check=check, model_id=model_id or None))
             if self._encoder is not None:
                 self._note_size(connection, int(self._encoder.embedding_size), model_id)
+
+    def _note(self, connection: Connection, speaker: str, outcome: str, answer: str) -> None:
+        """Writes the errand's line, and remembers that it is run."""
+        if self.errand is None:
+            return
+        outcome = self.errand.remark or outcome
+        line = AuditLine(self.errand.actor, self.errand.action, speaker, outcome, group=self.group)
+        self.audit_log.write(connection, [line])
+        remember(connection, self.group, self.errand, answer)
+
+    def _describe_again(self, connection: Connection, speaker_id: str) -> Speaker:
+        """Returns the speaker of a repeated request, as he or she is now."""
+        query = select(speakers).where(self._are_mine, speakers.c.id == speaker_id)
+        found = self._rows.describe(connection, query)
+        if not found:
+            raise UnknownSpeakerError("what the repeated request enrolled was deleted meanwhile")
+        return found[0]
+
+    def _is_repeated(
+        self,
+        connection: Connection,
+        speaker_id: str,
+        new: Sequence[NewRecording],
+        if_exists: IfExists,
+    ) -> bool:
+        """Tells whether an enrolment was carried out before: it sends the same content again."""
+        if self.errand is None or if_exists == "replace":
+            return False
+        stored = connection.execute(recordings_of([speaker_id])).all()
+        if if_exists == "error" and len(stored) != len(new):
+            return False
+        with contextlib.suppress(DamagedVoiceError):
+            return self._rows.are_last(connection, speaker_id, new)
+        return False
 
     def _check_room(self, connection: Connection, max_speakers: int | None) -> None:
         """Raises TooManySpeakersError if the group has no room for another speaker."""

@@ -48,13 +48,19 @@ def test_every_route_declares_its_scope(url: str) -> None:
 def test_the_need_of_a_path() -> None:
     assert needed_scope("GET", "/v1/speakers/x") == needed_scope("HEAD", "/v1/speakers/x") == "read"
     assert needed_scope("DELETE", "/v1/speakers/x") == "administer"
+    assert needed_scope("DELETE", "/voiceprint/a/b") == "administer"
     assert needed_scope("GET", "/v1/nothing") is None
     assert needed_scope("PUT", "/v1/identify") is None
     assert needed_scope("GET", "/voiceprint/docs") == OPEN
 
 
 def filled(path: str) -> str:
-    return path.replace("{name}", "Ann").replace("{speaker_id}", "Ann").replace("{", "").rstrip("}")
+    return (
+        path.replace("{name}", "Ann")
+        .replace("{speaker_id:path}", "Ann")
+        .replace("{", "")
+        .rstrip("}")
+    )
 
 
 def test_a_token_reaches_what_its_scopes_name(url: str, tmp_path: Path) -> None:

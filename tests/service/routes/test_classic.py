@@ -244,3 +244,15 @@ def test_a_wrong_token_is_refused(client: TestClient) -> None:
     answer = client.post("/voiceprint/identify", data={"speaker_ids": "a"}, files=files(speech(1)))
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_ids_may_be_addresses_of_devices(client: TestClient) -> None:
+    for id_, speaker in [("a4:cf:12:9b:00:01", 1), ("hall/2", 2)]:
+        assert register(client, id_, speaker)["msg"].endswith(id_)
+        register(client, id_, speaker)
+    ids = "a4:cf:12:9b:00:01,hall/2"
+    assert identify(client, ids, 1)["speaker_id"] == "a4:cf:12:9b:00:01"
+    assert identify(client, ids, 2)["speaker_id"] == "hall/2"
+    for path in ["a4:cf:12:9b:00:01", "hall%2F2"]:
+        assert client.delete(f"/voiceprint/{path}").json()["success"] is True
+        assert client.delete(f"/voiceprint/{path}").status_code == 404

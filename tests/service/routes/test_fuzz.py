@@ -30,6 +30,7 @@ STATUSES = {"POST /v1/quality": {200, 422}, "POST /v1/embed": {200}, "POST /v1/c
 
 OPERATIONS = [
     "GET /v1/info",
+    "GET /v1/events",
     "POST /v1/quality",
     "POST /v1/compare",
     "POST /v1/embed",

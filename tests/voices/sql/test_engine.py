@@ -133,6 +133,15 @@ def test_newer_tables_are_refused(engine: SqlConnections, database_url: str) -> 
         SqlConnections(database_url)
 
 
+def test_an_empty_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "v.sqlite3").touch()
+    SqlConnections(f"sqlite:///{tmp_path}/v.sqlite3").close()
+    assert "an empty file, which becomes a new database" in caplog.text
+    caplog.clear()
+    SqlConnections(f"sqlite:///{tmp_path}/v.sqlite3").close()
+    assert caplog.text == ""
+
+
 def test_create_false_makes_nothing(tmp_path: Path, postgres_url: str) -> None:
     with pytest.raises(DatabaseError, match="no such file"):
         SqlConnections(f"sqlite:///{tmp_path}/new.sqlite3", create=False)
