@@ -191,6 +191,7 @@ export const removeRecording = (name, id) =>
 export const recordingAudio = (name, id) =>
   send('GET', `${speakerPath(name)}/recordings/${encodeURIComponent(id)}/audio`, undefined, (response) =>
     response.arrayBuffer());
+export const eventsAfter = (after, limit) => ask('GET', `v1/events?${new URLSearchParams({ after, limit })}`);
 
 /** Sends a long recording; the answer is a job. */
 export const startDiarization = (recording, numSpeakers, signal) => {

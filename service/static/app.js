@@ -8,13 +8,14 @@ import { byId } from './dom.js';
 import * as enrol from './enrol.js';
 import { otherLanguageTag, say, showLanguage, switchLanguage, t } from './language.js';
 import { showError } from './problem.js';
+import * as happenings from './events.js';
 import * as live from './live.js';
 import * as naming from './naming.js';
 import * as recognise from './recognise.js';
 import { refresh, service } from './service.js';
 import * as speakers from './speakers.js';
 
-const VIEWS = { recognise, enrol, compare, conversation, live, speakers };
+const VIEWS = { recognise, enrol, compare, conversation, live, speakers, events: happenings };
 const MODEL_ID_LENGTH = 8;
 
 let isFirst = true;

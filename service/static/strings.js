@@ -12,6 +12,7 @@ const en = {
   nav_conversation: 'Conversation',
   nav_live: 'Live',
   nav_speakers: 'Speakers',
+  nav_events: 'Events',
   other_language: '中文',
   footer_limits:
     'Voices are personal data: enrol only people who agreed to it. A voice alone proves no ' +
@@ -303,6 +304,22 @@ const en = {
   next_page: 'Next',
   page_range: '{first} to {last} of {total}',
 
+  // Events
+  events_title: 'What happened',
+  events_shown: 'Who enrolled, changed or deleted voices; the newest first, {most} at most.',
+  events_none: 'Nothing happened yet.',
+  event_when: '{date} · token {actor}',
+  event_enrol: '{speaker} was enrolled.',
+  event_add: '{speaker} got more recordings.',
+  event_replace: 'The recordings of {speaker} were replaced.',
+  event_rename: '{speaker} was renamed.',
+  event_delete: '{speaker} was deleted.',
+  event_delete_recording: 'A recording of {speaker} was removed.',
+  event_hear: 'A recording of {speaker} was played.',
+  event_lock: '{speaker} was locked: too many recordings did not match.',
+  event_refuse: 'A wrong token was refused.',
+  event_other: '{action}: {speaker}',
+
   // Errors of the service
   waiting: 'The service is busy. Trying again in {seconds} s.',
   slow: 'The service has not answered yet.',
@@ -370,6 +387,7 @@ const zh = {
   nav_conversation: '对话',
   nav_live: '实时',
   nav_speakers: '说话人',
+  nav_events: '事件',
   other_language: 'English',
   footer_limits:
     '声音属于个人信息，请只登记同意登记的人。仅凭声音不能证明身份：录音和合成语音听起来可能一模一样。',
@@ -626,6 +644,21 @@ const zh = {
   previous_page: '上一页',
   next_page: '下一页',
   page_range: '第 {first} 到 {last} 个，共 {total} 个',
+
+  events_title: '发生了什么',
+  events_shown: '谁登记、更改或删除了声音，最新的在前，最多 {most} 条。',
+  events_none: '还没有发生任何事情。',
+  event_when: '{date} · 令牌 {actor}',
+  event_enrol: '{speaker}已登记。',
+  event_add: '{speaker}增加了录音。',
+  event_replace: '{speaker}的录音已替换。',
+  event_rename: '{speaker}已改名。',
+  event_delete: '{speaker}已删除。',
+  event_delete_recording: '{speaker}的一段录音已移除。',
+  event_hear: '播放了{speaker}的一段录音。',
+  event_lock: '{speaker}已锁定：不符的录音太多。',
+  event_refuse: '拒绝了一个错误的令牌。',
+  event_other: '其他操作：{action}，{speaker}',
 
   waiting: '服务正忙，{seconds} 秒后再试。',
   slow: '服务还没有回应。',

@@ -89,6 +89,16 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
     assert called_routes(client.url) >= documented_routes(client.url)
 
 
+def test_an_enrolment_with_the_same_key_is_made_once(client: VoiceprintClient, wav: Path) -> None:
+    for _ in range(2):
+        enrolled = client.enrol("twice", [wav], idempotency_key="an-enrolment")
+        assert enrolled["name"] == "twice"
+        more = client.add_recordings("twice", [speech(1, 9)], idempotency_key="a-recording")
+        assert len(more["recordings"]) == 2
+    assert len(client.speaker("twice")["recordings"]) == 2
+    client.delete("twice")
+
+
 def test_all_speakers_come_page_by_page(
     client: VoiceprintClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -638,6 +638,7 @@ def test_both_languages_have_every_text(browser: Browser, root: Path) -> None:
         "sentence_",
         "rename_",
         "doubt_",
+        "event_",
         "job_",
         "rates_",
         "turn_",
