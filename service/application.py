@@ -28,7 +28,16 @@ from service.encoding.uploads import VoiceReader
 from service.inbox import Inbox
 from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
-from service.routes import classic, diarizations, events, health, recognition, speakers, stream
+from service.routes import (
+    classic,
+    diarizations,
+    enrolments,
+    events,
+    health,
+    recognition,
+    speakers,
+    stream,
+)
 from service.settings import Settings
 from utils.verification.embedding import Encoder
 from utils.version import __version__
@@ -101,7 +110,7 @@ def make_app(
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, diarizations, stream, health, events):
+    for module in (recognition, speakers, enrolments, diarizations, stream, health, events):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)

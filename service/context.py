@@ -27,6 +27,7 @@ from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import DEFAULT_GROUP, clean_name, fold_name
 from utils.verification.embedding import Encoder
+from voices.sql.jobs import Owner
 from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
 from voices.sql.requests import Errand
 from voices.sql.store import SqlVoiceStore
@@ -214,6 +215,11 @@ def group_of(request: HTTPConnection) -> str:
     """Returns the group whose speakers a request is about."""
     grant: Grant | None = request.state.grant
     return DEFAULT_GROUP if grant is None else grant.group
+
+
+def owner_of(request: HTTPConnection) -> Owner:
+    """Returns whose jobs and enrolments a request may see."""
+    return Owner(request.state.actor or NOBODY, group_of(request))
 
 
 def errand_of(request: HTTPConnection, action: str, remark: str = "", about: str = "") -> Errand:

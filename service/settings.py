@@ -104,6 +104,13 @@ class Settings:
     diarization_keep_s: float = option(
         3600.0, "positive_float", "seconds until who spoke when is removed"
     )
+    enrolment_speech_s: float = option(
+        10.0, "positive_float", "seconds of speech that /v1/enrolments needs"
+    )
+    enrolment_recordings: int = option(2, "positive_int", "recordings that /v1/enrolments needs")
+    enrolment_keep_s: float = option(
+        3600.0, "positive_float", "seconds until an unfinished enrolment is removed"
+    )
     max_streams: int = option(4, "non_negative_int", "live streams at a time; 0: none")
     stream_max_s: float = option(7200.0, "positive_float", "longest live stream")
     stream_idle_s: float = option(30.0, "positive_float", "seconds without sound that end a stream")

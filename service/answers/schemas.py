@@ -276,6 +276,36 @@ class EnrolFoundDocument(BaseModel):
     )
 
 
+class NewEnrolmentDocument(EnrolFoundDocument):
+    """Whom to enrol, recording by recording."""
+
+
+class EnrolmentPartDocument(BaseModel):
+    """A recording of an enrolment that is under way."""
+
+    number: int
+    agrees: bool = Field(description="Whether it has the voice of the others")
+    quality: QualityDocument
+
+
+class EnrolmentDocument(BaseModel):
+    """An enrolment that is under way: what is there, and what is missing."""
+
+    id: str
+    name: str
+    created_at: str
+    expires_at: str = Field(description="When it is removed; later with each recording")
+    speech_s: float = Field(description="In the recordings that agree")
+    needed_speech_s: float
+    needed_recordings: int
+    completeness: float = Field(description="From 0 to 1")
+    next: Literal["record", "remove", "finish"] = Field(
+        description="Add a recording; take one out whose voice differs; or finish"
+    )
+    similarity: list[list[float]] = Field(description="Scores between the recordings")
+    recordings: list[EnrolmentPartDocument]
+
+
 class EventDocument(BaseModel):
     """Something that happened, at a time in UTC."""
 

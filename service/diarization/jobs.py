@@ -368,6 +368,7 @@ class Jobs:
                 self._beat_once()
                 if count % SWEEP_BEATS == 0:
                     self._database.jobs.remove_expired()
+                    self._database.enrolments.remove_expired()
             except DatabaseError as error:
                 log_event("jobs", level=logging.WARNING, reason=str(error))
             count += 1

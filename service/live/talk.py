@@ -102,9 +102,12 @@ class Talk:
                 await worker
             return is_there
         finally:
+            reader.cancel()
+            worker.cancel()
+            await asyncio.wait({reader, worker})
             for task in (reader, worker):
-                task.cancel()
-            await asyncio.gather(reader, worker, return_exceptions=True)
+                if not task.cancelled():
+                    task.exception()  # looked at, so that asyncio does not complain
 
     async def _read(self) -> bool:
         """Takes frames until the client ends the stream (True) or goes away (False)."""

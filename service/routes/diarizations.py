@@ -15,13 +15,12 @@ from service.answers.schemas import (
     JobsDocument,
     SpeakerDocument,
 )
-from service.context import Context, Service, check_candidates, checked_name, group_of
+from service.context import Context, Service, check_candidates, checked_name, owner_of
 from service.diarization.findings import to_rttm, unpack_voice
 from service.diarization.jobs import LOST_DETAIL, Order
 from service.diarization.upload import UploadForm, read_form
-from service.encoding.identification import NOBODY
 from utils.diarization.clustering import SpeakerCount
-from voices.sql.jobs import DONE, LOST, QUEUED, RUNNING, Job, Owner
+from voices.sql.jobs import DONE, LOST, QUEUED, RUNNING, Job
 
 router = APIRouter(prefix="/v1/diarizations", tags=["diarization"])
 
@@ -102,7 +101,7 @@ async def start_diarization(
 @router.get("", summary="List your jobs", response_model=JobsDocument)
 async def list_diarizations(request: Request, service: Context) -> dict[str, Any]:
     """Lists the jobs of this token, the newest first."""
-    found = await service.call(service.jobs.of, _owner(request))
+    found = await service.call(service.jobs.of, owner_of(request))
     return {"diarizations": [_describe(job) for job in found]}
 
 
@@ -195,12 +194,7 @@ async def _read_order(request: Request, service: Service, form: UploadForm) -> O
     if form.spool is None:
         raise ValueError("the form was read without a recording")
     count = SpeakerCount(least, most)
-    return Order(_owner(request), form.spool, form.file_name, count, names)
-
-
-def _owner(request: Request) -> Owner:
-    """Returns whose jobs a request may see."""
-    return Owner(request.state.actor or NOBODY, group_of(request))
+    return Order(owner_of(request), form.spool, form.file_name, count, names)
 
 
 async def _require(request: Request, service: Service, job_id: str) -> Job:
@@ -209,7 +203,7 @@ async def _require(request: Request, service: Service, job_id: str) -> Job:
     Raises:
         Problem: 404 if there is none.
     """
-    job: Job | None = await service.call(service.jobs.find, job_id, _owner(request))
+    job: Job | None = await service.call(service.jobs.find, job_id, owner_of(request))
     if job is None:
         raise _unknown()
     return job

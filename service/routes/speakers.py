@@ -53,7 +53,7 @@ async def enrol(
     name = checked_name(name)
     _check_number(service, files)
     document = await _enrol(request, service, name, files, "error")
-    response.headers["Location"] = _path_of(document["name"])
+    response.headers["Location"] = path_of(document["name"])
     return document
 
 
@@ -129,7 +129,7 @@ async def add_recordings(
             expected=f"at most {most}",
         )
     document = await _enrol(request, service, speaker.name, files, "add")
-    response.headers["Location"] = _path_of(document["name"])
+    response.headers["Location"] = path_of(document["name"])
     return document
 
 
@@ -253,7 +253,7 @@ async def _enrol(
     }
 
 
-def _path_of(name: str) -> str:
+def path_of(name: str) -> str:
     """Returns the path of a speaker."""
     return f"{router.prefix}/{quote(name, safe='')}"
 

@@ -86,6 +86,7 @@ def test_every_path_of_the_interface_is_told() -> None:
     words = ["/v1/speakers", "/v1/identify", "/verify", "/v1/compare", "/v1/quality", "/v1/embed"]
     words += ["/v1/info", "/metrics", "/health/ready", "/health/live", "/recordings/ID/audio"]
     words += ["/v1/diarizations/ID/rttm", "/v1/diarizations/ID/speakers/LABEL/enrol", "/v1/stream"]
+    words += ["/v1/enrolments/ID/recordings/NUMBER", "/v1/enrolments/ID/finish"]
     for word in words:
         assert word in text
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import insert, select, update
 
 from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.engine import SqlConnections
-from voices.sql.keys import destroy_keys, new_key
+from voices.sql.keys import new_key, remove_sealed
 from voices.sql.schema import jobs, keys
 
 QUEUED, RUNNING, DONE, FAILED, LOST = "queued", "running", "done", "failed", "lost"
@@ -197,20 +197,10 @@ class JobTable:
     def _remove(self, *conditions: Any) -> int:
         """Removes jobs: first their keys, then the rows."""
         with self._connections.write() as connection:
-            num_gone = _remove_rows(connection, self._ring, conditions)
+            num_gone = remove_sealed(connection, self._ring, jobs, conditions)
         if num_gone:
             self._connections.truncate_log()
         return num_gone
-
-
-def _remove_rows(connection: Connection, ring: KeyRing, conditions: Any) -> int:
-    """Removes the jobs that meet conditions, within a transaction."""
-    rows = connection.execute(select(jobs.c.id, jobs.c.key_id).where(*conditions)).all()
-    if not rows:
-        return 0
-    destroy_keys(connection, ring, [row.key_id for row in rows if row.key_id is not None])
-    connection.execute(delete(jobs).where(jobs.c.id.in_([row.id for row in rows])))
-    return len(rows)
 
 
 def _are_of(owner: Owner) -> tuple[Any, Any]:

@@ -1,8 +1,9 @@
 """The keys of voice records in the database: made, and destroyed by overwriting them in place."""
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from voices.sql.cipher import KeyRing
 from voices.sql.schema import info, keys
@@ -26,3 +27,22 @@ def destroy_keys(connection: Connection, ring: KeyRing, ids: Collection[int]) ->
         length = len(ring.new()[1])
         chosen = update(keys).where(keys.c.id.in_(ids))
         connection.execute(chosen.values(stored=bytes(length)))
+
+
+def remove_sealed(connection: Connection, ring: KeyRing, table: Table, conditions: Any) -> int:
+    """Removes the rows of a table that meet conditions: first their keys, then the rows.
+
+    Args:
+        connection: An open transaction.
+        ring: The keeper of the keys.
+        table: It has an id and a key_id, which may be null.
+        conditions: All of them have to be met.
+
+    Returns:
+        How many there were.
+    """
+    rows = connection.execute(select(table.c.id, table.c.key_id).where(*conditions)).all()
+    if rows:
+        destroy_keys(connection, ring, [row.key_id for row in rows if row.key_id is not None])
+        connection.execute(delete(table).where(table.c.id.in_([row.id for row in rows])))
+    return len(rows)

@@ -287,6 +287,34 @@ audit = Table(
     sqlite_autoincrement=True,
 )
 
+enrolments = Table(
+    "voiceprint_enrolments",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
+    Column("wish", Sealed, nullable=False),
+    Index("voiceprint_enrolments_actor", "group_name", "actor"),
+    comment="Enrolments that are under way",
+)
+
+parts = Table(
+    "voiceprint_parts",
+    metadata,
+    Column(
+        "enrolment_id",
+        String(32),
+        ForeignKey("voiceprint_enrolments.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("content", Sealed, nullable=False),
+    comment="The recordings of enrolments that are under way",
+)
+
 jobs = Table(
     "voiceprint_jobs",
     metadata,

@@ -35,6 +35,7 @@ from voices.sql.audit import AuditLog
 from voices.sql.cipher import KeyRing
 from voices.sql.counts import SharedCounts
 from voices.sql.engine import SqlConnections
+from voices.sql.enrolments import EnrolmentTable
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
 from voices.sql.jobs import JobTable
@@ -76,6 +77,7 @@ class SqlVoiceStore:
         inbox_files: Which files of the service's inbox are enrolled.
         token_uses: When which token of the service was used last.
         jobs: Recordings that the service works on.
+        enrolments: Those that are under way.
     """
 
     def __init__(
@@ -157,9 +159,12 @@ class SqlVoiceStore:
         )
 
     def remove_group(self) -> int:
-        """Removes all speakers of the group, as `remove` does each, and its jobs; returns how many.
+        """Removes all speakers of the group, as `remove` does each, and what is under way.
 
         It goes on where it was interrupted when it is called again.
+
+        Returns:
+            How many speakers there were.
 
         Raises:
             DatabaseError: If it is the default group: files of it may lie in audio_db.
@@ -178,8 +183,10 @@ class SqlVoiceStore:
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
         self.jobs.remove_group(self.group)
+        self.enrolments.remove_group(self.group)
         self._connections.truncate_log()
         self.jobs.remove_group(self.group)
+        self.enrolments.remove_group(self.group)
         return num_removed
 
     @property
@@ -610,6 +617,7 @@ class SqlVoiceStore:
         if cohort is not None:
             self._ranking = NormalisedRanking(cohort, self._connections, self._rows)
         self.jobs = JobTable(self._connections, self._ring)
+        self.enrolments = EnrolmentTable(self._connections, self._ring)
 
     def _claim(self, model_id: str) -> None:
         """Notes model and key in the database, unless another process was quicker."""

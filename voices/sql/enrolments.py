@@ -1,0 +1,197 @@
+"""Enrolments that are under way: recordings come one by one until there are enough.
+
+They outlive a restart, and are destroyed with their key when they are finished, given up or expire.
+"""
+
+import base64
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from voices.sql.cipher import KeyRing, seal, unseal
+from voices.sql.engine import SqlConnections
+from voices.sql.jobs import Owner
+from voices.sql.keys import new_key, remove_sealed
+from voices.sql.records import NewRecording
+from voices.sql.schema import enrolments, keys, parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """A recording of an enrolment.
+
+    Attributes:
+        number: From 1, in the order in which they came; the numbers of removed ones stay free.
+        recording: The recording.
+        model_id: Whose embedding it has.
+        quality: How good it is, as it was answered.
+    """
+
+    number: int
+    recording: NewRecording
+    model_id: str
+    quality: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """An enrolment that is under way.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        wish: What was asked for at its beginning.
+        created_at: When it began, UTC.
+        expires_at: When it will be removed; later with each recording.
+        parts: The recordings so far.
+    """
+
+    id: str
+    wish: dict[str, Any]
+    created_at: datetime
+    expires_at: datetime
+    parts: tuple[Part, ...]
+
+
+class EnrolmentTable:
+    """The enrolments under way of one database."""
+
+    def __init__(self, connections: SqlConnections, ring: KeyRing) -> None:
+        """Takes the connections and the keeper of the keys."""
+        self._connections = connections
+        self._ring = ring
+
+    def begin(self, owner: Owner, wish: dict[str, Any], keep_s: float) -> Enrolment:
+        """Begins an enrolment."""
+        now = _now()
+        new = Enrolment(uuid.uuid4().hex, wish, now, now + timedelta(seconds=keep_s), ())
+        with self._connections.write() as connection:
+            key_id, key = new_key(connection, self._ring)
+            row: dict[str, Any] = {"id": new.id, "group_name": owner.group, "actor": owner.actor}
+            row |= {"created_at": now, "expires_at": new.expires_at, "key_id": key_id}
+            row["wish"] = seal(key, json.dumps(wish).encode(), f"{new.id} wish")
+            connection.execute(insert(enrolments), row)
+        return new
+
+    def count(self, owner: Owner) -> int:
+        """Returns how many enrolments of an owner are under way."""
+        query = select(func.count()).select_from(enrolments).where(*_are_of(owner))
+        return int(self._connections.fetch(query)[0][0])
+
+    def find(self, enrolment_id: str, owner: Owner) -> Enrolment | None:
+        """Returns an owner's enrolment, None if there is none by now."""
+        with self._connections.read() as connection:
+            return self._read(connection, enrolment_id, owner)
+
+    def add(
+        self,
+        enrolment_id: str,
+        owner: Owner,
+        recording: NewRecording,
+        model_id: str,
+        quality: dict[str, Any],
+        keep_s: float,
+    ) -> Enrolment | None:
+        """Adds a recording, and returns the enrolment; None if there is none by now."""
+        with self._connections.write() as connection:
+            row = connection.execute(
+                _query(enrolment_id, owner).with_for_update(of=enrolments)
+            ).one_or_none()
+            if row is None:
+                return None
+            highest = select(func.max(parts.c.number)).where(parts.c.enrolment_id == row.id)
+            number = (connection.execute(highest).scalar() or 0) + 1
+            content = _pack(recording, model_id, quality)
+            sealed = seal(self._ring.open(row.stored), content, f"{row.id} part {number}")
+            part = {"enrolment_id": row.id, "number": number, "content": sealed}
+            connection.execute(insert(parts), part)
+            kept = update(enrolments).where(enrolments.c.id == row.id)
+            connection.execute(kept.values(expires_at=_now() + timedelta(seconds=keep_s)))
+            return self._read(connection, enrolment_id, owner)
+
+    def remove_part(self, enrolment_id: str, owner: Owner, number: int) -> Enrolment | None:
+        """Removes a recording, and returns the enrolment; None if there is none by now."""
+        with self._connections.write() as connection:
+            if self._read(connection, enrolment_id, owner) is None:
+                return None
+            mine = parts.c.enrolment_id == enrolment_id
+            connection.execute(delete(parts).where(mine, parts.c.number == number))
+            found = self._read(connection, enrolment_id, owner)
+        self._connections.truncate_log()
+        return found
+
+    def remove(self, enrolment_id: str) -> bool:
+        """Removes an enrolment with all its recordings; returns False if there was none."""
+        return self._remove(enrolments.c.id == enrolment_id) > 0
+
+    def remove_group(self, group: str) -> int:
+        """Removes all enrolments of a group; returns how many."""
+        return self._remove(enrolments.c.group_name == group)
+
+    def remove_expired(self) -> int:
+        """Removes what has expired, and returns how many enrolments those were."""
+        expired = enrolments.c.expires_at <= _now()
+        if not self._connections.fetch(select(enrolments.c.id).where(expired).limit(1)):
+            return 0  # without a transaction that writes
+        return self._remove(expired)
+
+    def _remove(self, *conditions: Any) -> int:
+        """Removes enrolments: first their keys, then the rows."""
+        with self._connections.write() as connection:
+            num_gone = remove_sealed(connection, self._ring, enrolments, conditions)
+        if num_gone:
+            self._connections.truncate_log()
+        return num_gone
+
+    def _read(self, connection: Connection, enrolment_id: str, owner: Owner) -> Enrolment | None:
+        """Reads an enrolment."""
+        row = connection.execute(_query(enrolment_id, owner)).one_or_none()
+        if row is None:
+            return None
+        key = self._ring.open(row.stored)
+        query = select(parts.c.number, parts.c.content).where(parts.c.enrolment_id == row.id)
+        found = [
+            _unpack(part.number, unseal(key, part.content, f"{row.id} part {part.number}"))
+            for part in connection.execute(query.order_by(parts.c.number))
+        ]
+        wish = json.loads(unseal(key, row.wish, f"{row.id} wish"))
+        return Enrolment(row.id, wish, row.created_at, row.expires_at, tuple(found))
+
+
+def _query(enrolment_id: str, owner: Owner) -> Any:
+    """Returns the query for an enrolment that has not expired, with its key."""
+    query = select(enrolments, keys.c.stored).join(keys, keys.c.id == enrolments.c.key_id)
+    return query.where(enrolments.c.id == enrolment_id, *_are_of(owner))
+
+
+def _are_of(owner: Owner) -> tuple[Any, ...]:
+    """Returns the conditions on an owner's enrolments."""
+    is_here = enrolments.c.expires_at > _now()
+    return enrolments.c.group_name == owner.group, enrolments.c.actor == owner.actor, is_here
+
+
+def _pack(recording: NewRecording, model_id: str, quality: dict[str, Any]) -> bytes:
+    """Returns a recording as it is sealed."""
+    audio = None if recording.audio is None else base64.b64encode(recording.audio).decode()
+    content = {"embedding": recording.embedding.tolist(), "speech_s": recording.speech_s}
+    content |= {"duration_s": recording.duration_s, "audio": audio}
+    content |= {"model_id": model_id, "quality": quality}
+    return json.dumps(content).encode()
+
+
+def _unpack(number: int, content: bytes) -> Part:
+    """Returns what `_pack` packed."""
+    found = json.loads(content)
+    audio = None if found["audio"] is None else base64.b64decode(found["audio"])
+    embedding = np.asarray(found["embedding"], np.float32)
+    recording = NewRecording(embedding, found["speech_s"], audio, found["duration_s"])
+    return Part(number, recording, found["model_id"], found["quality"])
+
+
+def _now() -> datetime:
+    """Returns the present moment in UTC."""
+    return datetime.now(timezone.utc)
