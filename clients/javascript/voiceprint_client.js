@@ -85,6 +85,19 @@
  * @property {string} updated_at
  * @property {StoredRecording[]} recordings
  *
+ * @typedef {object} Enrolment  One that is under way; completeness from 0 to 1.
+ * @property {string} id
+ * @property {string} name
+ * @property {string} created_at
+ * @property {string} expires_at
+ * @property {number} speech_s
+ * @property {number} needed_speech_s
+ * @property {number} needed_recordings
+ * @property {number} completeness
+ * @property {'record' | 'remove' | 'finish'} next
+ * @property {number[][]} similarity
+ * @property {{number: number, agrees: boolean, quality: Quality}[]} recordings
+ *
  * @typedef {object} Job  A long recording that is worked on; progress from 0 to 1.
  * @property {string} id
  * @property {'queued' | 'running' | 'done' | 'failed' | 'cancelled' | 'lost'} state
@@ -383,6 +396,64 @@ export class VoiceprintClient {
    */
   recordingAudio(name, recordingId) {
     return this.#send('GET', `${path(name, recordingId)}/audio`);
+  }
+
+  /**
+   * Begins the enrolment of a speaker, to which recordings are added one by one.
+   * @param {string} name
+   * @param {{ifExists?: 'error' | 'add'}} [options]
+   * @returns {Promise<Enrolment>}
+   */
+  beginEnrolment(name, { ifExists = 'error' } = {}) {
+    return this.#ask('POST', '/v1/enrolments', JSON.stringify({ name, if_exists: ifExists }));
+  }
+
+  /**
+   * Returns how complete an enrolment is, and what to do next.
+   * @param {string} enrolmentId
+   * @returns {Promise<Enrolment>}
+   */
+  enrolment(enrolmentId) {
+    return this.#ask('GET', enrolmentPath(enrolmentId));
+  }
+
+  /**
+   * Adds a recording to an enrolment; the answer tells how complete it is now.
+   * @param {string} enrolmentId
+   * @param {Recording} recording
+   * @returns {Promise<Enrolment>}
+   */
+  addToEnrolment(enrolmentId, recording) {
+    const body = form({ file: [recording] });
+    return this.#ask('POST', `${enrolmentPath(enrolmentId)}/recordings`, body);
+  }
+
+  /**
+   * Takes a recording out of an enrolment.
+   * @param {string} enrolmentId
+   * @param {number} number
+   * @returns {Promise<Enrolment>}
+   */
+  removeFromEnrolment(enrolmentId, number) {
+    return this.#ask('DELETE', `${enrolmentPath(enrolmentId)}/recordings/${number}`);
+  }
+
+  /**
+   * Enrols the speaker, if the recordings are enough and of one voice.
+   * @param {string} enrolmentId
+   * @returns {Promise<Speaker>}
+   */
+  finishEnrolment(enrolmentId) {
+    return this.#ask('POST', `${enrolmentPath(enrolmentId)}/finish`);
+  }
+
+  /**
+   * Removes an enrolment that is under way, with all its recordings.
+   * @param {string} enrolmentId
+   * @returns {Promise<void>}
+   */
+  async giveUpEnrolment(enrolmentId) {
+    await this.#send('DELETE', enrolmentPath(enrolmentId));
   }
 
   /**
@@ -689,6 +760,11 @@ function path(name, recordingId) {
   const speaker = `/v1/speakers/${encodeURIComponent(name)}`;
   if (recordingId === undefined) return speaker;
   return `${speaker}/recordings/${encodeURIComponent(recordingId)}`;
+}
+
+/** The path of an enrolment that is under way. */
+function enrolmentPath(enrolmentId) {
+  return `/v1/enrolments/${encodeURIComponent(enrolmentId)}`;
 }
 
 /** The path of a job. */

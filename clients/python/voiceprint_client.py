@@ -264,6 +264,30 @@ class Diarization(Job):
     result: Turns | None
 
 
+class EnrolmentPart(TypedDict):
+    """A recording of an enrolment; whether it `agrees` in voice with the others."""
+
+    number: int
+    agrees: bool
+    quality: Quality
+
+
+class Enrolment(TypedDict):
+    """An enrolment that is under way: what is there, and what to do `next`."""
+
+    id: str
+    name: str
+    created_at: str
+    expires_at: str
+    speech_s: float
+    needed_speech_s: float
+    needed_recordings: int
+    completeness: float
+    next: Literal["record", "remove", "finish"]
+    similarity: list[list[float]]
+    recordings: list[EnrolmentPart]
+
+
 class VoiceprintError(Exception):
     """Whatever the client raises about the service."""
 
@@ -444,6 +468,35 @@ class VoiceprintClient:
     def recording_audio(self, name: str, recording_id: str) -> bytes:
         """Returns a recording as a wav file, if the service keeps it (else `no-audio-kept`)."""
         return self._send("GET", f"{_path(name, recording_id)}/audio")
+
+    def begin_enrolment(
+        self, name: str, *, if_exists: Literal["error", "add"] = "error"
+    ) -> Enrolment:
+        """Begins the enrolment of a speaker, to which recordings are added one by one."""
+        body = _Json({"name": name, "if_exists": if_exists})
+        return cast(Enrolment, self._ask("POST", "/v1/enrolments", body))
+
+    def enrolment(self, enrolment_id: str) -> Enrolment:
+        """Returns how complete an enrolment is, and what to do next."""
+        return cast(Enrolment, self._ask("GET", _enrolment_path(enrolment_id)))
+
+    def add_to_enrolment(self, enrolment_id: str, recording: Recording) -> Enrolment:
+        """Adds a recording to an enrolment; the answer tells how complete it is now."""
+        path = f"{_enrolment_path(enrolment_id)}/recordings"
+        return cast(Enrolment, self._ask("POST", path, _Form(file=[recording])))
+
+    def remove_from_enrolment(self, enrolment_id: str, number: int) -> Enrolment:
+        """Takes a recording out of an enrolment."""
+        path = f"{_enrolment_path(enrolment_id)}/recordings/{number}"
+        return cast(Enrolment, self._ask("DELETE", path))
+
+    def finish_enrolment(self, enrolment_id: str) -> Speaker:
+        """Enrols the speaker, if the recordings are enough and of one voice."""
+        return cast(Speaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish"))
+
+    def give_up_enrolment(self, enrolment_id: str) -> None:
+        """Removes an enrolment that is under way, with all its recordings."""
+        self._send("DELETE", _enrolment_path(enrolment_id))
 
     def start_diarization(
         self,
@@ -864,6 +917,12 @@ class AsyncVoiceprintClient:
     delete = _in_thread(VoiceprintClient.delete)
     delete_recording = _in_thread(VoiceprintClient.delete_recording)
     recording_audio = _in_thread(VoiceprintClient.recording_audio)
+    begin_enrolment = _in_thread(VoiceprintClient.begin_enrolment)
+    enrolment = _in_thread(VoiceprintClient.enrolment)
+    add_to_enrolment = _in_thread(VoiceprintClient.add_to_enrolment)
+    remove_from_enrolment = _in_thread(VoiceprintClient.remove_from_enrolment)
+    finish_enrolment = _in_thread(VoiceprintClient.finish_enrolment)
+    give_up_enrolment = _in_thread(VoiceprintClient.give_up_enrolment)
     start_diarization = _in_thread(VoiceprintClient.start_diarization)
     diarization = _in_thread(VoiceprintClient.diarization)
     wait_for_diarization = _in_thread(VoiceprintClient.wait_for_diarization)
@@ -955,6 +1014,11 @@ def _path(name: str, recording_id: str | None = None) -> str:
     """Returns the path of a speaker, or of one of the recordings."""
     path = f"/v1/speakers/{quote(name, safe='')}"
     return path if recording_id is None else f"{path}/recordings/{quote(recording_id, safe='')}"
+
+
+def _enrolment_path(enrolment_id: str) -> str:
+    """Returns the path of an enrolment that is under way."""
+    return f"/v1/enrolments/{quote(enrolment_id, safe='')}"
 
 
 def _job_path(job_id: str) -> str:

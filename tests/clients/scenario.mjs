@@ -53,6 +53,19 @@ export async function runScenario(url, token, speech) {
   check((await client.verify(NAME, third)).is_same_speaker, 'verify');
   equal((await client.verify(NAME, third, { threshold: 0 })).threshold, 0, 'verify at a threshold');
 
+  const begun = await client.beginEnrolment('by and by');
+  equal(begun.next, 'record', 'beginEnrolment');
+  const parts = (await client.addToEnrolment(begun.id, first)).recordings;
+  equal(parts.length, 1, 'addToEnrolment');
+  equal((await client.removeFromEnrolment(begun.id, parts[0].number)).recordings, [], 'remove');
+  for (let number = 0; number < 12; number += 1) {
+    await client.addToEnrolment(begun.id, speech[number % 3]);
+  }
+  equal((await client.enrolment(begun.id)).next, 'finish', 'enrolment');
+  equal((await client.finishEnrolment(begun.id)).recordings.length, 12, 'finishEnrolment');
+  await client.delete('by and by');
+  await client.giveUpEnrolment((await client.beginEnrolment('other', { ifExists: 'add' })).id);
+
   equal((await client.speaker(NAME)).recordings, enrolled.recordings, 'speaker');
   equal((await client.speakers({ limit: 1 })).total, 2, 'speakers');
   equal((await client.events({ limit: 1 })).events.length, 1, 'events');
