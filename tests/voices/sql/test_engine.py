@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -436,11 +437,15 @@ def test_what_the_guide_says_empties_the_files_of_postgresql(
     raw = data_files()
     assert vector in raw and all(key in raw for key in gone)
     database.remove("s3")
-    with engine.connect() as connection:
-        for command in commands_of_the_guide("sql"):
-            if command.startswith("VACUUM"):
-                connection.exec_driver_sql(command.rstrip(";"))
-    raw = data_files()
+    (vacuum,) = [line for line in commands_of_the_guide("sql") if line.startswith("VACUUM")]
+    # Autovacuum may be reading: as the guide says, what it may still see stays until it has ended.
+    for _ in range(5):
+        with engine.connect() as connection:
+            connection.exec_driver_sql(vacuum.rstrip(";"))
+        raw = data_files()
+        if vector not in raw:
+            break
+        time.sleep(2)
     assert vector not in raw and not any(key in raw for key in gone)
     assert embedding(4).astype("<f4").tobytes() in raw
     assert database.identify(embedding(4))[0][0] == "s4"
