@@ -51,7 +51,7 @@ def connect(address: str) -> Cluster:
     return Cluster(
         address,
         executor,
-        lambda: len(client.scheduler_info(n_workers=-1)["workers"]),
+        lambda: len(client.scheduler_info(n_workers=-1).get("workers", {})),
         crashes=(KilledWorker,),
         losses=(CommClosedError, CancelledError, FutureCancelledError),
         is_there=lambda: client.status == "running",
