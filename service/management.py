@@ -113,7 +113,8 @@ def delete_group(database: SqlVoiceStore, group: str, path: Path | None) -> None
     """Removes all speakers of a group, and its tokens before, so that nobody enrols meanwhile.
 
     Raises:
-        DatabaseError: If it is the default group, has no speakers, or cannot be removed.
+        ServiceError: If it has no speakers.
+        DatabaseError: If it is the default group, or cannot be removed.
     """
     num_tokens = 0
     voices = database.in_group(group)

@@ -22,6 +22,7 @@ from utils.arguments import read_settings
 from utils.audio.decode import load_audio
 from utils.environment import read_variable
 from utils.errors import ModelError
+from utils.locks import only_process
 from utils.messages import translate
 from utils.verification.embedding import Encoder
 from utils.verification.verdict import cosine_score
@@ -173,26 +174,17 @@ def check_model(encoder: Encoder) -> None:
 def lock_folder(folder: str, locked: contextlib.ExitStack) -> None:
     """Takes a folder of recordings for this process until `locked` ends, or the process does.
 
-    Nothing is done where the system has no such locks (Windows), or no folder can be written.
-
     Raises:
-        ServiceError: If another service has it.
+        VoiceprintError: If another service has it.
     """
     try:
-        import fcntl
-
         file = locked.enter_context((Path(folder) / FOLDER_LOCK).open("ab"))
-    except (ImportError, OSError):
+    except OSError:  # nothing can be written there
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ServiceError(
-            f"{folder}: another service has taken it over; stop that one, or choose another "
-            "--audio_db"
-        ) from error
-    except OSError:  # a file system without locks
-        return
+    refusal = (
+        f"{folder}: another service has taken it over; stop that one, or choose another --audio_db"
+    )
+    locked.enter_context(only_process(file, folder, refusal))
 
 
 def _serve(

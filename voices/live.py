@@ -61,7 +61,6 @@ KEPT_S = 20.0
 MAX_UNKNOWN = 50
 """Unknown speakers to remember; those who were silent longest are forgotten."""
 
-
 NUM_RANKED = 5
 """Enrolled voices that a turn is compared with: the most similar ones."""
 

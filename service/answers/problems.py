@@ -105,6 +105,16 @@ def retry_later(code: str, detail: str, seconds: float, **extra: Any) -> Problem
     return Problem(code, detail, headers={"Retry-After": str(whole)}, retry_after_s=whole, **extra)
 
 
+def too_large(size: int, limit: int) -> Problem:
+    """Returns the problem of an upload of `size` bytes or more that states the limit."""
+    return Problem(
+        "too-large",
+        f"the upload has more than {limit} bytes; send a shorter recording, or mp3 or ogg",
+        received=f"{size} bytes or more",
+        expected=f"at most {limit} bytes",
+    )
+
+
 ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
     (AudioFormatError, "wrong-type", None),
     (AudioError, "bad-recording", None),

@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 from starlette.requests import ClientDisconnect, Request
 
-from service.answers.problems import Problem, retry_later
+from service.answers.problems import Problem, retry_later, too_large
 from service.diarization.spool import Spool
 
 FORM = "multipart/form-data"
@@ -27,7 +27,6 @@ MAX_FIELD_BYTES = 1 << 16
 
 LEAST_RATE = 32_000
 """Bytes a second that must arrive on average: as fast as 16 kHz sound is spoken."""
-
 
 LOOK_S = 0.5
 """Seconds after which a silent client is looked at again, and whether the service is stopping."""
@@ -114,7 +113,7 @@ async def _chunks(
     """Yields the body within its limits on size and time."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(int(declared), max_bytes)
+        raise too_large(int(declared), max_bytes)
     size, start = 0, time.monotonic()
     stream = request.stream()
     while True:
@@ -137,7 +136,7 @@ async def _chunks(
             coming.cancel()
         size += len(chunk)
         if size > max_bytes:
-            raise _too_large(size, max_bytes)
+            raise too_large(size, max_bytes)
         yield chunk
 
 
@@ -147,16 +146,6 @@ def _too_slow(size: int, seconds: float) -> Problem:
         "slow-client",
         f"{size} bytes arrived in {seconds:.0f} s, expected {LEAST_RATE} a second",
         headers={"Connection": "close"},
-    )
-
-
-def _too_large(size: int, limit: int) -> Problem:
-    """Returns the problem that states the limit."""
-    return Problem(
-        "too-large",
-        f"the upload has more than {limit} bytes; send a shorter recording, or mp3 or ogg",
-        received=f"{size} bytes or more",
-        expected=f"at most {limit} bytes",
     )
 
 

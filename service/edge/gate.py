@@ -14,7 +14,13 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.answers.problems import CLASSIC_PREFIX, Problem, problem_response, retry_later
+from service.answers.problems import (
+    CLASSIC_PREFIX,
+    Problem,
+    problem_response,
+    retry_later,
+    too_large,
+)
 from service.edge.counters import Counter
 from service.edge.encodings import check_encodings
 from service.edge.limits import FAILED_TOKENS_A_MINUTE, RateLimiter
@@ -256,7 +262,7 @@ class Gate:
         declared = headers.get("content-length", "")
         limit = self.settings.max_upload_bytes
         if declared.isdigit() and int(declared) > limit:
-            raise self._too_large(int(declared))
+            raise too_large(int(declared), limit)
         size = 0
         try:
             # One timer for all pieces: asyncio.wait_for would start a task for each.
@@ -269,7 +275,7 @@ class Gate:
                     size += len(chunk)
                     self._num_held += len(chunk)
                     if size > limit:
-                        raise self._too_large(size)
+                        raise too_large(size, limit)
                     if self._num_held > self.settings.max_bodies_bytes:
                         raise retry_later("busy", "too many uploads at a time", 2)
                     chunks.append(chunk)
@@ -284,16 +290,6 @@ class Gate:
                     headers={"Connection": "close"},
                 ) from error
             raise
-
-    def _too_large(self, size: int) -> Problem:
-        """Returns the problem that states the limit."""
-        limit = self.settings.max_upload_bytes
-        return Problem(
-            "too-large",
-            f"the upload has more than {limit} bytes; send a shorter recording, or mp3 or ogg",
-            received=f"{size} bytes or more",
-            expected=f"at most {limit} bytes",
-        )
 
 
 def _bearer(headers: Headers) -> str:

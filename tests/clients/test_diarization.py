@@ -3,7 +3,6 @@
 import base64
 import json
 import subprocess
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from clients.python.voiceprint_client import ServiceProblem, VoiceprintClient
 from tests.clients import routes
 from tests.clients.test_javascript_client import NODE
 from tests.support.service_client import TOKEN, pack
-from tests.support.service_process import ROOT, ServiceProcess, service_process
-from utils.model.header import DEFAULT_MODELS
+from tests.support.service_process import ROOT, ServiceProcess
 
 LENGTH_S = 16
 NODE_MAIN = """
@@ -30,15 +28,6 @@ def conversation() -> bytes:
     """The beginning of the conversation of the samples: two people."""
     samples, rate = soundfile.read(ROOT / "audio" / "conversation.wav", dtype="int16")
     return pack(samples[: LENGTH_S * rate], rate)
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    folder = tmp_path_factory.mktemp("service")
-    options = ["--database", "sqlite:///v.sqlite3"]
-    options += ["--model_path", str(ROOT / f"{DEFAULT_MODELS[0]}.onnx")]
-    with service_process(folder, *options, script="serve.py", VOICEPRINT_TOKEN=TOKEN) as process:
-        yield process
 
 
 def test_who_spoke_when_in_python(service: ServiceProcess, conversation: bytes) -> None:

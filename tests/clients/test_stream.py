@@ -20,8 +20,7 @@ from clients.python.voiceprint_client import (
 )
 from tests.clients.test_javascript_client import NODE
 from tests.support.service_client import TOKEN
-from tests.support.service_process import ROOT, ServiceProcess, service_process
-from utils.model.header import DEFAULT_MODELS
+from tests.support.service_process import ROOT, ServiceProcess
 
 LENGTH_S = 8  # less than a stream may be ahead of real time
 FRAME_BYTES = 3200  # 0.1 s
@@ -39,15 +38,6 @@ def samples() -> bytes:
     audio, rate = soundfile.read(ROOT / "audio" / "conversation.wav", dtype="int16")
     assert rate == 16000
     return audio[: LENGTH_S * rate].astype("<i2").tobytes()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    folder = tmp_path_factory.mktemp("service")
-    options = ["--database", "sqlite:///v.sqlite3"]
-    options += ["--model_path", str(ROOT / f"{DEFAULT_MODELS[0]}.onnx")]
-    with service_process(folder, *options, script="serve.py", VOICEPRINT_TOKEN=TOKEN) as process:
-        yield process
 
 
 def frames(samples: bytes) -> Iterator[bytes]:

@@ -185,8 +185,6 @@ class SqlVoiceStore:
         self.jobs.remove_group(self.group)
         self.enrolments.remove_group(self.group)
         self._connections.truncate_log()
-        self.jobs.remove_group(self.group)
-        self.enrolments.remove_group(self.group)
         return num_removed
 
     @property
