@@ -30,6 +30,14 @@
  * @property {string} heard
  * @property {string[]} warnings
  *
+ * @typedef {object} Rates  What a threshold led to where it was found; rates are fractions.
+ * @property {number} threshold
+ * @property {number} false_accept_rate
+ * @property {number} worst_rate
+ * @property {string} worst_group
+ * @property {number} miss_rate
+ * @property {number} num_trials
+ *
  * @typedef {object} Info  Without a valid token only auth_required and version.
  * @property {boolean} auth_required
  * @property {string} version
@@ -38,6 +46,8 @@
  * @property {number} [threshold]
  * @property {number} [strict_threshold]
  * @property {string} [score_norm]
+ * @property {{slope: number, offset: number}} [calibration]
+ * @property {Rates[]} [rates]
  * @property {number} [min_speech_s]
  * @property {number} [max_duration_s]
  * @property {number} [max_upload_bytes]
@@ -78,11 +88,13 @@
  * @property {number} speech_s
  * @property {number} duration_s
  * @property {boolean} has_audio
+ * @property {boolean} is_comparable
  *
  * @typedef {object} Speaker  Times are UTC, ISO 8601.
  * @property {string} name
  * @property {string} created_at
  * @property {string} updated_at
+ * @property {boolean} is_damaged
  * @property {StoredRecording[]} recordings
  *
  * @typedef {object} Enrolment  One that is under way; completeness from 0 to 1.
@@ -132,7 +144,14 @@
  * @typedef {Job & {result: Turns | null}} Diarization  result is there once state is "done".
  *
  * @typedef {Speaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
- * @typedef {{speakers: Speaker[], total: number, offset: number, limit: number}} SpeakerPage
+ *
+ * @typedef {object} SpeakerPage
+ * @property {Speaker[]} speakers
+ * @property {number} total
+ * @property {number} offset
+ * @property {number} limit
+ * @property {{waiting: number, without_sound: number}} other_models  Recordings of other models.
+ *
  * @typedef {{id: number, at: string, actor: string, action: string, speaker: string, outcome: string}} Event
  * @typedef {{events: Event[], next: number}} Events
  * @typedef {{name: string, removed: {embeddings: number, recordings: number, files: string[]}}} Deletion

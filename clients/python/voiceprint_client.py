@@ -68,6 +68,31 @@ CLOSE_BASE = 4000
 """A stream that is refused closes with this plus the problem's status."""
 
 
+class Calibration(TypedDict):
+    """Log-odds of one speaker: slope * score + offset."""
+
+    slope: float
+    offset: float
+
+
+class Rates(TypedDict):
+    """What a threshold led to among the people on whom it was found; rates are fractions."""
+
+    threshold: float
+    false_accept_rate: float
+    worst_rate: float
+    worst_group: str
+    miss_rate: float
+    num_trials: int
+
+
+class OtherModels(TypedDict):
+    """Recordings that only other models have embedded."""
+
+    waiting: int
+    without_sound: int
+
+
 class Quality(TypedDict):
     """How good a recording is; lengths in seconds, levels in dB relative to full scale."""
 
@@ -92,6 +117,8 @@ class Info(TypedDict, total=False):
     threshold: float
     strict_threshold: float
     score_norm: str
+    calibration: Calibration
+    rates: list[Rates]
     min_speech_s: float
     max_duration_s: float
     max_upload_bytes: int
@@ -155,6 +182,7 @@ class StoredRecording(TypedDict):
     speech_s: float
     duration_s: float
     has_audio: bool
+    is_comparable: bool
 
 
 class Speaker(TypedDict):
@@ -163,6 +191,7 @@ class Speaker(TypedDict):
     name: str
     created_at: str
     updated_at: str
+    is_damaged: bool
     recordings: list[StoredRecording]
 
 
@@ -180,6 +209,7 @@ class SpeakerPage(TypedDict):
     total: int
     offset: int
     limit: int
+    other_models: OtherModels
 
 
 class Event(TypedDict):

@@ -20,6 +20,7 @@ from clients.python.voiceprint_client import (
     VoiceprintClient,
     VoiceprintError,
 )
+from service.answers import schemas
 from tests.clients.routes import called_routes, documented_routes
 from tests.support.service_client import TOKEN, speech
 from tests.support.service_process import ServiceProcess, service_process
@@ -284,3 +285,33 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         with pytest.raises(TypeError, match="expected a list"):
             client.enrol("name", single)  # type: ignore
     assert repr(client) == f"VoiceprintClient('{client.url}')"
+
+
+@pytest.mark.parametrize(
+    ("typed", "document"),
+    [
+        ("Info", "InfoDocument"),
+        ("Calibration", "CalibrationDocument"),
+        ("Rates", "RatesDocument"),
+        ("Quality", "QualityDocument"),
+        ("StoredRecording", "RecordingDocument"),
+        ("Speaker", "SpeakerDocument"),
+        ("EnrolledSpeaker", "EnrolledDocument"),
+        ("SpeakerPage", "SpeakersDocument"),
+        ("OtherModels", "OtherModelsDocument"),
+        ("Verification", "VerifyDocument"),
+        ("Match", "MatchDocument"),
+        ("Identification", "IdentifyDocument"),
+        ("Event", "EventDocument"),
+        ("Events", "EventsDocument"),
+        ("Job", "JobDocument"),
+        ("Diarization", "DiarizationDocument"),
+        ("FoundSpeaker", "FoundSpeakerDocument"),
+        ("Turn", "TurnDocument"),
+        ("Enrolment", "EnrolmentDocument"),
+        ("EnrolmentPart", "EnrolmentPartDocument"),
+    ],
+)
+def test_types_are_those_of_the_service(typed: str, document: str) -> None:
+    fields = getattr(schemas, document).model_fields
+    assert set(getattr(voiceprint_client, typed).__annotations__) == set(fields)
