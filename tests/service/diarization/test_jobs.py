@@ -198,13 +198,37 @@ def test_a_removal_by_another_process_ends_the_job(
 
 def test_places_are_limited(database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with working(database, monkeypatch, fake_workers.hangs, diarization_queue_size=1) as jobs:
-        with jobs.place():
+        with jobs.place(ME):
             jobs.start(order())
-            with pytest.raises(Problem, match="503") as caught, jobs.place():
+            with pytest.raises(Problem, match="503") as caught, jobs.place(ME):
                 raise AssertionError
             assert caught.value.code == "busy"
             assert caught.value.extra["retry_after_s"] == 60
-        with jobs.place():
+        with jobs.place(ME):
+            pass
+
+
+def test_a_token_gets_its_share_of_the_places(
+    database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(database, monkeypatch, fake_workers.hangs) as jobs:
+        started = [jobs.start(order()) for _ in range(2)]
+        with pytest.raises(Problem, match="429") as caught, jobs.place(ME):
+            raise AssertionError
+        assert caught.value.code == "too-many-requests"
+        assert caught.value.extra["retry_after_s"] == 60
+        # Uploads that arrive count too; the same name in another group is somebody else.
+        theirs = Owner("me", "shop")
+        with jobs.place(theirs), jobs.place(theirs), pytest.raises(Problem, match="429"):
+            with jobs.place(theirs):
+                raise AssertionError
+        with jobs.place(None), jobs.place(None), jobs.place(None):
+            with pytest.raises(Problem, match="503"), jobs.place(None):
+                raise AssertionError
+        assert not jobs._places
+        jobs.cancel(started[1].id)
+        wait(lambda: jobs.num_pending == 1)
+        with jobs.place(ME):
             pass
 
 
@@ -221,7 +245,7 @@ def test_a_stop_loses_jobs_and_says_so(
         assert found is not None
         assert found.state == "lost"
         assert json.loads(found.error or "")["type"] == "/problems/lost"
-    with pytest.raises(Problem, match="503") as caught, jobs.place():
+    with pytest.raises(Problem, match="503") as caught, jobs.place(ME):
         raise AssertionError
     assert caught.value.code == "stopping"
     sent = order()

@@ -50,6 +50,7 @@ def client(
     encoder = SpeakerEncoder(str(ROOT / "models" / "campplus.int8.onnx"), 1)
     options: dict[str, Any] = {"token_file": Path(tokens["path"]), "keep_audio": True}
     options |= {"diarization_max_duration_s": 60.0, "diarization_queue_size": 20}
+    options |= {"diarization_jobs_per_token": 20}
     with running(
         f"sqlite:///{folder}/v.sqlite3", encoder=encoder, authorized=False, **options
     ) as client:
