@@ -222,7 +222,9 @@ class Jobs:
         if job is not None:
             self._end(job)
             job.order.spool.close()
-            if job.process is not None:
+            if job.process is None:
+                self._forget(job)  # its place is free before its turn comes
+            else:
                 job.is_over.wait(BEAT_S)
 
     def _end(self, job: _Running) -> None:
@@ -358,6 +360,10 @@ class Jobs:
             result=json.dumps(result).encode(),
             voices=packed,
         )
+        # Whoever was deleted after the comparison stays deleted.
+        for name in {name for name, _ in named if name is not None}:
+            if voices.enrolled_name(name) is None:
+                self._database.jobs.forget(order.owner.group, name)
 
     def _fail(self, job: _Running, problem: Problem, state: str = FAILED) -> None:
         """Notes why there is no result."""

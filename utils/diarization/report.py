@@ -20,7 +20,6 @@ from utils.errors import VoiceprintError
 from utils.files import write_text_atomically
 from utils.messages import translate
 
-
 CROWDED_SHARE = 0.4
 """Share of the speech with several voices at once from which the turns deserve a warning: lively
 meetings stay below, and who is hardly ever heard alone has no turns."""
