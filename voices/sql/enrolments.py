@@ -162,7 +162,7 @@ class EnrolmentTable:
             name = connection.scalar(select(speakers.c.name).where(speakers.c.id == speaker_id))
         if name is None:
             raise UnknownSpeakerError("what the finished enrolment enrolled was deleted meanwhile")
-        return name
+        return str(name)
 
     def removal(self, enrolment_id: str) -> Callable[[Connection], None]:
         """Returns what removes an enrolment in the transaction that enrols its speaker.
