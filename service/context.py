@@ -27,7 +27,7 @@ from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import DEFAULT_GROUP, clean_name, fold_name
 from utils.verification.embedding import Encoder
-from voices.sql.jobs import Owner
+from voices.sql.owned import Owner
 from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
 from voices.sql.requests import Errand
 from voices.sql.store import SqlVoiceStore

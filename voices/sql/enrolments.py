@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from utils.errors import UnknownEnrolmentError, UnknownSpeakerError
 from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.engine import SqlConnections
-from voices.sql.jobs import Owner
 from voices.sql.keys import new_key, remove_sealed
+from voices.sql.owned import OwnedTable, Owner, utc_now
 from voices.sql.records import NewRecording
 from voices.sql.requests import Errand, recall
 from voices.sql.schema import enrolments, keys, parts, speakers
@@ -62,17 +62,16 @@ class Enrolment:
     parts: tuple[Part, ...]
 
 
-class EnrolmentTable:
+class EnrolmentTable(OwnedTable):
     """The enrolments under way of one database."""
 
     def __init__(self, connections: SqlConnections, ring: KeyRing) -> None:
         """Takes the connections and the keeper of the keys."""
-        self._connections = connections
-        self._ring = ring
+        super().__init__(connections, ring, enrolments)
 
     def begin(self, owner: Owner, wish: dict[str, Any], keep_s: float) -> Enrolment:
         """Begins an enrolment."""
-        now = _now()
+        now = utc_now()
         new = Enrolment(uuid.uuid4().hex, wish, now, now + timedelta(seconds=keep_s), ())
         with self._connections.write() as connection:
             key_id, key = new_key(connection, self._ring)
@@ -84,7 +83,7 @@ class EnrolmentTable:
 
     def count(self, owner: Owner) -> int:
         """Returns how many enrolments of an owner are under way."""
-        query = select(func.count()).select_from(enrolments).where(*_are_of(owner))
+        query = select(func.count()).select_from(enrolments).where(*self._are_of(owner))
         return int(self._connections.fetch(query)[0][0])
 
     def find(self, enrolment_id: str, owner: Owner) -> Enrolment | None:
@@ -114,7 +113,7 @@ class EnrolmentTable:
                 insert(parts), {"enrolment_id": row.id, "number": number, "content": sealed}
             )
             kept = update(enrolments).where(enrolments.c.id == row.id)
-            connection.execute(kept.values(expires_at=_now() + timedelta(seconds=keep_s)))
+            connection.execute(kept.values(expires_at=utc_now() + timedelta(seconds=keep_s)))
             return self._read(connection, enrolment_id, owner)
 
     def remove_part(self, enrolment_id: str, owner: Owner, number: int) -> Enrolment | None:
@@ -177,37 +176,14 @@ class EnrolmentTable:
 
         return remove
 
-    def remove(self, enrolment_id: str) -> bool:
-        """Removes an enrolment with all its recordings; returns False if there was none."""
-        return self._remove(enrolments.c.id == enrolment_id) > 0
-
     def settle(self, enrolment_id: str) -> None:
         """Leaves nothing of a finished enrolment, neither rows nor what SQLite's log holds."""
         if not self.remove(enrolment_id):
             self._connections.truncate_log()
 
-    def remove_group(self, group: str) -> int:
-        """Removes all enrolments of a group; returns how many."""
-        return self._remove(enrolments.c.group_name == group)
-
-    def remove_expired(self) -> int:
-        """Removes what has expired, and returns how many enrolments those were."""
-        expired = enrolments.c.expires_at <= _now()
-        if not self._connections.fetch(select(enrolments.c.id).where(expired).limit(1)):
-            return 0  # without a transaction that writes
-        return self._remove(expired)
-
-    def _remove(self, *conditions: Any) -> int:
-        """Removes enrolments: first their keys, then the rows."""
-        with self._connections.write() as connection:
-            num_gone = remove_sealed(connection, self._ring, enrolments, conditions)
-        if num_gone:
-            self._connections.truncate_log()
-        return num_gone
-
     def _hold(self, connection: Connection, enrolment_id: str, owner: Owner) -> Any:
         """Returns the row of an enrolment, which nobody else changes until the transaction ends."""
-        query = _query(enrolment_id, owner).with_for_update(of=enrolments)
+        query = self._query(enrolment_id, owner).with_for_update(of=enrolments)
         return connection.execute(query).one_or_none()
 
     def _seal(self, row: Any, part: Part) -> bytes:
@@ -216,7 +192,7 @@ class EnrolmentTable:
 
     def _read(self, connection: Connection, enrolment_id: str, owner: Owner) -> Enrolment | None:
         """Reads an enrolment."""
-        row = connection.execute(_query(enrolment_id, owner)).one_or_none()
+        row = connection.execute(self._query(enrolment_id, owner)).one_or_none()
         if row is None:
             return None
         key = self._ring.open(row.stored)
@@ -228,17 +204,10 @@ class EnrolmentTable:
         wish = json.loads(unseal(key, row.wish, f"{row.id} wish"))
         return Enrolment(row.id, wish, row.created_at, row.expires_at, tuple(found))
 
-
-def _query(enrolment_id: str, owner: Owner) -> Any:
-    """Returns the query for an enrolment that has not expired, with its key."""
-    query = select(enrolments, keys.c.stored).join(keys, keys.c.id == enrolments.c.key_id)
-    return query.where(enrolments.c.id == enrolment_id, *_are_of(owner))
-
-
-def _are_of(owner: Owner) -> tuple[Any, ...]:
-    """Returns the conditions on an owner's enrolments."""
-    is_here = enrolments.c.expires_at > _now()
-    return enrolments.c.group_name == owner.group, enrolments.c.actor == owner.actor, is_here
+    def _query(self, enrolment_id: str, owner: Owner) -> Any:
+        """Returns the query for an enrolment that has not expired, with its key."""
+        query = select(enrolments, keys.c.stored).join(keys, keys.c.id == enrolments.c.key_id)
+        return query.where(enrolments.c.id == enrolment_id, *self._are_of(owner))
 
 
 def _pack(part: Part) -> bytes:
@@ -258,8 +227,3 @@ def _unpack(number: int, content: bytes) -> Part:
     embedding = np.asarray(found["embedding"], np.float32)
     recording = NewRecording(embedding, found["speech_s"], audio, found["duration_s"])
     return Part(number, recording, found["model_id"], found["quality"], found["is_confirmed"])
-
-
-def _now() -> datetime:
-    """Returns the present moment in UTC."""
-    return datetime.now(timezone.utc)
