@@ -29,6 +29,7 @@ from service.inbox import Inbox
 from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
 from service.routes import (
+    calibrations,
     classic,
     diarizations,
     enrolments,
@@ -110,7 +111,9 @@ def make_app(
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, enrolments, diarizations, stream, health, events):
+    for module in (
+        recognition, speakers, enrolments, calibrations, diarizations, stream, health, events,
+    ):  # fmt: skip
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)

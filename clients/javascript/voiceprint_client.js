@@ -67,6 +67,25 @@
  * @property {string} model_id
  * @property {Quality} quality
  *
+ * @typedef {object} ProposedThreshold  Rates are [rate, lower limit, upper limit], fractions.
+ * @property {number} promised
+ * @property {boolean} is_promised
+ * @property {number} in_use
+ * @property {number} found
+ * @property {number} proposed
+ * @property {number[]} false_accepts
+ * @property {number[]} misses
+ *
+ * @typedef {object} Proposal  Thresholds for certain people; `file` is for tools/calibrate.py.
+ * @property {number} num_people
+ * @property {number} num_pairs
+ * @property {number} num_recordings
+ * @property {number} confidence
+ * @property {ProposedThreshold} strict
+ * @property {ProposedThreshold} default
+ * @property {{thresholds: number[], false_accepts: number[][], misses: number[][]}} curve
+ * @property {Record<string, unknown>} file
+ *
  * @typedef {object} Verification
  * @property {string} name
  * @property {number} score
@@ -278,6 +297,24 @@ export class VoiceprintClient {
    */
   embed(recording) {
     return this.#ask('POST', '/v1/embed', form({ file: [recording] }));
+  }
+
+  /**
+   * Proposes thresholds for certain people and their microphone; nothing is changed or kept.
+   * @param {Record<string, Recording[]>} people Several, with several recordings each.
+   * @returns {Promise<Proposal>}
+   */
+  async calibrate(people) {
+    const recordings = [];
+    let modelId = '';
+    for (const [speaker, own] of Object.entries(people)) {
+      for (const recording of several(own)) {
+        const answer = await this.#ask('POST', '/v1/calibrations/recordings', form({ file: [recording] }));
+        recordings.push({ speaker, cuts: answer.cuts });
+        modelId = answer.model_id;
+      }
+    }
+    return this.#ask('POST', '/v1/calibrations', JSON.stringify({ model_id: modelId, recordings }));
   }
 
   /**

@@ -30,7 +30,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -143,6 +143,39 @@ class Embedding(TypedDict):
     embedding: list[float]
     model_id: str
     quality: Quality
+
+
+class ProposedThreshold(TypedDict):
+    """A threshold for certain people; rates are `[rate, lower limit, upper limit]`, fractions."""
+
+    promised: float
+    is_promised: bool
+    in_use: float
+    found: float
+    proposed: float
+    false_accepts: list[float]
+    misses: list[float]
+
+
+class RateCurve(TypedDict):
+    """The rates at every threshold, each `[rate, lower limit, upper limit]`."""
+
+    thresholds: list[float]
+    false_accepts: list[list[float]]
+    misses: list[list[float]]
+
+
+class Proposal(TypedDict):
+    """Thresholds for certain people and their microphone; `file` is for tools/calibrate.py."""
+
+    num_people: int
+    num_pairs: int
+    num_recordings: int
+    confidence: float
+    strict: ProposedThreshold
+    default: ProposedThreshold
+    curve: RateCurve
+    file: dict[str, Any]
 
 
 class Verification(TypedDict):
@@ -409,6 +442,22 @@ class VoiceprintClient:
     def embed(self, recording: Recording) -> Embedding:
         """Returns the embedding of a recording."""
         return cast(Embedding, self._ask("POST", "/v1/embed", _Form(file=[recording])))
+
+    def calibrate(self, people: Mapping[str, Sequence[Recording]]) -> Proposal:
+        """Proposes thresholds for certain people and their microphone; nothing is changed or kept.
+
+        Args:
+            people: Several, with several recordings each.
+        """
+        recordings, model_id = [], ""
+        for speaker, own in people.items():
+            for recording in _several(own):
+                form = _Form(file=[recording])
+                answer = self._ask("POST", "/v1/calibrations/recordings", form)
+                recordings.append({"speaker": speaker, "cuts": answer["cuts"]})
+                model_id = answer["model_id"]
+        body = _Json({"model_id": model_id, "recordings": recordings})
+        return cast(Proposal, self._ask("POST", "/v1/calibrations", body))
 
     def identify(
         self,

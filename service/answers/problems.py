@@ -61,6 +61,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "key-reused": (422, "The Idempotency-Key belongs to another request"),
     "bad-name": (422, "The name is not allowed"),
     "bad-recording": (422, "The recording cannot be used"),
+    "too-few-people": (422, "Too few people or recordings to calibrate on"),
     "too-many-requests": (429, "Too many requests"),
     "too-fast": (429, "The samples arrive faster than they are spoken"),
     "locked": (429, "Too many failed verifications"),

@@ -42,6 +42,8 @@ ROUTES = {
     "POST /v1/enrolments/{enrolment_id}/recordings": "enrol",
     "DELETE /v1/enrolments/{enrolment_id}/recordings/{number}": "enrol",
     "POST /v1/enrolments/{enrolment_id}/finish": "enrol",
+    "POST /v1/calibrations/recordings": "administer",
+    "POST /v1/calibrations": "administer",
     "POST /v1/diarizations": "identify",
     "GET /v1/diarizations": "identify",
     "GET /v1/diarizations/{job_id}": "identify",

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from utils.audio.quality import Quality, measure_quality
 from utils.audio.recording import Recording
 from utils.errors import AudioError
 from utils.verification.channel_voices import differing_channels
+from utils.verification.conditions import embed_waveform_cuts
 from utils.verification.embedding import Encoder
 from voices.sql.records import NewRecording
 
@@ -35,12 +36,14 @@ class Voice:
         embedding: Unit length, shape `(embedding_size,)`; None if not requested.
         audio: FLAC, if audio is kept.
         sha256: Of what was sent.
+        cuts: Embedding and seconds of speech under each condition of a calibration, if requested.
     """
 
     quality: Quality
     embedding: FloatArray | None
     audio: bytes | None
     sha256: str = ""
+    cuts: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
 
     @property
     def vector(self) -> FloatArray:
@@ -74,6 +77,7 @@ class VoiceReader:
         *,
         embed: bool = True,
         store_audio: bool = False,
+        cut: bool = False,
     ) -> list[Voice]:
         """Reads uploads.
 
@@ -81,12 +85,13 @@ class VoiceReader:
             uploads: `(field, upload)`; errors name the recording by its field.
             embed: Whether to compute embeddings.
             store_audio: Whether the recordings will be stored.
+            cut: Whether to embed them as a calibration wants them, too.
 
         Raises:
             AudioError: If one of them cannot be used.
             Problem: 503 if too many recordings are waiting.
         """
-        jobs = [await self._job(field, upload, embed, store_audio) for field, upload in uploads]
+        jobs = [await self._job(name, upload, embed, store_audio, cut) for name, upload in uploads]
         futures = [asyncio.wrap_future(future) for future in self._pool.submit(jobs)]
         results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
         for result in results:
@@ -95,17 +100,17 @@ class VoiceReader:
         return results
 
     async def _job(
-        self, field: str, upload: UploadFile, embed: bool, store_audio: bool
+        self, field: str, upload: UploadFile, embed: bool, store_audio: bool, cut: bool
     ) -> Callable[[], Voice]:
         """Reads the bytes of an upload, and returns the job to run on them."""
         data = await upload.read()
         await upload.close()
         encoding = upload.headers.get("content-transfer-encoding", "binary").strip().lower()
         with_audio = store_audio and self._settings.keep_audio
-        return partial(self._work, data, encoding, field, embed, with_audio)
+        return partial(self._work, data, encoding, field, embed, with_audio, cut)
 
     def _work(
-        self, data: bytes, encoding: str, source: str, embed: bool, with_audio: bool
+        self, data: bytes, encoding: str, source: str, embed: bool, with_audio: bool, cut: bool
     ) -> Voice:
         """Processes one recording; runs in a thread of the pool."""
         recording = Recording.load(
@@ -120,10 +125,11 @@ class VoiceReader:
         if with_audio and embedding is not None:
             embed_again = self._encoder.embed_waveform
             audio = encode_faithfully(recording.waveform, embedding, embed_again, "FLAC")
+        cuts = embed_waveform_cuts(self._encoder, recording.waveform, source) if cut else {}
         quality = measure_quality(recording)
         if differing_channels(self._encoder, recording, self._encoder.threshold):
             quality = replace(quality, warnings=(*quality.warnings, "two_voices"))
-        return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest())
+        return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest(), cuts)
 
 
 def _from_base64(data: bytes, source: str) -> bytes:

@@ -56,6 +56,10 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
     assert client.compare(wav, speech(1, 4))["is_same_speaker"]
     assert not client.compare(str(wav), speech(2))["is_same_speaker"]
     assert len(client.embed(wav)["embedding"]) == 64
+    people = {str(n): [speech(n), speech(n, 1)] for n in (1, 2)}
+    proposal = client.calibrate(people)
+    assert (proposal["num_people"], proposal["num_recordings"]) == (2, 4)
+    assert proposal["default"]["in_use"] == 0.5
 
     enrolled = client.enrol(NAME, [wav, speech(1, 1)])
     assert enrolled["name"] == NAME
