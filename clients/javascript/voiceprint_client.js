@@ -85,6 +85,7 @@
  * @property {ProposedThreshold} default
  * @property {{thresholds: number[], false_accepts: number[][], misses: number[][]}} curve
  * @property {Record<string, unknown>} file
+ * @property {string[]} commands
  *
  * @typedef {object} Verification
  * @property {string} name

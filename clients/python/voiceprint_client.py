@@ -176,6 +176,7 @@ class Proposal(TypedDict):
     default: ProposedThreshold
     curve: RateCurve
     file: dict[str, Any]
+    commands: list[str]
 
 
 class Verification(TypedDict):

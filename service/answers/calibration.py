@@ -71,4 +71,5 @@ class ProposalDocument(BaseModel):
     strict: ProposedThresholdDocument
     default: ProposedThresholdDocument
     curve: CurveDocument
-    file: dict[str, Any] = Field(description="For tools/calibrate.py, which applies it")
+    file: dict[str, Any] = Field(description="calibration.json for tools/calibrate.py")
+    commands: list[str] = Field(description="What applies it where the service runs")

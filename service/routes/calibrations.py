@@ -6,6 +6,8 @@ voice stays here, and what is found changes nothing: whoever runs the service ap
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from service.answers.calibration import (
 )
 from service.answers.problems import Problem
 from service.context import Context, Service
+from service.settings import Settings
 from utils.arrays import FloatArray
 from utils.errors import DataListError
 from utils.verification.calibration_file import CalibrationFile
@@ -89,7 +92,17 @@ def _propose(service: Service, recordings: Sequence[EmbeddedRecording]) -> dict[
         "default": _describe(found.default, trials),
         "curve": _describe_curve(found),
         "file": CalibrationFile(encoder.model_id, score_norm, entries).to_dict(),
+        "commands": _commands(service.settings),
     }
+
+
+def _commands(settings: Settings) -> list[str]:
+    """Returns what applies a saved file, where the service runs."""
+    path = settings.model_path
+    serve = f"python serve.py --model_path {quote(str(Path('calibrated') / Path(path).name))}"
+    if settings.score_norm != "none":
+        serve += f" --score_norm {settings.score_norm}"
+    return [f"python tools/calibrate.py calibration.json --model_path {quote(path)}", serve]
 
 
 def _check_cuts(recording: EmbeddedRecording, size: int) -> dict[str, tuple[FloatArray, float]]:

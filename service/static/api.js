@@ -175,6 +175,10 @@ export const compare = (first, second) =>
 /** Compares with everybody, or with the names of `candidates` only. */
 export const identify = (recording, threshold, candidates) =>
   ask('POST', 'v1/identify', form(files([recording]), { threshold, top_k: 5, candidates }));
+/** Embeds a recording as a calibration wants it; nothing is kept there. */
+export const embedCuts = (recording) => ask('POST', 'v1/calibrations/recordings', form(files([recording])));
+export const calibrate = (modelId, recordings) =>
+  ask('POST', 'v1/calibrations', JSON.stringify({ model_id: modelId, recordings }), { takesLong: true });
 export const verify = (name, recording, threshold) =>
   ask('POST', `${speakerPath(name)}/verify`, form(files([recording]), { threshold }));
 export const speakers = (query, offset, limit) =>

@@ -1,6 +1,7 @@
 // The page: its parts, the address (#recognise, #enrol, ...), the language and the token.
 
 import * as api from './api.js';
+import * as calibrate from './calibrate.js';
 import { abandonRecording } from './capture.js';
 import * as compare from './compare.js';
 import * as conversation from './conversation.js';
@@ -15,7 +16,7 @@ import * as recognise from './recognise.js';
 import { refresh, service } from './service.js';
 import * as speakers from './speakers.js';
 
-const VIEWS = { recognise, enrol, compare, conversation, live, speakers, events: happenings };
+const VIEWS = { recognise, enrol, compare, conversation, live, speakers, events: happenings, calibrate };
 const MODEL_ID_LENGTH = 8;
 
 let isFirst = true;
@@ -124,6 +125,7 @@ conversation.set();
 live.set();
 naming.set();
 speakers.set();
+calibrate.set();
 setToken();
 showLanguage();
 showLanguageButton();

@@ -27,16 +27,21 @@ export class Capture extends EventTarget {
    * @param {number} options.maxSeconds Where a recording ends by itself.
    * @param {string} [options.sentence] Key of a sentence to read.
    * @param {boolean} [options.showTitle] Whether the title is seen too.
+   * @param {boolean} [options.takesMany] Whether several files may be chosen or dropped: one after the other
+   *   becomes the recording, each once `handled` of the one before, a promise of the view's, is done.
    * @param {() => number} options.maxBytes Upload limit of the service.
    */
-  constructor(place, { title, maxSeconds, sentence, showTitle, maxBytes }) {
+  constructor(place, { title, maxSeconds, sentence, showTitle, takesMany = false, maxBytes }) {
     super();
+    this.takesMany = takesMany;
+    this.handled = null;
     this.maxSeconds = maxSeconds;
     this.maxBytes = maxBytes;
     this.recording = null;
     this.element = byId('capture-template').content.firstElementChild.cloneNode(true);
     this.parts = {};
     for (const part of this.element.querySelectorAll('[data-part]')) this.parts[part.dataset.part] = part;
+    this.parts.file.multiple = takesMany;
     translate(this.element);
     label(this.element, ...title);
     if (showTitle) {
@@ -55,7 +60,7 @@ export class Capture extends EventTarget {
     cancel.addEventListener('click', () => current?.cancel());
     choose.addEventListener('click', () => file.click());
     file.addEventListener('change', () => {
-      if (file.files.length) this.takeFile(file.files[0]);
+      this.takeFiles([...file.files]);
       file.value = ''; // the same file can be chosen again
     });
     playOnPress(play, async () => this.sound, (error) => this.fail(error));
@@ -63,7 +68,7 @@ export class Capture extends EventTarget {
       if (event.key === 'Escape') current?.cancel();
     });
     takeDrops(this.element, (files) => {
-      if (files.length === 1) this.takeFile(files[0]);
+      if (files.length === 1 || (files.length && this.takesMany)) this.takeFiles([...files]);
       else showWords(this.parts.error, files.length ? 'drop_one' : 'drop_no_file');
     });
   }
@@ -164,6 +169,15 @@ export class Capture extends EventTarget {
     const left = Math.max(0, this.maxSeconds - seconds).toFixed(1);
     say(this.parts.seconds, 'seconds_left', { seconds: left });
     this.levels.add(block, seconds);
+  }
+
+  /** Takes files one after the other, until one can't be used. */
+  async takeFiles(files) {
+    for (const file of files) {
+      await this.takeFile(file);
+      await this.handled;
+      if (!this.parts.error.hidden) break;
+    }
   }
 
   async takeFile(file) {

@@ -13,6 +13,7 @@ const en = {
   nav_live: 'Live',
   nav_speakers: 'Speakers',
   nav_events: 'Events',
+  nav_calibrate: 'Calibrate',
   other_language: '中文',
   footer_limits:
     'Voices are personal data: enrol only people who agreed to it. A voice alone proves no ' +
@@ -320,6 +321,62 @@ const en = {
   event_refuse: 'A wrong token was refused.',
   event_other: '{action}: {speaker}',
 
+  // Calibrate
+  calibrate_title: 'Calibrate your microphone',
+  calibrate_lead:
+    'Record some people, each several times, with the microphone that will be used. The service compares ' +
+    'them and proposes thresholds. The sound is not kept, and nothing changes until the operator applies it.',
+  calibrate_people: 'People',
+  calibrate_name: 'Who speaks',
+  calibrate_name_hint: 'Only this page sees the names. The most telling are people alike: of one sex and language.',
+  calibrate_person: 'Person {number}',
+  calibrate_facts: 'Recordings: {recordings} · speech {seconds} s',
+  calibrate_add: 'Record more',
+  calibrate_add_label: 'Record more of {name}',
+  calibrate_remove: 'Remove',
+  calibrate_remove_label: 'Remove the recordings of {name}',
+  calibrate_removed: 'Removed the recordings of {name}.',
+  calibrate_capture: 'Another recording of this person',
+  calibrate_taken: '{name}: recordings {recordings}.',
+  calibrate_next: 'Next person',
+  calibrate_submit: 'Propose thresholds',
+  calibrate_working: 'Comparing all recordings …',
+  calibrate_hint_few: 'At least two people with two recordings each are needed. So far: {people}.',
+  calibrate_hint_ready:
+    'People: {people}. Twelve who are never mixed up show that at most 5 % of strangers pass, 46 show it of 0.3 %.',
+  calibrate_forget: 'Forget all recordings',
+  calibrate_forgotten: 'All recordings are forgotten.',
+  calibrate_other_model: 'The service has another model now. Forget the recordings, and record anew.',
+  calibrate_more: 'Add recordings',
+  calibrate_found: 'What the recordings show',
+  calibrate_chart:
+    'Rates against the threshold. Strict, {strict}: strangers accepted {strict_wrong}, own voices refused ' +
+    '{strict_missed}. Lenient, {balanced}: strangers accepted {balanced_wrong}, own voices refused {balanced_missed}.',
+  calibrate_chart_x: 'Threshold',
+  calibrate_wrong: 'strangers accepted',
+  calibrate_missed: 'own voices refused',
+  calibrate_bands: 'The bands are the limits with {confidence} % confidence.',
+  calibrate_strict: 'Strict',
+  calibrate_balanced: 'Lenient',
+  calibrate_line: '{name}, {threshold}',
+  calibrate_line_used: '{name} in use, {threshold}',
+  calibrate_raise: '{name}: raise from {used} to {proposed}.',
+  calibrate_lower: '{name}: lower from {used} to {proposed}. These people are enough to promise {promised} there.',
+  calibrate_keep: '{name}: keep {used}.',
+  calibrate_keep_few:
+    '{name}: keep {used}. {found} would do for these people, but they are too few to promise {promised} there.',
+  calibrate_promised: '{people} people ({pairs} pairs) promise {promised} false accepts: at most {limit} with {confidence} % confidence.',
+  calibrate_too_few:
+    '{people} people ({pairs} pairs) are too few to promise {promised} false accepts: at most {limit} with ' +
+    '{confidence} % confidence.',
+  calibrate_rates: 'Strangers accepted: {wrong} (at most {wrong_limit}). Own voices refused: {missed} (at most {missed_limit}).',
+  calibrate_apply: 'Applying it',
+  calibrate_nothing: 'There is nothing to apply: the thresholds in use stay as they are.',
+  calibrate_apply_text:
+    'Thresholds belong to the model, and hold for everybody who uses it. Save the file, copy it to the machine of ' +
+    'the service, write a model with these thresholds, and start the service with that. Enrolled voices stay valid.',
+  calibrate_save: 'Save calibration.json',
+
   // Errors of the service
   waiting: 'The service is busy. Trying again in {seconds} s.',
   slow: 'The service has not answered yet.',
@@ -351,6 +408,7 @@ const en = {
   error_key_reused: 'The service took this request for another one. Try again.',
   error_bad_name: 'This cannot be a name. Use letters, digits, spaces, - and _.',
   error_bad_recording: 'This recording cannot be used.',
+  error_too_few_people: 'More people are needed, and several recordings of each.',
   error_too_many_requests: 'Too many requests. Try again in {seconds} s.',
   error_locked:
     'Too many recordings did not match this person; checking is locked. Try again in {seconds} s.',
@@ -391,6 +449,7 @@ const zh = {
   nav_live: '实时',
   nav_speakers: '说话人',
   nav_events: '事件',
+  nav_calibrate: '校准',
   other_language: 'English',
   footer_limits:
     '声音属于个人信息，请只登记同意登记的人。仅凭声音不能证明身份：录音和合成语音听起来可能一模一样。',
@@ -663,6 +722,55 @@ const zh = {
   event_refuse: '拒绝了一个错误的令牌。',
   event_other: '其他操作：{action}，{speaker}',
 
+  calibrate_title: '校准麦克风',
+  calibrate_lead:
+    '用将要使用的麦克风录几个人的声音，每人录几段。服务互相比较这些录音，并建议阈值。声音不会保存；在管理者应用之前，什么都不会改变。',
+  calibrate_people: '参加的人',
+  calibrate_name: '谁在说话',
+  calibrate_name_hint: '姓名只留在本页面。同性别、同语言的人最能说明问题。',
+  calibrate_person: '第 {number} 人',
+  calibrate_facts: '录音：{recordings} 段 · 语音 {seconds} 秒',
+  calibrate_add: '继续录',
+  calibrate_add_label: '继续录{name}',
+  calibrate_remove: '移除',
+  calibrate_remove_label: '移除{name}的录音',
+  calibrate_removed: '已移除{name}的录音。',
+  calibrate_capture: '此人的又一段录音',
+  calibrate_taken: '{name}：录音 {recordings} 段。',
+  calibrate_next: '下一个人',
+  calibrate_submit: '建议阈值',
+  calibrate_working: '正在比较全部录音……',
+  calibrate_hint_few: '至少需要两个人，每人两段录音。目前：{people} 人。',
+  calibrate_hint_ready: '已有 {people} 人。12 人从不混淆，可以保证误认率不超过 5%；46 人可以保证 0.3%。',
+  calibrate_forget: '清除全部录音',
+  calibrate_forgotten: '已清除全部录音。',
+  calibrate_other_model: '服务换了模型。请清除录音，重新录制。',
+  calibrate_more: '继续添加录音',
+  calibrate_found: '录音说明了什么',
+  calibrate_chart:
+    '各阈值下的比例。严格（{strict}）：接受陌生人 {strict_wrong}，拒绝本人 {strict_missed}。' +
+    '宽松（{balanced}）：接受陌生人 {balanced_wrong}，拒绝本人 {balanced_missed}。',
+  calibrate_chart_x: '阈值',
+  calibrate_wrong: '接受陌生人',
+  calibrate_missed: '拒绝本人',
+  calibrate_bands: '色带是置信度 {confidence}% 的上下限。',
+  calibrate_strict: '严格',
+  calibrate_balanced: '宽松',
+  calibrate_line: '{name}，{threshold}',
+  calibrate_line_used: '当前的{name}阈值，{threshold}',
+  calibrate_raise: '{name}：从 {used} 提高到 {proposed}。',
+  calibrate_lower: '{name}：从 {used} 降低到 {proposed}。这些人足以在此保证 {promised}。',
+  calibrate_keep: '{name}：保持 {used}。',
+  calibrate_keep_few: '{name}：保持 {used}。对这些人来说 {found} 就够，但人太少，不足以在此保证 {promised}。',
+  calibrate_promised: '{people} 人（{pairs} 对）可以保证误认率 {promised}：置信度 {confidence}% 时不超过 {limit}。',
+  calibrate_too_few: '{people} 人（{pairs} 对）太少，不足以保证误认率 {promised}：置信度 {confidence}% 时只能说不超过 {limit}。',
+  calibrate_rates: '接受陌生人：{wrong}（至多 {wrong_limit}）。拒绝本人：{missed}（至多 {missed_limit}）。',
+  calibrate_apply: '如何应用',
+  calibrate_nothing: '无需应用：当前的阈值保持不变。',
+  calibrate_apply_text:
+    '阈值属于模型，对使用它的所有人都有效。请保存文件，复制到运行服务的机器上，写出带有这些阈值的模型，再用它启动服务。已登记的声音仍然有效。',
+  calibrate_save: '保存 calibration.json',
+
   waiting: '服务正忙，{seconds} 秒后再试。',
   slow: '服务还没有回应。',
   cancelled: '已取消。',
@@ -692,6 +800,7 @@ const zh = {
   error_key_reused: '服务把这个请求当成了另一个。请再试一次。',
   error_bad_name: '这不能用作姓名。请使用文字、数字、空格、- 和 _。',
   error_bad_recording: '这段录音无法使用。',
+  error_too_few_people: '需要更多的人，每人几段录音。',
   error_too_many_requests: '请求太多，请 {seconds} 秒后再试。',
   error_locked: '与此人不符的录音太多，验证已锁定。请 {seconds} 秒后再试。',
   error_unknown_job: '服务上已经没有这个结果了。请重新发送录音。',

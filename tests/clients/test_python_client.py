@@ -20,7 +20,7 @@ from clients.python.voiceprint_client import (
     VoiceprintClient,
     VoiceprintError,
 )
-from service.answers import schemas
+from service.answers import calibration, schemas
 from tests.clients.routes import called_routes, documented_routes
 from tests.support.service_client import TOKEN, speech
 from tests.support.service_process import ServiceProcess, service_process
@@ -319,8 +319,12 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("Turn", "TurnDocument"),
         ("Enrolment", "EnrolmentDocument"),
         ("EnrolmentPart", "EnrolmentPartDocument"),
+        ("Proposal", "ProposalDocument"),
+        ("ProposedThreshold", "ProposedThresholdDocument"),
+        ("RateCurve", "CurveDocument"),
     ],
 )
 def test_types_are_those_of_the_service(typed: str, document: str) -> None:
-    fields = getattr(schemas, document).model_fields
+    module = schemas if hasattr(schemas, document) else calibration
+    fields = getattr(module, document).model_fields
     assert set(getattr(voiceprint_client, typed).__annotations__) == set(fields)

@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
 
 from tests.support.service_client import TestClient, check_problem, files, pack, running, speech
 from utils.verification.calibration import Calibration
-from voices.sql import schema
 
 PATH = "/v1/calibrations"
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    with running(f"sqlite:///{tmp_path_factory.mktemp('data')}/v.sqlite3") as client:
+    url = f"sqlite:///{tmp_path_factory.mktemp('data')}/v.sqlite3"
+    with running(url, model_path="a b/m.onnx") as client:
         yield client
 
 
@@ -61,14 +60,12 @@ def test_proposes_thresholds_and_keeps_nothing(
     assert (saved["model_id"], saved["score_norm"]) == ("fake", "none")
     assert Calibration.from_dict(saved["entries"]).strict_threshold == found["strict"]["proposed"]
     assert saved["entries"]["calibrated_on"]["num_speakers"] == 3
+    assert found["commands"][1] == "python serve.py --model_path calibrated/m.onnx"
     assert "person" not in answer.text, "names stay with the client"
     # The service goes on with its own thresholds.
     assert client.get("/v1/info").json()["threshold"] == 0.5
-    database = client.app.state.service.database
-    with database.engine.connect() as connection:
-        for table in schema.metadata.sorted_tables:
-            if table.name in ("voiceprint_speakers", "voiceprint_recordings"):
-                assert connection.scalar(select(func.count()).select_from(table)) == 0
+    assert client.get("/v1/speakers").json()["total"] == 0
+    assert client.get("/v1/events").json()["events"] == []
 
 
 @pytest.mark.parametrize(

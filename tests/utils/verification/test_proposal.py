@@ -16,13 +16,13 @@ from utils.verification.trial_groups import TrialGroup
 IN_USE = Calibration(0.42, 0.55, 12.0, -5.0, 1.0, 0.5)
 
 
-def people(num_people: int, strangers: float) -> list[TrialGroup]:
-    """Everybody twice: strangers score around `strangers`, one person's recordings around 0.8."""
+def people(num_people: int, strangers: float, own: float = 0.6) -> list[TrialGroup]:
+    """Everybody twice: strangers score around `strangers`, one person's recordings around `own`."""
     rng = np.random.default_rng(num_people)
     labels = np.repeat(np.arange(num_people), 2)
     first, second = np.triu_indices(len(labels), 1)
     is_target = labels[first] == labels[second]
-    scores = np.clip(rng.normal(np.where(is_target, 0.8, strangers), 0.05), -1, 1)
+    scores = np.clip(rng.normal(np.where(is_target, own, strangers), 0.05), -1, 1)
     speakers = np.stack([labels[first], labels[second]], axis=1)
     return [
         TrialGroup("", "", name, scores, is_target, speakers, np.full(speakers.shape, 3.0))
@@ -43,7 +43,7 @@ def test_few_people_never_lower_a_threshold() -> None:
 
 
 def test_few_people_raise_a_threshold() -> None:
-    found = propose(people(5, 0.6), IN_USE)
+    found = propose(people(5, 0.6, own=0.9), IN_USE)
     assert found.calibration.threshold == found.default.found > IN_USE.threshold
     assert found.calibration.strict_threshold == found.strict.found > 0.6
 
