@@ -112,6 +112,10 @@ class Info(TypedDict, total=False):
 
     auth_required: bool
     version: str
+    token: str
+    scopes: list[str]
+    group: str
+    groups: list[str]
     model_id: str
     embedding_size: int
     threshold: float
@@ -393,6 +397,7 @@ class VoiceprintClient:
         url: str = "http://127.0.0.1:8005",
         token: str | None = None,
         *,
+        group: str | None = None,
         timeout_s: float = 60.0,
         max_tries: int = 4,
         max_wait_s: float = 30.0,
@@ -403,6 +408,7 @@ class VoiceprintClient:
         Args:
             url: Address of the service; what is in its path comes before /v1.
             token: Sent as `Authorization: Bearer`.
+            group: Whose speakers requests are about, if the token reaches all groups.
             timeout_s: Longest silence of the service, in seconds.
             max_tries: How often a request is sent at most if the service is too busy (429, 503).
             max_wait_s: Longest `Retry-After` that is waited for; a longer one is raised at once.
@@ -419,6 +425,7 @@ class VoiceprintClient:
         self.url = url.rstrip("/")
         self._parts = parts
         self._token = token
+        self._group = group
         self._timeout_s = timeout_s
         self._max_tries = max_tries
         self._max_wait_s = max_wait_s
@@ -689,7 +696,7 @@ class VoiceprintClient:
             ServiceProblem: If the service doesn't let it in.
             ServiceUnreachable: If there is no answer.
         """
-        return LiveStream(self._parts, self._token, self._timeout_s, self._ssl_context)
+        return LiveStream(self._parts, self._token, self._timeout_s, self._ssl_context, self._group)
 
     def _change(self, method: str, path: str, form: _Form, idempotency_key: str | None) -> Any:
         """Sends a request that must not take effect twice."""
@@ -744,6 +751,8 @@ class VoiceprintClient:
         headers = {"Accept": "application/json", **headers}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
+        if self._group is not None:
+            headers["Voiceprint-Group"] = self._group
         if body is not None:
             headers |= {"Content-Type": body.content_type, "Content-Length": str(body.num_bytes())}
         connection = self._connect()
@@ -788,7 +797,12 @@ class LiveStream:
     """
 
     def __init__(
-        self, url: SplitResult, token: str | None, timeout_s: float, ssl_context: Any
+        self,
+        url: SplitResult,
+        token: str | None,
+        timeout_s: float,
+        ssl_context: Any,
+        group: str | None = None,
     ) -> None:
         """Connects; `VoiceprintClient.stream` calls it."""
         self._address = url.geturl()
@@ -803,7 +817,8 @@ class LiveStream:
                 self._socket = context.wrap_socket(self._socket, server_hostname=url.hostname)
             self._file = self._socket.makefile("rb")
             self._shake_hands(url, token)
-            self._send_text({} if token is None else {"token": token})
+            options = {"token": token, "group": group}
+            self._send_text({name: value for name, value in options.items() if value is not None})
             self.ready = next(iter(self))
             if self.ready["event"] == "error":
                 raise ServiceProblem(int(self.ready["status"]), self.ready, {})

@@ -42,6 +42,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unknown-recording": (404, "The speaker has no such recording"),
     "unknown-job": (404, "There is no such job"),
     "unknown-enrolment": (404, "There is no such enrolment"),
+    "unknown-group": (404, "The token reaches no such group"),
     "unknown-label": (404, "The recording has no such speaker"),
     "no-audio-kept": (404, "The recording's audio was not kept"),
     "wrong-method": (405, "The path does not support this method"),

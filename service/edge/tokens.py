@@ -4,8 +4,9 @@ They are lines of a file, which the service reads again when it changes:
 
     NAME:SHA256 scopes=verify,identify group=shop expires=2027-01-31T00:00:00+00:00
 
-Whatever follows the hash may be missing: all scopes, the default group, no expiry. Two lines of one
-name are one token that is being rotated: the old one expires, the new one stays.
+Whatever follows the hash may be missing: all scopes, the default group, no expiry. group=* reaches
+all groups: each request chooses one. Two lines of one name are one token that is being rotated: the
+old one expires, the new one stays.
 """
 
 import hashlib
@@ -37,6 +38,9 @@ RELOAD_S = 1.0
 
 TOKEN_LINE = re.compile(r"([^\s:#][^:]*):([0-9a-f]{64})((?:\s+[a-z]+=\S*)*)")
 
+EVERY_GROUP = "*"
+"""What a token's line says instead of a group for all of them."""
+
 FINGERPRINT_LENGTH = 12
 """Digits of a hash that tell tokens apart in lists."""
 
@@ -56,6 +60,7 @@ class Grant:
         name: For logs, limits and the audit log.
         scopes: Some of `SCOPES`.
         group: Whose speakers it reaches.
+        reaches_all: Whether a request with it may choose another group.
         expires_at: When it stops, UTC; None for never.
         sha256: Of the token, in hexadecimal; empty where none is needed.
     """
@@ -65,6 +70,7 @@ class Grant:
     group: str = DEFAULT_GROUP
     expires_at: datetime | None = None
     sha256: str = ""
+    reaches_all: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -80,7 +86,9 @@ class Grant:
         words = [f"{self.name}:{self.sha256}"]
         if self.scopes != frozenset(SCOPES):
             words.append(f"scopes={','.join(scope for scope in SCOPES if scope in self.scopes)}")
-        if self.group != DEFAULT_GROUP:
+        if self.reaches_all:
+            words.append(f"group={EVERY_GROUP}")
+        elif self.group != DEFAULT_GROUP:
             words.append(f"group={self.group}")
         if self.expires_at is not None:
             words.append(f"expires={self.expires_at.isoformat(timespec='seconds')}")
@@ -133,6 +141,11 @@ class Tokens:
     def are_required(self) -> bool:
         """Whether requests need a token."""
         return bool(self._fixed) or self._path is not None
+
+    @property
+    def groups(self) -> set[str]:
+        """The groups that tokens were made for, and the default one."""
+        return {DEFAULT_GROUP} | {grant.group for grant in self._fixed + self._listed}
 
     def find(self, presented: str) -> Grant | None:
         """Returns what a token allows, None if there is no such token.
@@ -250,7 +263,8 @@ def create_token(
     if not TOKEN_LINE.fullmatch(f"{name}:{'0' * 64}") or not name.isprintable():
         raise ServiceError(f"received the token name {name!r}, expected one without : and #")
     token = secrets.token_urlsafe(32)
-    new = Grant(name, frozenset(scopes), clean_group(group), expires_at, hash_token(token))
+    new = Grant(name, frozenset(scopes), expires_at=expires_at, sha256=hash_token(token))
+    new = _in_group(new, group)
     if path is not None:
         lines = _parse(path, _read_text(path) if path.exists() else "")
         if any(grant.name == name for _, grant in lines if grant is not None):
@@ -352,12 +366,23 @@ def _with(grant: Grant, where: str, key: str, value: str) -> Grant:
         return replace(grant, scopes=read_scopes(value, where))
     if key == "group":
         try:
-            return replace(grant, group=clean_group(value))
+            return _in_group(grant, value)
         except DatabaseError as error:
             raise ServiceError(f"{where}: {error}") from error
     if key == "expires":
         return replace(grant, expires_at=read_moment(value, where))
     raise ServiceError(f"{where}: received {key}=, expected scopes=, group= or expires=")
+
+
+def _in_group(grant: Grant, group: str) -> Grant:
+    """Returns a token for a group, or for all of them.
+
+    Raises:
+        DatabaseError: If that cannot be the name of a group.
+    """
+    if group == EVERY_GROUP:
+        return replace(grant, group=DEFAULT_GROUP, reaches_all=True)
+    return replace(grant, group=clean_group(group))
 
 
 def read_scopes(text: str, where: str) -> frozenset[str]:

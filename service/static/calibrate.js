@@ -95,7 +95,9 @@ async function take() {
     say(capture.parts.sentence, `sentence_${next}`);
     announce('calibrate_taken', { name: nameOf(person), recordings: person.recordings.length });
   } catch (error) {
-    if (recording === capture.recording) capture.fail(error);
+    if (recording !== capture.recording) return;
+    capture.fail(error);
+    if (error instanceof api.ServiceError && error.code === 'bad-recording') await capture.explain();
   } finally {
     numUnderway -= 1;
     showPeople();

@@ -45,12 +45,18 @@ export class Capture extends EventTarget {
     translate(this.element);
     label(this.element, ...title);
     if (showTitle) {
-      const heading = document.createElement('h2');
-      this.element.prepend(say(heading, ...title));
+      this.heading = document.createElement('h2');
+      this.element.prepend(say(this.heading, ...title));
     }
     if (sentence) say(this.parts.sentence, sentence);
     place.append(this.element);
     this.listen();
+  }
+
+  /** Gives the card another title. */
+  retitle(key, values) {
+    label(this.element, key, values);
+    say(this.heading, key, values);
   }
 
   listen() {
@@ -239,6 +245,15 @@ export class Capture extends EventTarget {
 
   showQuality(quality) {
     showQuality(this.parts.quality, quality);
+  }
+
+  /** After a recording was refused: what is wrong with it, below the refusal. */
+  async explain() {
+    const { error } = this.parts;
+    const kept = [...error.childNodes];
+    await this.checkQuality();
+    error.replaceChildren(...kept);
+    error.hidden = false;
   }
 
   /** Shows the quality of the recording, measured by the service; false if it can't be used. */

@@ -110,17 +110,8 @@ async function ask() {
     if (mine !== asked || recording !== capture.recording) return;
     byId('recognise-result').replaceChildren();
     capture.fail(error);
-    if (error instanceof api.ServiceError && error.code === 'bad-recording') await explain();
+    if (error instanceof api.ServiceError && error.code === 'bad-recording') await capture.explain();
   }
-}
-
-/** After a recording was refused: what is wrong with it. */
-async function explain() {
-  const { error } = capture.parts;
-  const kept = [...error.childNodes];
-  await capture.checkQuality();
-  error.replaceChildren(...kept);
-  error.hidden = false;
 }
 
 /** What an answer means at the threshold that is chosen now: same, perhaps or different. */
