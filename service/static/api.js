@@ -196,8 +196,11 @@ export const identify = (recording, threshold, candidates) =>
 export const embedCuts = (recording) => ask('POST', 'v1/calibrations/recordings', form(files([recording])));
 export const calibrate = (modelId, recordings) =>
   ask('POST', 'v1/calibrations', JSON.stringify({ model_id: modelId, recordings }), { takesLong: true });
-export const verify = (name, recording, threshold) =>
-  ask('POST', `${speakerPath(name)}/verify`, form(files([recording]), { threshold }));
+/** Asks for digits that a recording of a speaker is to be of. */
+export const makeChallenge = (speaker, language) =>
+  ask('POST', 'v1/challenges', JSON.stringify({ speaker, language }));
+export const verify = (name, recording, threshold, challenge) =>
+  ask('POST', `${speakerPath(name)}/verify`, form(files([recording]), { threshold, challenge }));
 export const speakers = (query, offset, limit) =>
   ask('GET', `${SPEAKERS}?${new URLSearchParams({ query, offset, limit })}`);
 

@@ -34,6 +34,7 @@ export class Capture extends EventTarget {
   constructor(place, { title, maxSeconds, sentence, showTitle, takesMany = false, maxBytes }) {
     super();
     this.takesMany = takesMany;
+    this.takesFiles = true;
     this.handled = null;
     this.maxSeconds = maxSeconds;
     this.maxBytes = maxBytes;
@@ -51,6 +52,12 @@ export class Capture extends EventTarget {
     if (sentence) say(this.parts.sentence, sentence);
     place.append(this.element);
     this.listen();
+  }
+
+  /** Lets files be chosen and dropped, or not. */
+  allowFiles(isAllowed) {
+    this.takesFiles = isAllowed;
+    this.show(this.element.dataset.state ?? 'idle');
   }
 
   /** Gives the card another title. */
@@ -74,6 +81,7 @@ export class Capture extends EventTarget {
       if (event.key === 'Escape') current?.cancel();
     });
     takeDrops(this.element, (files) => {
+      if (!this.takesFiles) return;
       if (files.length === 1 || (files.length && this.takesMany)) this.takeFiles([...files]);
       else showWords(this.parts.error, files.length ? 'drop_one' : 'drop_no_file');
     });
@@ -87,7 +95,8 @@ export class Capture extends EventTarget {
     this.element.dataset.state = state;
     recording.hidden = done.hidden = !isRecording;
     cancel.hidden = isFree;
-    record.hidden = choose.hidden = drop.hidden = !isFree;
+    record.hidden = !isFree;
+    choose.hidden = drop.hidden = !(isFree && this.takesFiles);
     play.hidden = !(state === 'ready' && this.sound);
     sound.hidden = !(isRecording || (state === 'ready' && this.sound));
     say(this.parts['record-text'], state === 'ready' ? 'record_again' : 'record');

@@ -4,6 +4,7 @@ import * as api from './api.js';
 import { Capture } from './capture.js';
 import { announce, button, byId, icon, made, make } from './dom.js';
 import { Doubts } from './doubts.js';
+import { Enrolment } from './enrolment.js';
 import { say, t } from './language.js';
 import { showError, showWords } from './problem.js';
 import { makeScale, round } from './scale.js';
@@ -11,17 +12,15 @@ import { service } from './service.js';
 
 const NUM_SENTENCES = 3;
 const MAX_SECONDS = 8;
-const GONE = ['unknown-enrolment', 'other-model']; // codes: it has to be begun anew
 
-let slots = []; // of { capture, item, number, part: its number on the service or null, known, strange }
+let slots = []; // of { capture, item, number, sent: the recording that the service got, known, strange }
 let doubts;
-let enrolment = null; // what the service says of the one that is under way
-let queue = Promise.resolve(); // requests about it go one after the other
+const enrolment = new Enrolment();
 let numChecks = 0; // checks that are under way
 
 export function set() {
   doubts = new Doubts();
-  doubts.addEventListener('change', () => runCheck(confirmParts));
+  doubts.addEventListener('change', () => runCheck(() => enrolment.confirm(doubts.isCleared(apartKey()))));
   byId('enrol-form').addEventListener('submit', (event) => {
     event.preventDefault();
     submit('error');
@@ -34,7 +33,7 @@ export function set() {
     for (const slot of slots) slot.strange = null;
     showDoubts();
   });
-  window.addEventListener('pagehide', giveUp);
+  window.addEventListener('pagehide', () => enrolment.giveUp());
   window.addEventListener('pageshow', ({ persisted }) => {
     if (persisted) for (const slot of slots) if (slot.capture.recording) check(slot); // the page is back
   });
@@ -58,20 +57,13 @@ function addSlot() {
     maxSeconds: MAX_SECONDS,
     maxBytes: () => service.maxUploadBytes,
   });
-  const slot = { capture, item, number, part: null, known: null, strange: null };
+  const slot = { capture, item, number, sent: null, known: null, strange: null };
   capture.addEventListener('change', () => check(slot));
   slots.push(slot);
 }
 
-/** Lets go of what is under way on the service; what doesn't reach it, it forgets in time. */
-function giveUp() {
-  if (enrolment) api.giveUpEnrolment(enrolment.id).catch(() => {});
-  enrolment = null;
-  for (const slot of slots) slot.part = null;
-}
-
 function restart() {
-  enrolment = null;
+  enrolment.restart();
   slots = [];
   byId('enrol-slots').replaceChildren();
   byId('enrol-name').value = '';
@@ -81,17 +73,15 @@ function restart() {
   showAll();
 }
 
-const usable = () => slots.filter(({ part }) => part !== null);
-
-/** What the service says of the recording of a slot. */
-const partOf = (slot) => enrolment?.recordings.find(({ number }) => number === slot.part);
+const usable = () => slots.filter(({ capture }) => enrolment.has(capture.recording));
+const isEmpty = (slot) => !enrolment.has(slot.capture.recording);
 
 /** The next slot comes when those before are done. */
 function showSlots() {
   if (usable().length === slots.length && slots.length < service.maxRecordings) addSlot();
-  const isEnough = enrolment?.next === 'finish';
+  const isEnough = enrolment.document?.next === 'finish';
   for (const slot of slots) {
-    const isOptional = isEnough && slot.part === null;
+    const isOptional = isEnough && isEmpty(slot);
     slot.item.classList.toggle('optional', isOptional);
     slot.capture.retitle(isOptional ? 'slot_optional' : 'slot', { number: slot.number });
   }
@@ -119,49 +109,6 @@ async function runCheck(work) {
   }
 }
 
-/** Runs a request about the enrolment after those before it. */
-function inTurn(work) {
-  const done = queue.then(work);
-  queue = done.catch(() => {});
-  return done;
-}
-
-/** Sends the recording of a slot to the service. */
-async function sendPart(slot) {
-  enrolment ??= await api.beginEnrolment();
-  enrolment = await api.addPart(enrolment.id, slot.capture.recording);
-  slot.part = enrolment.recordings.at(-1).number;
-}
-
-/** Does something with the enrolment; one that the service has no more is begun anew from what is here. */
-async function withEnrolment(work) {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof api.ServiceError && GONE.includes(error.code))) throw error;
-    const sent = usable();
-    const confirmed = sent.filter((slot) => partOf(slot)?.confirmed);
-    enrolment = null;
-    for (const slot of sent) slot.part = null;
-    for (const slot of sent) await sendPart(slot);
-    for (const slot of confirmed) enrolment = await api.confirmPart(enrolment.id, slot.part, true);
-    return work();
-  }
-}
-
-/** Puts the recording of a slot in the place of the one before. */
-async function replacePart(slot, recording) {
-  if (recording !== slot.capture.recording) return; // another one follows
-  const { part } = slot;
-  slot.part = null;
-  await withEnrolment(async () => {
-    if (part !== null && enrolment?.recordings.some(({ number }) => number === part)) {
-      enrolment = await api.removePart(enrolment.id, part);
-    }
-  });
-  if (recording) await withEnrolment(() => sendPart(slot));
-}
-
 /** Sends a new recording, and looks who else has this voice. */
 async function check(slot) {
   const { capture } = slot;
@@ -171,10 +118,12 @@ async function check(slot) {
   byId('enrol-exists').hidden = true;
   await runCheck(async () => {
     try {
-      const sent = inTurn(() => replacePart(slot, recording));
+      const before = slot.sent;
+      slot.sent = recording;
+      const sent = enrolment.replace(before, recording);
       await (recording ? capture.during(sent) : sent);
-      if (slot.part === null || recording !== capture.recording) return;
-      capture.showQuality(partOf(slot).quality);
+      if (!recording || recording !== capture.recording) return;
+      capture.showQuality(enrolment.partOf(recording).quality);
       showAll();
       slot.known = await findKnown(slot);
     } catch (error) {
@@ -183,17 +132,6 @@ async function check(slot) {
       if (error instanceof api.ServiceError && error.code === 'bad-recording') await capture.explain();
     }
   });
-}
-
-/** Tells the service which recordings the user takes for the speaker's although they differ. */
-async function confirmParts() {
-  const isConfirmed = doubts.isCleared(apartKey());
-  for (const { number, confirmed } of apart()) {
-    if (confirmed === isConfirmed) continue;
-    await inTurn(() => withEnrolment(async () => {
-      enrolment = await api.confirmPart(enrolment.id, number, isConfirmed);
-    }));
-  }
 }
 
 /** The answer to a question that helps but isn't needed; null, and a note, if the token may not ask it. */
@@ -224,22 +162,22 @@ async function findStrange(name) {
   }
 }
 
-/** The recordings that don't have the voice of the others. */
-const apart = () => (enrolment?.recordings ?? []).filter(({ agrees }) => !agrees);
-const apartKey = () => `apart ${apart().map(({ number }) => number).join(' ')}`;
+const apartKey = () => `apart ${enrolment.apart.map(({ number }) => number).join(' ')}`;
 
 /** The pairs of recordings, in the numbers of their slots: { first, second, score }. */
 function comparedPairs() {
-  const order = (enrolment?.recordings ?? []).map(({ number }) => slots.find(({ part }) => part === number)?.number);
-  return order.flatMap((second, j) =>
+  const slotOf = (part) => slots.find(({ capture }) => enrolment.partOf(capture.recording) === part)?.number;
+  const order = enrolment.parts.map(slotOf);
+  const pairs = order.flatMap((second, j) =>
     order.slice(0, j).map((first, i) => ({
-      first: Math.min(first, second), second: Math.max(first, second), score: enrolment.similarity[i][j],
+      first: Math.min(first, second), second: Math.max(first, second), score: enrolment.document.similarity[i][j],
     })));
+  return pairs.filter(({ first }) => Number.isInteger(first)); // others are being replaced
 }
 
 /** The pair that is least alike, if a recording has another voice. */
 function findApart(pairs) {
-  if (!apart().length) return undefined;
+  if (!enrolment.apart.length || !pairs.length) return undefined;
   return pairs.reduce((least, pair) => (pair.score < least.score ? pair : least));
 }
 
@@ -250,9 +188,9 @@ function showProgress() {
   const place = byId('enrol-progress');
   place.hidden = !usable().length;
   if (place.hidden) return;
-  const { speech_s: seconds, needed_speech_s: needed, needed_recordings: recordings, completeness } = enrolment;
+  const { speech_s: seconds, needed_speech_s: needed, needed_recordings: recordings, completeness } = enrolment.document;
   byId('enrol-bar').value = completeness;
-  const count = enrolment.recordings.filter(({ agrees, confirmed }) => agrees || confirmed).length;
+  const count = enrolment.parts.filter(({ agrees, confirmed }) => agrees || confirmed).length;
   const values = { seconds: seconds.toFixed(1), needed, recordings, count };
   say(byId('enrol-progress-text'), completeness >= 1 ? 'enrol_progress_enough' : 'enrol_progress_more', values);
 }
@@ -288,7 +226,7 @@ function byName(match) {
 function showDoubts() {
   const found = [];
   const name = byId('enrol-name').value.trim();
-  if (apart().length) found.push({ key: apartKey(), confirm: ['doubt_apart', {}] });
+  if (enrolment.apart.length) found.push({ key: apartKey(), confirm: ['doubt_apart', {}] });
   const known = byName((slot) => slot.known).filter(({ other }) => !isSameName(other, name));
   const strange = byName((slot) => slot.strange);
   for (const [kind, voices] of Object.entries({ known, stranger: strange })) {
@@ -309,11 +247,10 @@ const isSameName = (one, other) => one.normalize().toLowerCase() === other.norma
 function missing() {
   if (numChecks) return ['enrol_hint_wait', {}];
   if (!usable().length) return ['enrol_hint_first', {}];
-  if (enrolment.next === 'record') {
-    return ['enrol_hint_more', { number: slots.find(({ part }) => part === null)?.number ?? slots.length }];
-  }
+  const { next } = enrolment.document;
+  if (next === 'record') return ['enrol_hint_more', { number: (slots.find(isEmpty) ?? slots.at(-1)).number }];
   if (!byId('enrol-name').value.trim()) return ['enrol_hint_name', {}];
-  if (!doubts.areCleared || enrolment.next !== 'finish') return ['enrol_hint_doubts', {}];
+  if (!doubts.areCleared || next !== 'finish') return ['enrol_hint_doubts', {}];
   return ['enrol_hint_ready', {}];
 }
 
@@ -355,8 +292,7 @@ async function submit(ifExists) {
   byId('enrol-exists').hidden = true;
   await runCheck(async () => {
     try {
-      const speaker = await inTurn(() =>
-        withEnrolment(() => api.finishEnrolment(enrolment.id, name, ifExists)));
+      const speaker = await enrolment.finish(name, ifExists);
       const pairs = comparedPairs();
       const least = findApart(pairs);
       restart();

@@ -11,6 +11,7 @@ export const service = {
   maxRecordings: Infinity, // of a speaker
   numSpeakers: 0,
   version: '',
+  challenge: 'off', // whether verifications may, or have to, come with digits that were read
   scopes: [], // what the token allows
   group: '', // whose speakers are seen
   groups: [], // that the token may choose
@@ -27,6 +28,7 @@ export async function refresh() {
   service.version = info.version ?? '';
   service.isOpen = typeof info.threshold === 'number';
   if (!service.isOpen) return;
+  service.challenge = info.challenge ?? 'off';
   service.scopes = info.scopes ?? [];
   service.group = info.group ?? '';
   service.groups = info.groups ?? [];
