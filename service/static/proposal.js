@@ -114,7 +114,7 @@ function application({ strict, default: balanced, file, commands }) {
   card.append(
     made('p', '', 'calibrate_apply_text'),
     make('div', { class: 'buttons' }, button('calibrate_save', save, { className: 'primary' })),
-    make('pre', { class: 'code', tabindex: '0' }, commands.join('\n')),
+    make('pre', { class: 'code' }, commands.join('\n')),
   );
   return card;
 }

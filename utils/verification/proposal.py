@@ -14,9 +14,11 @@ from utils.verification.certainty import Certainty, RateCurve, certainty_of, rat
 from utils.verification.thresholds import (
     PROMISED_RATE,
     PROMISED_STRICT_RATE,
+    STRICT_AIM,
     calibrate,
     measured,
     rates_at,
+    upper_score,
 )
 from utils.verification.trial_groups import TrialGroup
 
@@ -75,8 +77,16 @@ def propose(groups: Sequence[TrialGroup], in_use: Calibration) -> Proposal:
     """
     found, trials = calibrate(groups), measured(groups)
     curve = rate_curve(trials, in_use.threshold, in_use.strict_threshold, found.strict_threshold)
-    threshold = _careful(found.threshold, in_use.threshold, curve, PROMISED_RATE)
-    strict = _careful(found.strict_threshold, in_use.strict_threshold, curve, PROMISED_STRICT_RATE)
+    needed, strictly_needed = (
+        round(upper_score(trials, rate), 4) for rate in (PROMISED_RATE, STRICT_AIM)
+    )
+    lowest, strictly_lowest = (
+        curve.lowest_promising(rate) for rate in (PROMISED_RATE, PROMISED_STRICT_RATE)
+    )
+    threshold = _careful(in_use.threshold, found.threshold, needed, lowest)
+    strict = _careful(
+        in_use.strict_threshold, found.strict_threshold, strictly_needed, strictly_lowest
+    )
     strict = max(strict, threshold)
     proposed = replace(
         found,
@@ -114,9 +124,18 @@ def propose(groups: Sequence[TrialGroup], in_use: Calibration) -> Proposal:
     )
 
 
-def _careful(found: float, in_use: float, curve: RateCurve, promised: float) -> float:
-    """Returns a threshold that is lower than the one in use only as far as that can be promised."""
-    lowest = curve.lowest_promising(promised)
-    if lowest is None:
-        return max(found, in_use)
-    return max(found, min(in_use, math.ceil(1e4 * lowest) / 1e4))  # as finely as scores are told
+def _careful(in_use: float, found: float, needed: float, promising: float | None) -> float:
+    """Returns the threshold in use, or what is surely better.
+
+    Args:
+        in_use: What is in use.
+        found: What these people alone would make of it.
+        needed: What the strangers among them need; it may be lower than `found`, which is also
+            half-way between strangers and own voices.
+        promising: The lowest that these people promise the rate of, if there is one.
+    """
+    lowered = in_use
+    if promising is not None:
+        # As finely as scores are told.
+        lowered = min(in_use, max(found, math.ceil(1e4 * promising) / 1e4))
+    return max(needed, lowered)

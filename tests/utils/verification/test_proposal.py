@@ -42,10 +42,20 @@ def test_few_people_never_lower_a_threshold() -> None:
     assert proposed.rates is not None and proposed.rates.false_accept_rate == 0
 
 
-def test_few_people_raise_a_threshold() -> None:
+def test_few_people_raise_a_threshold_that_strangers_reach() -> None:
     found = propose(people(5, 0.6, own=0.9), IN_USE)
-    assert found.calibration.threshold == found.default.found > IN_USE.threshold
-    assert found.calibration.strict_threshold == found.strict.found > 0.6
+    for one in (found.default, found.strict):
+        # Half-way to the own voices is not needed.
+        assert one.in_use < 0.6 < one.proposed <= one.found
+    # 1.645 and 2.878 deviations above the mean of the strangers.
+    assert found.calibration.threshold == pytest.approx(0.6 + 1.645 * 0.05, abs=0.03)
+    assert found.calibration.strict_threshold == pytest.approx(0.6 + 2.878 * 0.05, abs=0.04)
+
+
+def test_a_wide_gap_between_strangers_and_own_voices_raises_nothing() -> None:
+    found = propose(people(5, 0.0, own=0.95), IN_USE)
+    assert found.default.found > 0.45 > IN_USE.threshold
+    assert found.calibration.threshold == IN_USE.threshold
 
 
 def test_many_people_lower_thresholds_as_far_as_they_promise_the_rate() -> None:
