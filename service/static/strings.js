@@ -785,7 +785,7 @@ const zh = {
   calibrate_bands: '色带是置信度 {confidence}% 的上下限。',
   calibrate_strict: '严格',
   calibrate_balanced: '宽松',
-  calibrate_line: '{name}，{threshold}',
+  calibrate_line: '{name}阈值，{threshold}',
   calibrate_line_used: '当前的{name}阈值，{threshold}',
   calibrate_raise: '{name}：从 {used} 提高到 {proposed}。',
   calibrate_lower: '{name}：从 {used} 降低到 {proposed}。这些人足以在此保证 {promised}。',

@@ -11,7 +11,7 @@ from tests.support.browser import Browser, Service
 @pytest.fixture(scope="session")
 def one_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The real service with the shipped model."""
-    options = ["--keep_audio", "--enrolment_speech_s", "6"]  # two of our recordings
+    options = ["--keep_audio", "--enrolment_speech_s", "4"]  # two of our recordings
     with Service(tmp_path_factory.mktemp("service"), *options) as running:
         yield running
 
