@@ -111,7 +111,7 @@ def _check_cuts(recording: EmbeddedRecording, size: int) -> dict[str, tuple[Floa
     Raises:
         Problem: 422, if they are not what `embed_cuts` answered.
     """
-    cuts = {}
+    cuts: dict[str, tuple[FloatArray, float]] = {}
     for cut in recording.cuts:
         embedding = np.array(cut.embedding, np.float32)
         if len(embedding) != size or abs(np.linalg.norm(embedding) - 1) > UNIT_TOLERANCE:
