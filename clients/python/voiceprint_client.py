@@ -1029,6 +1029,7 @@ class AsyncVoiceprintClient:
     quality = _in_thread(VoiceprintClient.quality)
     compare = _in_thread(VoiceprintClient.compare)
     embed = _in_thread(VoiceprintClient.embed)
+    calibrate = _in_thread(VoiceprintClient.calibrate)
     identify = _in_thread(VoiceprintClient.identify)
     verify = _in_thread(VoiceprintClient.verify)
     enrol = _in_thread(VoiceprintClient.enrol)

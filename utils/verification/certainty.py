@@ -142,7 +142,7 @@ class _PairsOfPeople:
         """Returns the sum of the weights of each pair, shape `(num_people, num_people)`."""
         size = self._num_people
         table = np.bincount(self._cells, weights, minlength=size**2).reshape(size, size)
-        return table + table.T
+        return np.asarray(table + table.T)
 
     def certainty(self, threshold: float) -> Certainty:
         """Returns the false accept rate at a threshold with its confidence limits."""
