@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 from fastapi import UploadFile
 
 from service.encoding.pool import EncodingPool
 from service.settings import Settings
 from utils.arrays import FloatArray
-from utils.audio import fingerprint
 from utils.audio.fidelity import encode_faithfully
 from utils.audio.quality import Quality, measure_quality
 from utils.audio.recording import Recording
@@ -148,11 +146,7 @@ class VoiceReader:
         quality = measure_quality(recording)
         if differing_channels(self._encoder, recording, self._encoder.threshold):
             quality = replace(quality, warnings=(*quality.warnings, "two_voices"))
-        upload = None
-        if take_print:
-            samples = np.ascontiguousarray(recording.waveform, "<f4")
-            sha256 = hashlib.sha256(samples.tobytes()).digest()
-            upload = Upload(sha256, fingerprint.take_print(recording.waveform))
+        upload = Upload.of(recording.waveform) if take_print else None
         return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest(), upload)
 
 

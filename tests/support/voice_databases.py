@@ -8,7 +8,6 @@ import numpy as np
 
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech
-from utils.audio.fingerprint import take_print
 from voices.sql.records import AuditLine, NewRecording
 from voices.sql.store import SqlVoiceStore
 from voices.sql.uploads import Retention, Upload
@@ -39,7 +38,7 @@ def fill(url: str, key: bytes | None = None) -> dict[str, Any]:
     database = SqlVoiceStore(url, FakeEncoder("new"), key=key, keep_audio=True)
     database.enrol("Ann", [new(3)], if_exists="add")
     database.add("Ben", synthetic_speech(1))
-    upload = Upload(bytes(32), take_print(synthetic_speech(1)))
+    upload = Upload.of(synthetic_speech(1))
     database.uploads.admit(database.speaker_id("Ben"), [upload], None, Retention(9, 90.0))
     database.audit_log.append(AuditLine("app", "verify", "Ann", "accepted", 0.9, group="shop"))
     seen = content(database)

@@ -16,10 +16,11 @@ from utils.arrays import FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 
 HOP_SAMPLES = SAMPLE_RATE // 40
-"""25 ms. A cut that is no multiple of it moves the frames by 12.5 ms at most, a tenth of them."""
+"""25 ms. A cut that is no multiple of it moves the frames by 6 ms at most against one of two
+prints, a fortieth of a frame."""
 
-FRAME_SAMPLES = 2048
-"""128 ms: long against the hop, so that neighbouring frames hardly differ."""
+FRAME_SAMPLES = 4096
+"""256 ms: long against the hop, so that neighbouring frames hardly differ."""
 
 NUM_BITS = 16
 
@@ -29,13 +30,13 @@ LOWEST_HZ, HIGHEST_HZ = 250.0, 3600.0
 STEP = 2
 """Frames between the two spectra whose difference counts."""
 
-RANGE_DB = 30.0
+RANGE_DB = 40.0
 """Frames that are this much below the loud ones are left out: codecs put noise into pauses."""
 
 MAX_FRAMES = 40 * 60
 """A minute; of longer recordings the rest is left out."""
 
-MIN_OVERLAP_S = 1.0
+MIN_OVERLAP_S = 0.5
 """Seconds of speech that two recordings must share to be compared."""
 
 MIN_SHARE = 0.5
@@ -67,6 +68,11 @@ class Print:
         """Returns what `to_bytes` wrote."""
         rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + NUM_BITS // 8)
         return cls(np.unpackbits(rows[:, 1:], axis=1).astype(bool), rows[:, 0].astype(bool))
+
+
+def take_prints(waveform: FloatArray) -> tuple[Print, ...]:
+    """Returns the print to keep, and that of half a hop later, with which a cut copy may agree."""
+    return take_print(waveform), take_print(waveform[HOP_SAMPLES // 2 :])
 
 
 def take_print(waveform: FloatArray) -> Print:

@@ -4,15 +4,18 @@ Of each there is a print and a hash, sealed under one key of the speaker: no sou
 Deleting the speaker destroys them.
 """
 
+import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, delete, insert, select
 
-from utils.audio.fingerprint import SAME, Print, agreement
+from utils.arrays import FloatArray
+from utils.audio.fingerprint import SAME, Print, agreement, take_prints
 from utils.errors import DamagedVoiceError, ReplayedError, UnknownSpeakerError
 from voices.sql.challenges import use
 from voices.sql.cipher import KeyRing, seal, unseal
@@ -31,26 +34,33 @@ class Upload:
 
     Attributes:
         sha256: Of its samples as they were decoded, 32 bytes.
-        print: What is left of it in copies.
+        prints: What is left of it in copies; the first is kept.
     """
 
     sha256: bytes
-    print: Print
+    prints: tuple[Print, ...]
+
+    @classmethod
+    def of(cls, waveform: FloatArray) -> "Upload":
+        """Returns it for a recording, shape `(num_samples,)`, 16 kHz."""
+        samples = np.ascontiguousarray(waveform, "<f4")
+        return cls(hashlib.sha256(samples.tobytes()).digest(), take_prints(waveform))
 
     def is_known(self, earlier: Sequence["Upload"]) -> bool:
         """Tells whether it is one of some others, or a copy."""
         if any(self.sha256 == other.sha256 for other in earlier):
             return True
-        return agreement(self.print, [other.print for other in earlier]) >= SAME
+        kept = [other.prints[0] for other in earlier]
+        return any(agreement(print, kept) >= SAME for print in self.prints)
 
     def to_bytes(self) -> bytes:
         """Returns it as it is sealed."""
-        return self.sha256 + self.print.to_bytes()
+        return self.sha256 + self.prints[0].to_bytes()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Upload":
         """Returns what `to_bytes` wrote."""
-        return cls(content[:HASH_BYTES], Print.from_bytes(content[HASH_BYTES:]))
+        return cls(content[:HASH_BYTES], (Print.from_bytes(content[HASH_BYTES:]),))
 
 
 @dataclass(frozen=True)

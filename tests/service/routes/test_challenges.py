@@ -197,11 +197,11 @@ def test_they_are_forgotten_after_a_time_and_beyond_a_number(database_url: str) 
     options = {"replay_uploads": 2, "challenge_digits": 4, "lockout_failures": 0}
     with running(database_url, **options) as client:
         enrol(client, "Ann", 1)
-        for utterance in range(11, 14):
+        for utterance in (8, 11, 12):  # synthetic voices are alike; these are not
             assert verify(client, speech(1, utterance)).status_code == 200
         assert len(stored(client)) == 2
-        assert verify(client, speech(1, 11)).status_code == 200  # the oldest is forgotten
-        check_problem(verify(client, speech(1, 13)), 409, "replayed")
+        assert verify(client, speech(1, 8)).status_code == 200  # the oldest is forgotten
+        check_problem(verify(client, speech(1, 12)), 409, "replayed")
         service = client.app.state.service
         with service.database._connections.write() as connection:
             connection.execute(uploads.update().values(created_at=utc_now().replace(year=2020)))
@@ -209,7 +209,7 @@ def test_they_are_forgotten_after_a_time_and_beyond_a_number(database_url: str) 
         client.portal.call(forget_uploads, service)
         assert stored(client) == []
         assert service.database._connections.fetch(select(challenges)) == []
-        assert verify(client, speech(1, 13)).status_code == 200
+        assert verify(client, speech(1, 12)).status_code == 200
         # One that was changed from outside hides no other.
         with service.database._connections.write() as connection:
             connection.execute(uploads.update().values(content=b"x" * 80))
