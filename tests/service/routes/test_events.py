@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from service.chores import do_chores
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from tests.support.service_client import (
     TestClient,
     check_problem,

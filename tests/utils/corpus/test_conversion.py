@@ -13,7 +13,8 @@ from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.arrays import FloatArray
 from utils.audio.fidelity import Embed
 from utils.corpus import conversion, treatment
-from utils.corpus.conversion import Finding, Rules, Task, examine, examine_all, read_journal
+from utils.corpus.conversion import Rules, Task, examine, examine_all
+from utils.corpus.journal import Finding, read_journal
 from utils.corpus.treatment import Treatment
 from utils.engine.engine import LocalEngine
 from utils.errors import AudioError, VoiceprintError
