@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from voices.sql.engine import SqlConnections
 
-prepare_file = SqlConnections._prepare_file
+migrate = SqlConnections._migrate
 
 
 @functools.cache
@@ -25,22 +24,19 @@ def sqlite_content() -> bytes:
         return path.read_bytes()
 
 
-def copy_file(connections: SqlConnections, path: Path, create: bool) -> None:
-    """Puts a whole file where the program would begin an empty one."""
-    if create and path.parent.is_dir() and not path.exists():
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new") as file:
-            file.write(sqlite_content())
-            file.flush()
-            with contextlib.suppress(FileExistsError):
-                os.link(file.name, path)
-    prepare_file(connections, path, create)
+def fill_file(connections: SqlConnections, create: bool) -> None:
+    """Fills an empty file before the migrations look at it: they find nothing to do."""
+    path = Path(str(connections.engine.url.database))
+    if connections.is_sqlite and create and path.stat().st_size == 0:
+        path.write_bytes(sqlite_content())
+    migrate(connections, create)
 
 
 @contextlib.contextmanager
 def ready_databases() -> Iterator[None]:
     """SQLite databases that this process makes are copies meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqlConnections, "_prepare_file", copy_file)
+        patch.setattr(SqlConnections, "_migrate", fill_file)
         yield
 
 
@@ -48,5 +44,5 @@ def ready_databases() -> Iterator[None]:
 def migrations_run() -> Iterator[None]:
     """They are made by the migrations, as for users."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqlConnections, "_prepare_file", prepare_file)
+        patch.setattr(SqlConnections, "_migrate", migrate)
         yield
