@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.answers.problems import retry_later
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from service.routes import bulk
 from tests.support.service_client import TestClient, check_problem, running, speech
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from service.chores import forget_uploads
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from service.freshness import WORDS
 from tests.support.service_client import (
     TestClient,
