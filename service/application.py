@@ -29,7 +29,9 @@ from service.inbox import Inbox
 from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
 from service.routes import (
+    bulk,
     calibrations,
+    challenges,
     classic,
     diarizations,
     enrolments,
@@ -112,8 +114,17 @@ def make_app(
     )
     problems = _errors(ProblemDocument, "application/problem+json")
     for module in (
-        recognition, speakers, enrolments, calibrations, diarizations, stream, health, events,
-    ):  # fmt: skip
+        recognition,
+        challenges,
+        speakers,
+        enrolments,
+        calibrations,
+        bulk,
+        diarizations,
+        stream,
+        health,
+        events,
+    ):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)

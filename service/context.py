@@ -15,7 +15,8 @@ from starlette.requests import HTTPConnection
 from service.answers.problems import Problem
 from service.diarization.jobs import Jobs
 from service.edge.limits import Lockout
-from service.edge.tokens import Grant, Tokens
+from service.edge.token_file import Grant
+from service.edge.tokens import Tokens
 from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader
@@ -37,7 +38,7 @@ T = TypeVar("T")
 KEY = re.compile(r"[!-~]{1,255}")
 """What a request may be named by, for the case that it has to be repeated."""
 
-DECISIONS = ("verify", "lock")
+DECISIONS = ("verify", "lock", "replay")
 """Actions whose answer does not wait for an audit log that cannot be written."""
 
 NUM_DATABASE_THREADS = 8
