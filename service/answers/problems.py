@@ -11,19 +11,23 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match, Mount
 
 from service.logs import log_event
-from utils.audio.decode import AudioFormatError, AudioTooLargeError, AudioTooLongError
 from utils.errors import (
     AudioError,
+    AudioFormatError,
+    AudioTooLargeError,
+    AudioTooLongError,
     DamagedVoiceError,
     DatabaseError,
     FileBlockedError,
     OnlyRecordingError,
     RepeatedKeyError,
+    ReplayedError,
     SpeakerExistsError,
     TooManyRecordingsError,
     TooManySpeakersError,
     UnknownEnrolmentError,
     UnknownSpeakerError,
+    UsedChallengeError,
     VoiceprintError,
 )
 
@@ -42,6 +46,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "unknown-recording": (404, "The speaker has no such recording"),
     "unknown-job": (404, "There is no such job"),
     "unknown-enrolment": (404, "There is no such enrolment"),
+    "unknown-group": (404, "The token reaches no such group"),
     "unknown-label": (404, "The recording has no such speaker"),
     "no-audio-kept": (404, "The recording's audio was not kept"),
     "wrong-method": (405, "The path does not support this method"),
@@ -50,6 +55,8 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "not-done": (409, "The job has no result"),
     "not-complete": (409, "The enrolment needs more"),
     "voices-differ": (409, "The recordings are not of one voice"),
+    "bad-challenge": (409, "The challenge cannot be used"),
+    "replayed": (409, "The recording was sent before"),
     "too-many-recordings": (409, "The speaker would have too many recordings"),
     "too-many-speakers": (409, "The group would have too many speakers"),
     "only-recording": (409, "A speaker keeps at least one recording"),
@@ -62,6 +69,9 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "key-reused": (422, "The Idempotency-Key belongs to another request"),
     "bad-name": (422, "The name is not allowed"),
     "bad-recording": (422, "The recording cannot be used"),
+    "too-few-people": (422, "Too few people or recordings to calibrate on"),
+    "not-read": (422, "The recording is too short for the digits"),
+    "challenge-required": (428, "A challenge is required"),
     "too-many-requests": (429, "Too many requests"),
     "too-fast": (429, "The samples arrive faster than they are spoken"),
     "locked": (429, "Too many failed verifications"),
@@ -124,6 +134,8 @@ ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
     (TooManyRecordingsError, "too-many-recordings", None),
     (TooManySpeakersError, "too-many-speakers", None),
     (UnknownEnrolmentError, "unknown-enrolment", None),
+    (UsedChallengeError, "bad-challenge", None),
+    (ReplayedError, "replayed", None),
     (UnknownSpeakerError, "unknown-speaker", "this speaker is no longer enrolled"),
     (RepeatedKeyError, "key-reused", None),
     (DamagedVoiceError, "damaged", "the stored voice data cannot be read; enrol the speaker again"),
