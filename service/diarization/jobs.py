@@ -110,7 +110,7 @@ class Jobs:
         self._worker = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
-        self._places: Counter[Owner] = Counter()
+        self._places: Counter[Owner | None] = Counter()
         self._is_closing = threading.Event()
         self.is_stopping = False
         self._executor: ThreadPoolExecutor | None = None
