@@ -74,6 +74,12 @@ class InfoDocument(BaseModel):
 
     auth_required: bool
     version: str
+    token: str | None = Field(default=None, description="The name of the token")
+    scopes: list[str] | None = Field(default=None, description="What it allows")
+    group: str | None = Field(default=None, description="Whose speakers the request reaches")
+    groups: list[str] | None = Field(
+        default=None, description="Groups that it may choose by the header Voiceprint-Group"
+    )
     model_id: str | None = None
     embedding_size: int | None = None
     threshold: float | None = None
