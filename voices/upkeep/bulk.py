@@ -8,7 +8,7 @@ import csv
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -76,7 +76,12 @@ def enrol_many(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Itera
             database.ping()  # A database that fails ends the run.
             yield Row(found.label, found.speaker, SKIPPED, " ".join(str(error).split()))
             continue
-        yield Row(found.label, name, ENROLLED)
+        yield Row(found.label, name, ENROLLED, looks_like(database.look_alikes(name)))
+
+
+def looks_like(others: Sequence[str]) -> str:
+    """Returns a remark on an enrolled speaker, empty if nobody's name looks the same."""
+    return f"the name looks like {', '.join(others)}" if others else ""
 
 
 def _embed(
