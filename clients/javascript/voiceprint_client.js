@@ -187,7 +187,9 @@
  *
  * @typedef {Job & {result: Turns | null}} Diarization  result is there once state is "done".
  *
- * @typedef {Speaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
+ * @typedef {Speaker & {looks_like: string[]}} NewSpeaker  Others' names that look the same.
+ *
+ * @typedef {NewSpeaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
  *
  * @typedef {object} SpeakerPage
  * @property {Speaker[]} speakers
@@ -561,7 +563,7 @@ export class VoiceprintClient {
    * @param {string} enrolmentId
    * @param {string | null} [name] Whom, instead of what was told at the beginning.
    * @param {{ifExists?: 'error' | 'add' | 'replace' | null}} [options] Also instead of that.
-   * @returns {Promise<Speaker>}
+   * @returns {Promise<NewSpeaker>}
    */
   finishEnrolment(enrolmentId, name = null, { ifExists = null } = {}) {
     const body = JSON.stringify({ name, if_exists: ifExists });

@@ -248,7 +248,13 @@ class Speaker(TypedDict):
     recordings: list[StoredRecording]
 
 
-class EnrolledSpeaker(Speaker):
+class NewSpeaker(Speaker):
+    """A speaker who was enrolled now; `looks_like` names others whose names look the same."""
+
+    looks_like: list[str]
+
+
+class EnrolledSpeaker(NewSpeaker):
     """A speaker with the similarity among the sent recordings (cosines) and their quality."""
 
     similarity: list[list[float]]
@@ -672,7 +678,7 @@ class VoiceprintClient:
         name: str | None = None,
         *,
         if_exists: Literal["error", "add", "replace"] | None = None,
-    ) -> Speaker:
+    ) -> NewSpeaker:
         """Enrols the speaker, if the recordings are enough and of one voice, or confirmed.
 
         Args:
@@ -681,7 +687,7 @@ class VoiceprintClient:
             if_exists: Also instead of that.
         """
         body = _Json({"name": name, "if_exists": if_exists})
-        return cast(Speaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish", body))
+        return cast(NewSpeaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish", body))
 
     def give_up_enrolment(self, enrolment_id: str) -> None:
         """Removes an enrolment that is under way, with all its recordings."""

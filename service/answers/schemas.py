@@ -147,7 +147,15 @@ class SpeakerDocument(BaseModel):
     recordings: list[RecordingDocument]
 
 
-class EnrolledDocument(SpeakerDocument):
+class NewSpeakerDocument(SpeakerDocument):
+    """A speaker who was enrolled now."""
+
+    looks_like: list[str] = Field(
+        description="Enrolled names of other people that look the same, in other letters"
+    )
+
+
+class EnrolledDocument(NewSpeakerDocument):
     """An enrolled speaker, with how alike and how good the sent recordings are."""
 
     similarity: list[list[float]] = Field(description="Cosines between the sent recordings")

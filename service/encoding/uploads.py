@@ -27,6 +27,9 @@ from voices.sql.uploads import Upload
 DECODE_TIMEOUT_S = 30.0
 """Seconds after which a recording is given up: minutes of speech are decoded in one."""
 
+LONGEST_FACTOR = 10
+"""How many times as long as is used a recording may be from which a part is taken."""
+
 
 @dataclass(frozen=True)
 class Voice:
@@ -81,6 +84,7 @@ class VoiceReader:
         embed: bool = True,
         store_audio: bool = False,
         take_print: bool = False,
+        may_shorten: bool = False,
         cut: bool = False,
     ) -> list[Voice]:
         """Reads uploads.
@@ -90,6 +94,7 @@ class VoiceReader:
             embed: Whether to compute embeddings.
             store_audio: Whether the recordings will be stored.
             take_print: Whether they are to be known again.
+            may_shorten: Whether of one that is too long the part with most speech is used.
             cut: Whether to embed them as a calibration wants them, too.
 
         Raises:
@@ -97,13 +102,15 @@ class VoiceReader:
             Problem: 503 if too many recordings are waiting.
         """
         options = {"embed": embed, "take_print": take_print, "cut": cut}
+        options["may_shorten"] = may_shorten
         options["with_audio"] = store_audio and self._settings.keep_audio
         jobs = [await self._job(name, upload, options) for name, upload in uploads]
         return await self._run(jobs)
 
     async def read_contents(self, contents: Sequence[tuple[str, bytes]]) -> list[Voice]:
         """Reads the contents of files, `(name, content)`, as `read` does with `store_audio`."""
-        options = {"embed": True, "take_print": False, "with_audio": self._settings.keep_audio}
+        options = {"embed": True, "take_print": False, "may_shorten": False}
+        options["with_audio"] = self._settings.keep_audio
         jobs = [partial(self._work, data, "binary", name, **options) for name, data in contents]
         return await self._run(jobs)
 
@@ -133,17 +140,21 @@ class VoiceReader:
         *,
         embed: bool,
         take_print: bool,
+        may_shorten: bool,
         with_audio: bool,
         cut: bool = False,
     ) -> Voice:
         """Processes one recording; runs in a thread of the pool."""
+        max_duration_s = self._settings.max_duration_s
         recording = Recording.load(
             _from_base64(data, source) if encoding == "base64" else data,
             name=source,
             max_bytes=self._settings.max_upload_bytes,
-            max_duration_s=self._settings.max_duration_s,
+            max_duration_s=max_duration_s * (LONGEST_FACTOR if may_shorten else 1),
             timeout_s=DECODE_TIMEOUT_S,
         )
+        if may_shorten:
+            recording = recording.best_part(max_duration_s)
         embedding = self._encoder.embed_waveform(recording) if embed else None
         audio = None
         if with_audio and embedding is not None:

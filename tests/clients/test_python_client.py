@@ -322,6 +322,7 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("Quality", "QualityDocument"),
         ("StoredRecording", "RecordingDocument"),
         ("Speaker", "SpeakerDocument"),
+        ("NewSpeaker", "NewSpeakerDocument"),
         ("EnrolledSpeaker", "EnrolledDocument"),
         ("SpeakerPage", "SpeakersDocument"),
         ("OtherModels", "OtherModelsDocument"),

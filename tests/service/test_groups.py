@@ -92,7 +92,13 @@ def test_routes_use_the_store_of_the_requests_group() -> None:
     """Whoever adds a route asks `service.voices(request)`, never the whole database."""
     for path in (ROOT / "service" / "routes").glob("*.py"):
         used = set(re.findall(r"service\.database\.(\w+)", path.read_text(encoding="utf-8")))
-        used -= {"ping", "jobs", "enrolments", "challenges", "audit_log"}  # these name group or owner
+        used -= {
+            "ping",
+            "jobs",
+            "enrolments",
+            "challenges",
+            "audit_log",
+        }  # these name group or owner
         assert not used, path
     assert ROUTES
 
