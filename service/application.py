@@ -17,7 +17,7 @@ from service.chores import chores
 from service.context import Service
 from service.diarization.jobs import Jobs
 from service.edge.counters import Counter
-from service.edge.gate import Gate
+from service.edge.gate import GROUP_HEADER, Gate
 from service.edge.limits import Lockout
 from service.edge.observation import Observation
 from service.edge.pages import add_pages
@@ -29,6 +29,9 @@ from service.inbox import Inbox
 from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
 from service.routes import (
+    bulk,
+    calibrations,
+    challenges,
     classic,
     diarizations,
     enrolments,
@@ -110,7 +113,18 @@ def make_app(
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, enrolments, diarizations, stream, health, events):
+    for module in (
+        recognition,
+        challenges,
+        speakers,
+        enrolments,
+        calibrations,
+        bulk,
+        diarizations,
+        stream,
+        health,
+        events,
+    ):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)
@@ -125,7 +139,7 @@ def make_app(
             CORSMiddleware,
             allow_origins=[settings.cors_origin],
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", GROUP_HEADER],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(

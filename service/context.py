@@ -38,7 +38,7 @@ T = TypeVar("T")
 KEY = re.compile(r"[!-~]{1,255}")
 """What a request may be named by, for the case that it has to be repeated."""
 
-DECISIONS = ("verify", "lock")
+DECISIONS = ("verify", "lock", "replay")
 """Actions whose answer does not wait for an audit log that cannot be written."""
 
 NUM_DATABASE_THREADS = 8
@@ -80,6 +80,13 @@ class Service:
     def auth_required(self) -> bool:
         """Whether requests need a token."""
         return self.tokens.are_required
+
+    def groups_of(self, request: HTTPConnection) -> list[str]:
+        """Returns the groups that a request with the same token may be about."""
+        grant: Grant = request.state.grant
+        if not grant.reaches_all:
+            return [grant.group]
+        return sorted(self.tokens.groups | self.settings.groups.keys())
 
     def voices(self, request: HTTPConnection) -> SqlVoiceStore:
         """Returns the store of the speakers whom the request's token reaches, of one group."""

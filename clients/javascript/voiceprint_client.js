@@ -41,6 +41,10 @@
  * @typedef {object} Info  Without a valid token only auth_required and version.
  * @property {boolean} auth_required
  * @property {string} version
+ * @property {string} [token]
+ * @property {string[]} [scopes]
+ * @property {string} [group]
+ * @property {string[]} [groups]
  * @property {string} [model_id]
  * @property {number} [embedding_size]
  * @property {number} [threshold]
@@ -53,6 +57,7 @@
  * @property {number} [max_upload_bytes]
  * @property {number} [max_recordings]
  * @property {boolean} [keep_audio]
+ * @property {'off' | 'optional' | 'required'} [challenge]
  * @property {number} [num_speakers]
  *
  * @typedef {object} Comparison
@@ -67,13 +72,44 @@
  * @property {string} model_id
  * @property {Quality} quality
  *
+ * @typedef {object} ProposedThreshold  Rates are [rate, lower limit, upper limit], fractions.
+ * @property {number} promised
+ * @property {boolean} is_promised
+ * @property {number} in_use
+ * @property {number} found
+ * @property {number} proposed
+ * @property {number[]} false_accepts
+ * @property {number[]} misses
+ *
+ * @typedef {object} Proposal  Thresholds for certain people; `file` is for tools/calibrate.py.
+ * @property {number} num_people
+ * @property {number} num_pairs
+ * @property {number} num_recordings
+ * @property {number} confidence
+ * @property {ProposedThreshold} strict
+ * @property {ProposedThreshold} default
+ * @property {{thresholds: number[], false_accepts: number[][], misses: number[][]}} curve
+ * @property {Record<string, unknown>} file
+ * @property {string[]} commands
+ *
  * @typedef {object} Verification
  * @property {string} name
  * @property {number} score
  * @property {number} threshold
  * @property {boolean} is_same_speaker
  * @property {number} probability
+ * @property {boolean} challenge_passed
  * @property {Quality} quality
+ *
+ * @typedef {object} Challenge  Digits to be read aloud, until expires_at; text has them in words.
+ * @property {string} id
+ * @property {string} digits
+ * @property {string} text
+ * @property {string} language
+ * @property {string | null} speaker
+ * @property {string} expires_at
+ * @property {number} expires_in_s
+ * @property {number} min_speech_s
  *
  * @typedef {object} Identification
  * @property {string | null} name  null if nobody's score reaches the threshold.
@@ -110,6 +146,13 @@
  * @property {number[][]} similarity
  * @property {{number: number, agrees: boolean, confirmed: boolean, quality: Quality}[]} recordings
  *
+ * @typedef {object} BulkReport  While some are left, send the zip again.
+ * @property {number} enrolled
+ * @property {number} present
+ * @property {number} skipped
+ * @property {number} left
+ * @property {{recording: string, speaker: string, outcome: string, reason: string}[]} recordings
+ *
  * @typedef {object} Job  A long recording that is worked on; progress from 0 to 1.
  * @property {string} id
  * @property {'queued' | 'running' | 'done' | 'failed' | 'cancelled' | 'lost'} state
@@ -143,7 +186,9 @@
  *
  * @typedef {Job & {result: Turns | null}} Diarization  result is there once state is "done".
  *
- * @typedef {Speaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
+ * @typedef {Speaker & {looks_like: string[]}} NewSpeaker  Others' names that look the same.
+ *
+ * @typedef {NewSpeaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
  *
  * @typedef {object} SpeakerPage
  * @property {Speaker[]} speakers
@@ -206,6 +251,7 @@ export class ServiceProblem extends VoiceprintError {
 export class VoiceprintClient {
   #url;
   #token;
+  #group;
   #timeoutMs;
   #maxTries;
   #maxWaitS;
@@ -215,6 +261,7 @@ export class VoiceprintClient {
    * @param {string | URL} [url] Address of the service; what is in its path comes before /v1.
    * @param {object} [options]
    * @param {string} [options.token] Sent as `Authorization: Bearer`.
+   * @param {string} [options.group] Whose speakers requests are about, if the token reaches all groups.
    * @param {number} [options.timeoutMs] Longest time until the whole answer is there.
    * @param {number} [options.maxTries] How often a request is sent at most if the service is too
    *   busy (429, 503).
@@ -227,12 +274,13 @@ export class VoiceprintClient {
     if (!['http:', 'https:'].includes(address.protocol) || address.search || address.hash) {
       throw new TypeError(`url: received ${url}, expected an address like https://HOST:PORT`);
     }
-    const { token, timeoutMs = 60_000, maxTries = 4, maxWaitS = 30 } = options;
+    const { token, group, timeoutMs = 60_000, maxTries = 4, maxWaitS = 30 } = options;
     if (!Number.isInteger(maxTries) || maxTries < 1) {
       throw new TypeError(`maxTries: received ${maxTries}, expected at least 1`);
     }
     this.#url = address.href.replace(/\/+$/, '');
     this.#token = token;
+    this.#group = group;
     this.#timeoutMs = timeoutMs;
     this.#maxTries = maxTries;
     this.#maxWaitS = maxWaitS;
@@ -281,6 +329,24 @@ export class VoiceprintClient {
   }
 
   /**
+   * Proposes thresholds for certain people and their microphone; nothing is changed or kept.
+   * @param {Record<string, Recording[]>} people Several, with several recordings each.
+   * @returns {Promise<Proposal>}
+   */
+  async calibrate(people) {
+    const recordings = [];
+    let modelId = '';
+    for (const [speaker, own] of Object.entries(people)) {
+      for (const recording of several(own)) {
+        const answer = await this.#ask('POST', '/v1/calibrations/recordings', form({ file: [recording] }));
+        recordings.push({ speaker, cuts: answer.cuts });
+        modelId = answer.model_id;
+      }
+    }
+    return this.#ask('POST', '/v1/calibrations', JSON.stringify({ model_id: modelId, recordings }));
+  }
+
+  /**
    * Says whose voice it is, among all speakers or the candidates (1:N).
    * @param {Recording} recording
    * @param {{candidates?: string[], topK?: number, threshold?: number}} [options]
@@ -292,27 +358,49 @@ export class VoiceprintClient {
   }
 
   /**
+   * Asks for digits to be read: one recording of them may be sent, within a time.
+   * @param {string | null} [speaker] The only name that they may be used for.
+   * @param {'en' | 'zh'} [language] Of the words.
+   * @returns {Promise<Challenge>}
+   */
+  challenge(speaker = null, language = 'en') {
+    return this.#ask('POST', '/v1/challenges', JSON.stringify({ speaker, language }));
+  }
+
+  /**
    * Decides whether a recording is of the claimed speaker (1:1).
    * @param {string} name
    * @param {Recording} recording
-   * @param {{threshold?: number}} [options]
+   * @param {{threshold?: number, challenge?: string}} [options] With the `id` of the challenge
+   *   whose digits were read, an old recording is refused (`replayed`, `bad-challenge`).
    * @returns {Promise<Verification>}
    */
-  verify(name, recording, { threshold } = {}) {
-    return this.#ask('POST', `${path(name)}/verify`, form({ file: [recording] }, { threshold }));
+  verify(name, recording, { threshold, challenge } = {}) {
+    const body = form({ file: [recording] }, { threshold, challenge });
+    return this.#ask('POST', `${path(name)}/verify`, body);
   }
 
   /**
    * Enrols a speaker; a name that is enrolled already is refused (`speaker-exists`).
    * @param {string} name Any name that can be a file name.
    * @param {Recording[]} recordings One or more; several from different days work best.
-   * @param {{idempotencyKey?: string}} [options] A key names this enrolment, so that sending it
+   * @param {{idempotencyKey?: string, challenge?: string}} [options] A key names this enrolment, so that sending it
    *   again enrols once. Default: one made up for this call, which its own further tries share.
+   *   A challenge is as in `verify`, for a single recording.
    * @returns {Promise<EnrolledSpeaker>}
    */
-  enrol(name, recordings, { idempotencyKey } = {}) {
-    const body = form({ file: several(recordings) }, { name });
+  enrol(name, recordings, { idempotencyKey, challenge } = {}) {
+    const body = form({ file: several(recordings) }, { name, challenge });
     return this.#ask('POST', '/v1/speakers', body, onceOnly(idempotencyKey));
+  }
+
+  /**
+   * Enrols the recordings of a zip, SPEAKER.wav or in folders of speakers, and reports on each.
+   * @param {Recording} file
+   * @returns {Promise<BulkReport>}
+   */
+  enrolZip(file) {
+    return this.#ask('POST', '/v1/bulk_enrolments', form({ file: [file] }));
   }
 
   /**
@@ -474,7 +562,7 @@ export class VoiceprintClient {
    * @param {string} enrolmentId
    * @param {string | null} [name] Whom, instead of what was told at the beginning.
    * @param {{ifExists?: 'error' | 'add' | 'replace' | null}} [options] Also instead of that.
-   * @returns {Promise<Speaker>}
+   * @returns {Promise<NewSpeaker>}
    */
   finishEnrolment(enrolmentId, name = null, { ifExists = null } = {}) {
     const body = JSON.stringify({ name, if_exists: ifExists });
@@ -585,7 +673,7 @@ export class VoiceprintClient {
     }
     const address = `${this.#url.replace(/^http/, 'ws')}/v1/stream`;
     const stream = new LiveStream(new WebSocket(address), address);
-    await stream.open(this.#token, this.#timeoutMs);
+    await stream.open({ token: this.#token, group: this.#group }, this.#timeoutMs);
     return stream;
   }
 
@@ -619,6 +707,7 @@ export class VoiceprintClient {
   async #sendOnce(method, where, body, headers) {
     const all = { Accept: 'application/json', ...headers };
     if (this.#token !== undefined) all.Authorization = `Bearer ${this.#token}`;
+    if (this.#group !== undefined) all['Voiceprint-Group'] = this.#group;
     if (typeof body === 'string') all['Content-Type'] = 'application/json';
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(), this.#timeoutMs);
@@ -688,9 +777,9 @@ export class LiveStream {
   }
 
   /** Sends the options, and waits until the service is ready; `VoiceprintClient.stream` does it. */
-  async open(token, timeoutMs) {
+  async open(options, timeoutMs) {
     const timer = setTimeout(() => this.close(), timeoutMs);
-    this.#socket.onopen = () => this.#socket.send(JSON.stringify(token === undefined ? {} : { token }));
+    this.#socket.onopen = () => this.#socket.send(JSON.stringify(options));
     try {
       const { value, done } = await this[Symbol.asyncIterator]().next();
       if (done) throw new ServiceUnreachable(`${this.#address}: the stream ended at once`);

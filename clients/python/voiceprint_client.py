@@ -30,7 +30,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -112,6 +112,10 @@ class Info(TypedDict, total=False):
 
     auth_required: bool
     version: str
+    token: str
+    scopes: list[str]
+    group: str
+    groups: list[str]
     model_id: str
     embedding_size: int
     threshold: float
@@ -124,6 +128,7 @@ class Info(TypedDict, total=False):
     max_upload_bytes: int
     max_recordings: int
     keep_audio: bool
+    challenge: Literal["off", "optional", "required"]
     num_speakers: int
 
 
@@ -145,6 +150,40 @@ class Embedding(TypedDict):
     quality: Quality
 
 
+class ProposedThreshold(TypedDict):
+    """A threshold for certain people; rates are `[rate, lower limit, upper limit]`, fractions."""
+
+    promised: float
+    is_promised: bool
+    in_use: float
+    found: float
+    proposed: float
+    false_accepts: list[float]
+    misses: list[float]
+
+
+class RateCurve(TypedDict):
+    """The rates at every threshold, each `[rate, lower limit, upper limit]`."""
+
+    thresholds: list[float]
+    false_accepts: list[list[float]]
+    misses: list[list[float]]
+
+
+class Proposal(TypedDict):
+    """Thresholds for certain people and their microphone; `file` is for tools/calibrate.py."""
+
+    num_people: int
+    num_pairs: int
+    num_recordings: int
+    confidence: float
+    strict: ProposedThreshold
+    default: ProposedThreshold
+    curve: RateCurve
+    file: dict[str, Any]
+    commands: list[str]
+
+
 class Verification(TypedDict):
     """Whether a recording is of the claimed speaker."""
 
@@ -153,7 +192,21 @@ class Verification(TypedDict):
     threshold: float
     is_same_speaker: bool
     probability: float
+    challenge_passed: bool
     quality: Quality
+
+
+class Challenge(TypedDict):
+    """Digits to be read aloud, until `expires_at`; `text` has them in words."""
+
+    id: str
+    digits: str
+    text: str
+    language: str
+    speaker: str | None
+    expires_at: str
+    expires_in_s: float
+    min_speech_s: float
 
 
 class Match(TypedDict):
@@ -195,7 +248,13 @@ class Speaker(TypedDict):
     recordings: list[StoredRecording]
 
 
-class EnrolledSpeaker(Speaker):
+class NewSpeaker(Speaker):
+    """A speaker who was enrolled now; `looks_like` names others whose names look the same."""
+
+    looks_like: list[str]
+
+
+class EnrolledSpeaker(NewSpeaker):
     """A speaker with the similarity among the sent recordings (cosines) and their quality."""
 
     similarity: list[list[float]]
@@ -319,6 +378,25 @@ class Enrolment(TypedDict):
     recordings: list[EnrolmentPart]
 
 
+class BulkRow(TypedDict):
+    """What became of a recording of a zip."""
+
+    recording: str
+    speaker: str
+    outcome: Literal["enrolled", "enrolled before", "skipped", "left"]
+    reason: str
+
+
+class BulkReport(TypedDict):
+    """What became of the recordings of a zip; while some are `left`, send it again."""
+
+    enrolled: int
+    present: int
+    skipped: int
+    left: int
+    recordings: list[BulkRow]
+
+
 class VoiceprintError(Exception):
     """Whatever the client raises about the service."""
 
@@ -359,6 +437,7 @@ class VoiceprintClient:
         url: str = "http://127.0.0.1:8005",
         token: str | None = None,
         *,
+        group: str | None = None,
         timeout_s: float = 60.0,
         max_tries: int = 4,
         max_wait_s: float = 30.0,
@@ -369,6 +448,7 @@ class VoiceprintClient:
         Args:
             url: Address of the service; what is in its path comes before /v1.
             token: Sent as `Authorization: Bearer`.
+            group: Whose speakers requests are about, if the token reaches all groups.
             timeout_s: Longest silence of the service, in seconds.
             max_tries: How often a request is sent at most if the service is too busy (429, 503).
             max_wait_s: Longest `Retry-After` that is waited for; a longer one is raised at once.
@@ -385,6 +465,7 @@ class VoiceprintClient:
         self.url = url.rstrip("/")
         self._parts = parts
         self._token = token
+        self._group = group
         self._timeout_s = timeout_s
         self._max_tries = max_tries
         self._max_wait_s = max_wait_s
@@ -411,6 +492,22 @@ class VoiceprintClient:
         """Returns the embedding of a recording."""
         return cast(Embedding, self._ask("POST", "/v1/embed", _Form(file=[recording])))
 
+    def calibrate(self, people: Mapping[str, Sequence[Recording]]) -> Proposal:
+        """Proposes thresholds for certain people and their microphone; nothing is changed or kept.
+
+        Args:
+            people: Several, with several recordings each.
+        """
+        recordings, model_id = [], ""
+        for speaker, own in people.items():
+            for recording in _several(own):
+                form = _Form(file=[recording])
+                answer = self._ask("POST", "/v1/calibrations/recordings", form)
+                recordings.append({"speaker": speaker, "cuts": answer["cuts"]})
+                model_id = answer["model_id"]
+        body = _Json({"model_id": model_id, "recordings": recordings})
+        return cast(Proposal, self._ask("POST", "/v1/calibrations", body))
+
     def identify(
         self,
         recording: Recording,
@@ -426,16 +523,47 @@ class VoiceprintClient:
         form.add("threshold", threshold)
         return cast(Identification, self._ask("POST", "/v1/identify", form))
 
+    def challenge(
+        self, speaker: str | None = None, *, language: Literal["en", "zh"] = "en"
+    ) -> Challenge:
+        """Asks for digits to be read: one recording of them may be sent, within a time.
+
+        Args:
+            speaker: The only name that they may be used for.
+            language: Of the words.
+        """
+        body = _Json({"speaker": speaker, "language": language})
+        return cast(Challenge, self._ask("POST", "/v1/challenges", body))
+
     def verify(
-        self, name: str, recording: Recording, *, threshold: float | None = None
+        self,
+        name: str,
+        recording: Recording,
+        *,
+        threshold: float | None = None,
+        challenge: str | None = None,
     ) -> Verification:
-        """Decides whether a recording is of the claimed speaker (1:1)."""
+        """Decides whether a recording is of the claimed speaker (1:1).
+
+        Args:
+            name: Who.
+            recording: Of the voice.
+            threshold: The least score; default: the model's strict threshold.
+            challenge: The `id` of the challenge whose digits were read; an old recording is
+                refused then (`replayed`, `bad-challenge`).
+        """
         form = _Form(file=[recording])
         form.add("threshold", threshold)
+        form.add("challenge", challenge)
         return cast(Verification, self._ask("POST", f"{_path(name)}/verify", form))
 
     def enrol(
-        self, name: str, recordings: Sequence[Recording], *, idempotency_key: str | None = None
+        self,
+        name: str,
+        recordings: Sequence[Recording],
+        *,
+        idempotency_key: str | None = None,
+        challenge: str | None = None,
     ) -> EnrolledSpeaker:
         """Enrols a speaker; a name that is enrolled already is refused (`speaker-exists`).
 
@@ -444,10 +572,16 @@ class VoiceprintClient:
             recordings: One or more; several from different days work best.
             idempotency_key: Names this enrolment, so that sending it again enrols once. Default:
                 one made up for this call, which its own further tries share.
+            challenge: As in `verify`, for a single recording.
         """
         form = _Form(file=_several(recordings))
         form.add("name", name)
+        form.add("challenge", challenge)
         return cast(EnrolledSpeaker, self._change("POST", "/v1/speakers", form, idempotency_key))
+
+    def enrol_zip(self, file: Recording) -> BulkReport:
+        """Enrols the recordings of a zip, SPEAKER.wav or SPEAKER/*.wav, and reports on each."""
+        return cast(BulkReport, self._ask("POST", "/v1/bulk_enrolments", _Form(file=[file])))
 
     def add_recordings(
         self, name: str, recordings: Sequence[Recording], *, idempotency_key: str | None = None
@@ -543,7 +677,7 @@ class VoiceprintClient:
         name: str | None = None,
         *,
         if_exists: Literal["error", "add", "replace"] | None = None,
-    ) -> Speaker:
+    ) -> NewSpeaker:
         """Enrols the speaker, if the recordings are enough and of one voice, or confirmed.
 
         Args:
@@ -552,7 +686,7 @@ class VoiceprintClient:
             if_exists: Also instead of that.
         """
         body = _Json({"name": name, "if_exists": if_exists})
-        return cast(Speaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish", body))
+        return cast(NewSpeaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish", body))
 
     def give_up_enrolment(self, enrolment_id: str) -> None:
         """Removes an enrolment that is under way, with all its recordings."""
@@ -639,7 +773,7 @@ class VoiceprintClient:
             ServiceProblem: If the service doesn't let it in.
             ServiceUnreachable: If there is no answer.
         """
-        return LiveStream(self._parts, self._token, self._timeout_s, self._ssl_context)
+        return LiveStream(self._parts, self._token, self._timeout_s, self._ssl_context, self._group)
 
     def _change(self, method: str, path: str, form: _Form, idempotency_key: str | None) -> Any:
         """Sends a request that must not take effect twice."""
@@ -694,6 +828,8 @@ class VoiceprintClient:
         headers = {"Accept": "application/json", **headers}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
+        if self._group is not None:
+            headers["Voiceprint-Group"] = self._group
         if body is not None:
             headers |= {"Content-Type": body.content_type, "Content-Length": str(body.num_bytes())}
         connection = self._connect()
@@ -738,7 +874,12 @@ class LiveStream:
     """
 
     def __init__(
-        self, url: SplitResult, token: str | None, timeout_s: float, ssl_context: Any
+        self,
+        url: SplitResult,
+        token: str | None,
+        timeout_s: float,
+        ssl_context: Any,
+        group: str | None = None,
     ) -> None:
         """Connects; `VoiceprintClient.stream` calls it."""
         self._address = url.geturl()
@@ -753,7 +894,8 @@ class LiveStream:
                 self._socket = context.wrap_socket(self._socket, server_hostname=url.hostname)
             self._file = self._socket.makefile("rb")
             self._shake_hands(url, token)
-            self._send_text({} if token is None else {"token": token})
+            options = {"token": token, "group": group}
+            self._send_text({name: value for name, value in options.items() if value is not None})
             self.ready = next(iter(self))
             if self.ready["event"] == "error":
                 raise ServiceProblem(int(self.ready["status"]), self.ready, {})
@@ -964,9 +1106,12 @@ class AsyncVoiceprintClient:
     quality = _in_thread(VoiceprintClient.quality)
     compare = _in_thread(VoiceprintClient.compare)
     embed = _in_thread(VoiceprintClient.embed)
+    calibrate = _in_thread(VoiceprintClient.calibrate)
     identify = _in_thread(VoiceprintClient.identify)
+    challenge = _in_thread(VoiceprintClient.challenge)
     verify = _in_thread(VoiceprintClient.verify)
     enrol = _in_thread(VoiceprintClient.enrol)
+    enrol_zip = _in_thread(VoiceprintClient.enrol_zip)
     add_recordings = _in_thread(VoiceprintClient.add_recordings)
     replace_recordings = _in_thread(VoiceprintClient.replace_recordings)
     events = _in_thread(VoiceprintClient.events)

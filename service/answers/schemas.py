@@ -74,6 +74,12 @@ class InfoDocument(BaseModel):
 
     auth_required: bool
     version: str
+    token: str | None = Field(default=None, description="The name of the token")
+    scopes: list[str] | None = Field(default=None, description="What it allows")
+    group: str | None = Field(default=None, description="Whose speakers the request reaches")
+    groups: list[str] | None = Field(
+        default=None, description="Groups that it may choose by the header Voiceprint-Group"
+    )
     model_id: str | None = None
     embedding_size: int | None = None
     threshold: float | None = None
@@ -86,6 +92,7 @@ class InfoDocument(BaseModel):
     max_upload_bytes: int | None = None
     max_recordings: int | None = None
     keep_audio: bool | None = None
+    challenge: Literal["off", "optional", "required"] | None = None
     num_speakers: int | None = None
 
 
@@ -140,7 +147,15 @@ class SpeakerDocument(BaseModel):
     recordings: list[RecordingDocument]
 
 
-class EnrolledDocument(SpeakerDocument):
+class NewSpeakerDocument(SpeakerDocument):
+    """A speaker who was enrolled now."""
+
+    looks_like: list[str] = Field(
+        description="Enrolled names of other people that look the same, in other letters"
+    )
+
+
+class EnrolledDocument(NewSpeakerDocument):
     """An enrolled speaker, with how alike and how good the sent recordings are."""
 
     similarity: list[list[float]] = Field(description="Cosines between the sent recordings")
@@ -186,7 +201,30 @@ class VerifyDocument(BaseModel):
     threshold: float
     is_same_speaker: bool
     probability: Number
+    challenge_passed: bool = Field(
+        description="Whether a challenge was sent and is fresh; what was said is not understood"
+    )
     quality: QualityDocument
+
+
+class NewChallengeDocument(BaseModel):
+    """For whom, and in which language, digits are to be read."""
+
+    speaker: str | None = Field(None, description="The only name that it may be used for")
+    language: Literal["en", "zh"] = "en"
+
+
+class ChallengeDocument(BaseModel):
+    """Digits to be read aloud; the recording is sent with `id` in the field `challenge`."""
+
+    id: str
+    digits: str = Field(description='Such as "402918"')
+    text: str = Field(description="The same in words, separated by spaces")
+    language: str
+    speaker: str | None
+    expires_at: str
+    expires_in_s: float
+    min_speech_s: float = Field(description="Seconds of speech that the recording must have")
 
 
 class MatchDocument(BaseModel):
@@ -327,6 +365,27 @@ class EnrolmentDocument(BaseModel):
     )
     similarity: list[list[float]] = Field(description="Scores between the recordings")
     recordings: list[EnrolmentPartDocument]
+
+
+class BulkRowDocument(BaseModel):
+    """What became of a recording of a zip."""
+
+    recording: str
+    speaker: str
+    outcome: Literal["enrolled", "enrolled before", "skipped", "left"] = Field(
+        description='"left": there was no time for it, send the zip again'
+    )
+    reason: str
+
+
+class BulkDocument(BaseModel):
+    """What became of the recordings of a zip."""
+
+    enrolled: int
+    present: int = Field(description="Enrolled before")
+    skipped: int
+    left: int
+    recordings: list[BulkRowDocument]
 
 
 class EventDocument(BaseModel):

@@ -39,6 +39,8 @@ export async function runScenario(url, token, speech) {
   check((await client.compare(first, second)).is_same_speaker, 'compare with the same speaker');
   check(!(await client.compare(first, other)).is_same_speaker, 'compare with another speaker');
   equal((await client.embed(first)).embedding.length, 64, 'embed');
+  const proposal = await client.calibrate({ one: [first, second], another: [other] });
+  equal([proposal.num_people, proposal.num_recordings], [2, 3], 'calibrate');
 
   const enrolled = await client.enrol(NAME, [first, second]);
   equal(enrolled.name, NAME, 'enrol');
@@ -52,6 +54,17 @@ export async function runScenario(url, token, speech) {
   equal((await client.identify(third, { candidates: ['other'] })).name, null, 'identify nobody');
   check((await client.verify(NAME, third)).is_same_speaker, 'verify');
   equal((await client.verify(NAME, third, { threshold: 0 })).threshold, 0, 'verify at a threshold');
+
+  const emptyZip = new Uint8Array(22); // its end alone
+  emptyZip.set([0x50, 0x4b, 5, 6]);
+  equal((await client.enrolZip(emptyZip)).recordings, [], 'enrolZip');
+
+  const asked = await client.challenge('other');
+  equal(asked.text.split(' ').length, 6, 'challenge');
+  const read = await client.verify('other', other, { challenge: asked.id });
+  check(read.challenge_passed, 'verify with a challenge');
+  const twice = client.enrol('third', [other], { challenge: asked.id });
+  equal((await thrown(twice, ServiceProblem, 'used')).code, 'bad-challenge', 'used');
 
   const begun = await client.beginEnrolment('by and by');
   equal(begun.next, 'record', 'beginEnrolment');

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from clients.python.voiceprint_client import (
     VoiceprintClient,
     VoiceprintError,
 )
-from service.answers import schemas
+from service.answers import calibration, schemas
 from tests.clients.routes import called_routes, documented_routes
 from tests.support.service_client import TOKEN, speech
 from tests.support.service_process import ServiceProcess, service_process
@@ -49,13 +50,19 @@ def wav(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, wav: Path) -> None:
+def test_every_route_of_the_interface_has_its_method(
+    client: VoiceprintClient, wav: Path, tmp_path: Path
+) -> None:
     assert client.info()["auth_required"]
     assert client.info()["threshold"] == 0.5
     assert client.quality(wav)["duration_s"] == 2.0
     assert client.compare(wav, speech(1, 4))["is_same_speaker"]
     assert not client.compare(str(wav), speech(2))["is_same_speaker"]
     assert len(client.embed(wav)["embedding"]) == 64
+    people = {str(n): [speech(n), speech(n, 1)] for n in (1, 2)}
+    proposal = client.calibrate(people)
+    assert (proposal["num_people"], proposal["num_recordings"]) == (2, 4)
+    assert proposal["default"]["in_use"] == 0.5
 
     enrolled = client.enrol(NAME, [wav, speech(1, 1)])
     assert enrolled["name"] == NAME
@@ -72,6 +79,12 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
     assert client.identify(speech(1, 5), candidates=["other"])["name"] is None
     assert client.verify(NAME, wav)["is_same_speaker"]
     assert client.verify("other", speech(2, 1), threshold=0.25)["threshold"] == 0.25
+    asked = client.challenge("other", language="zh")
+    assert len(asked["digits"]) == len(asked["text"].split()) == 6
+    assert client.verify("other", speech(2, 1), challenge=asked["id"])["challenge_passed"]
+    with pytest.raises(ServiceProblem) as refusal:
+        client.enrol("third", [speech(2, 1)], challenge=asked["id"])
+    assert refusal.value.code == "bad-challenge"
 
     begun = client.begin_enrolment("by and by")
     assert begun["next"] == "record"
@@ -88,6 +101,14 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
         client.finish_enrolment(begun["id"], "other")
     assert refusal.value.code == "not-complete"
     client.give_up_enrolment(begun["id"])
+
+    zipped = tmp_path / "people.zip"
+    with zipfile.ZipFile(zipped, "w") as file:
+        file.writestr("zipped/1.wav", speech(7))
+        file.writestr("zipped/2.wav", b"text")
+    report = client.enrol_zip(zipped)
+    assert (report["enrolled"], report["skipped"], report["left"]) == (1, 1, 0)
+    client.delete("zipped")
 
     assert client.speaker(NAME)["recordings"] == enrolled["recordings"]
     assert client.speakers(limit=1)["total"] == 2
@@ -301,10 +322,12 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("Quality", "QualityDocument"),
         ("StoredRecording", "RecordingDocument"),
         ("Speaker", "SpeakerDocument"),
+        ("NewSpeaker", "NewSpeakerDocument"),
         ("EnrolledSpeaker", "EnrolledDocument"),
         ("SpeakerPage", "SpeakersDocument"),
         ("OtherModels", "OtherModelsDocument"),
         ("Verification", "VerifyDocument"),
+        ("Challenge", "ChallengeDocument"),
         ("Match", "MatchDocument"),
         ("Identification", "IdentifyDocument"),
         ("Event", "EventDocument"),
@@ -313,10 +336,16 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("Diarization", "DiarizationDocument"),
         ("FoundSpeaker", "FoundSpeakerDocument"),
         ("Turn", "TurnDocument"),
+        ("BulkRow", "BulkRowDocument"),
+        ("BulkReport", "BulkDocument"),
         ("Enrolment", "EnrolmentDocument"),
         ("EnrolmentPart", "EnrolmentPartDocument"),
+        ("Proposal", "ProposalDocument"),
+        ("ProposedThreshold", "ProposedThresholdDocument"),
+        ("RateCurve", "CurveDocument"),
     ],
 )
 def test_types_are_those_of_the_service(typed: str, document: str) -> None:
-    fields = getattr(schemas, document).model_fields
+    module = schemas if hasattr(schemas, document) else calibration
+    fields = getattr(module, document).model_fields
     assert set(getattr(voiceprint_client, typed).__annotations__) == set(fields)

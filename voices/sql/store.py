@@ -14,11 +14,12 @@ from sqlalchemy import func, select
 from utils.arrays import FloatArray
 from utils.audio.fidelity import encode_faithfully
 from utils.errors import DatabaseError, UnknownSpeakerError
-from utils.speaker_names import DEFAULT_GROUP, clean_group
+from utils.speaker_names import DEFAULT_GROUP, clean_group, look_alikes, shape_of
 from utils.verification.embedding import Encoder, score_pair
 from utils.verification.verdict import cosine_score
 from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
+from voices.sql.challenges import ChallengeTable
 from voices.sql.changes import SpeakerChanges
 from voices.sql.cipher import KeyRing
 from voices.sql.counts import SharedCounts
@@ -35,10 +36,11 @@ from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredR
 from voices.sql.rekeying import rekey
 from voices.sql.requests import Errand, recall
 from voices.sql.rows import VoiceRows
-from voices.sql.schema import info, speakers
+from voices.sql.schema import info, recordings, speakers
 from voices.sql.search import Search
 from voices.sql.token_uses import TokenUses
 from voices.sql.transfer import Transfer
+from voices.sql.uploads import UploadMemory
 
 
 class SqlVoiceStore:
@@ -57,6 +59,8 @@ class SqlVoiceStore:
         token_uses: When which token of the service was used last.
         jobs: Recordings that the service works on.
         enrolments: Those that are under way.
+        challenges: What somebody was asked to read.
+        uploads: Which recordings were sent in a speaker's name.
     """
 
     def __init__(
@@ -200,6 +204,11 @@ class SqlVoiceStore:
         """Returns the recordings of each speaker, in alphabetical order of the names."""
         return {speaker.name: list(speaker.recordings) for speaker in self._group.all()}
 
+    def has_recording(self, recording_id: str) -> bool:
+        """Tells whether a recording of this id is enrolled, of whomever."""
+        query = select(recordings.c.id).where(recordings.c.id == recording_id)
+        return bool(self._connections.fetch(query))
+
     def enrolled_name(self, name: str) -> str | None:
         """Returns the enrolled spelling of a name, None if nobody has it.
 
@@ -209,6 +218,10 @@ class SqlVoiceStore:
         with self._connections.read() as connection:
             row = self._group.find(connection, name)
         return None if row is None else str(row.name)
+
+    def look_alikes(self, name: str) -> list[str]:
+        """Returns the enrolled names that look like a name, and are other people's."""
+        return look_alikes(name, self._group.names_of_length(len(shape_of(name))))
 
     def recordings(self, name: str) -> list[StoredRecording]:
         """Returns the recordings of a speaker; empty if nobody has the name."""
@@ -472,6 +485,8 @@ class SqlVoiceStore:
             self._ranking = NormalisedRanking(cohort, self._connections, self._rows)
         self.jobs = JobTable(self._connections, self._ring)
         self.enrolments = EnrolmentTable(self._connections, self._ring)
+        self.challenges = ChallengeTable(self._connections)
+        self.uploads = UploadMemory(self._connections, self._ring)
 
     def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
         """Embeds waveforms and enrols them."""

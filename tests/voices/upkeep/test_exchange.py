@@ -166,6 +166,7 @@ def test_everything_about_a_person(
             sounds[f"recordings/{second.id}.flac"] == database.original_audio("Bea", second.id)[0]
         )
         assert document["speaker"]["name"] == "Bea" and document["group"] == "default"
+        assert document["uploads_remembered"] == []
         told = document["recordings"]
         assert set(told[0]["embeddings"]) == {"old", "fake"}
         assert told[0]["files_of_audio_db"] == ["Ann.wav"] and told[1]["sound"] == [
