@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tests.support.eagerly import never_compiling
 from tests.support.postgres_server import NO_SERVER, READY, PostgresServer, shared_server
 from tests.support.synthetic_voices import write_speech_folder
 from utils.processors import num_processors
+
+# Compiled modules are kept: else each of hundreds of processes compiles all of ours anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before TensorFlow is imported by any test: quiet, and on the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
