@@ -15,7 +15,7 @@ backup  writes everything into one file, as it is at this moment
 restore puts a backup into an empty database, or with --replace into any
 export  writes all voiceprints (Parquet), or everything about one speaker (zip)
 import  puts exported voiceprints into a database
-enrol   enrols the recordings of a folder, a zip or a CSV file (path,speaker)
+enrol   enrols the recordings of a folder, a zip, a CSV file (path,speaker) or a file of embed.py
 
 DATABASE is sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME, or the word env for the address in
 VOICEPRINT_DATABASE: a command line could be read by others. See docs/database.md.

@@ -41,10 +41,10 @@ export function showProposal(place, proposal) {
   return heading;
 }
 
-function certainty({ num_people: people, num_pairs: pairs, confidence, strict }) {
+function certainty({ num_people: people, confidence, strict }) {
   const [, , limit] = strict.false_accepts;
   return made('p', '', strict.is_promised ? 'calibrate_promised' : 'calibrate_too_few', {
-    people, pairs, promised: rate(strict.promised), limit: rate(limit), confidence: 100 * confidence,
+    people, promised: rate(strict.promised), limit: rate(limit), confidence: 100 * confidence,
   });
 }
 

@@ -379,10 +379,9 @@ const en = {
   calibrate_keep: '{name}: keep {used}.',
   calibrate_keep_few:
     '{name}: keep {used}. {found} would do for these people, but they are too few to promise {promised} there.',
-  calibrate_promised: '{people} people ({pairs} pairs) promise {promised} false accepts: at most {limit} with {confidence} % confidence.',
+  calibrate_promised: '{people} people promise {promised} false accepts: at most {limit} with {confidence} % confidence.',
   calibrate_too_few:
-    '{people} people ({pairs} pairs) are too few to promise {promised} false accepts: at most {limit} with ' +
-    '{confidence} % confidence.',
+    '{people} people are too few to promise {promised} false accepts: at most {limit} with {confidence} % confidence.',
   calibrate_rates: 'Strangers accepted: {wrong} (at most {wrong_limit}). Own voices refused: {missed} (at most {missed_limit}).',
   calibrate_apply: 'Applying it',
   calibrate_nothing: 'There is nothing to apply: the thresholds in use stay as they are.',
@@ -795,8 +794,8 @@ const zh = {
   calibrate_lower: '{name}：从 {used} 降低到 {proposed}。这些人足以在此保证 {promised}。',
   calibrate_keep: '{name}：保持 {used}。',
   calibrate_keep_few: '{name}：保持 {used}。对这些人来说 {found} 就够，但人太少，不足以在此保证 {promised}。',
-  calibrate_promised: '{people} 人（{pairs} 对）可以保证误认率 {promised}：置信度 {confidence}% 时不超过 {limit}。',
-  calibrate_too_few: '{people} 人（{pairs} 对）太少，不足以保证误认率 {promised}：置信度 {confidence}% 时只能说不超过 {limit}。',
+  calibrate_promised: '{people} 人可以保证误认率 {promised}：置信度 {confidence}% 时不超过 {limit}。',
+  calibrate_too_few: '{people} 人太少，不足以保证误认率 {promised}：置信度 {confidence}% 时只能说不超过 {limit}。',
   calibrate_rates: '接受陌生人：{wrong}（至多 {wrong_limit}）。拒绝本人：{missed}（至多 {missed_limit}）。',
   calibrate_apply: '如何应用',
   calibrate_nothing: '无需应用：当前的阈值保持不变。',

@@ -51,8 +51,7 @@ def test_some_people_become_a_file_of_thresholds(
     assert browser.script("return document.activeElement.textContent") == "What the recordings show"
     words = browser.text("#calibrate-result")
     assert (
-        "2 people (1 pairs) are too few to promise 0.3 % false accepts: at most 95 % with 95 % "
-        "confidence."
+        "2 people are too few to promise 0.3 % false accepts: at most 95 % with 95 % confidence."
     ) in words
     strict, lenient = [
         line for line in words.splitlines() if line.startswith(("Strict:", "Lenient:"))
