@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support.remembering import remembering_encoder
 from tests.support.synthetic_voices import write_wav
 from tests.support.virtual_microphone import missing_packages, virtual_microphone
 from utils.arrays import FloatArray
@@ -31,7 +32,7 @@ PAUSE = np.zeros(16000, np.float32)
 
 @pytest.fixture(scope="module")
 def encoder() -> SpeakerEncoder:
-    return SpeakerEncoder(str(ROOT / "models" / "campplus.int8.onnx"), num_threads=1)
+    return remembering_encoder(ROOT / "models" / "campplus.int8.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,7 @@ def test_noise_and_silence_are_nobodys(encoder: SpeakerEncoder) -> None:
         recogniser.speech_of(1)
 
 
+@pytest.mark.slow
 def test_memory_stays_the_same(encoder: SpeakerEncoder, sound: dict[str, FloatArray]) -> None:
     class Stranger:
         """Gives every turn a voice of its own."""

@@ -80,6 +80,7 @@ def state(database: SqlVoiceStore, job_id: str) -> str:
     return job.state
 
 
+@pytest.mark.slow
 def test_a_job_is_done_and_named(database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     voice = np.eye(64, dtype=np.float32)[1]
     for name, group in [("Ann", "default"), ("Bob", "default"), ("Eve", "other")]:
