@@ -269,7 +269,8 @@ async def _enrol(
 ) -> dict[str, Any]:
     """Enrols uploads; returns the speaker with similarity and quality of the sent recordings."""
     errand = errand_of(request, action_of(if_exists), about=fold_name(name))
-    if challenge is not None and await service.call(service.voices(request).on(errand).recall):
+    recall = service.voices(request).on(errand).recall
+    if challenge is not None and await service.call(recall) is not None:
         challenge = None  # it was used by this very request, whose answer got lost
     fresh = await begin(request, service, name, challenge)
     if fresh.challenge is not None and len(files) > 1:
