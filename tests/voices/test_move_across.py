@@ -124,7 +124,7 @@ def test_another_key_in_place(
         keys = connection.exec_driver_sql("SELECT stored FROM voiceprint_keys").scalars().all()
     monkeypatch.setenv(NEW_KEY_VARIABLE, KEY.hex())
     assert manage_voices.main(command) == 0
-    assert capsys.readouterr().out.startswith("8 records sealed anew, 0 damaged\nFrom now on")
+    assert capsys.readouterr().out.startswith("9 records sealed anew, 0 damaged\nFrom now on")
     # Who has it open without the key neither writes nor finds nobody.
     for action in (
         lambda: beside.enrol("Cid", [new(5)]),
@@ -157,7 +157,7 @@ def test_another_key_in_place(
     database.close()
     monkeypatch.setenv(KEY_VARIABLE, OTHER.hex())
     assert manage_voices.main([*command, "--decrypt"]) == 2
-    assert capsys.readouterr().out.endswith("7 records sealed anew, 1 damaged\n")
+    assert capsys.readouterr().out.endswith("8 records sealed anew, 1 damaged\n")
     database = SqlVoiceStore(database_url, FakeEncoder("new"))
     assert database.identify(vector(3)) == before["scores"]["default"][:1]
     assert database.num_damaged == 1
