@@ -56,7 +56,12 @@ PARTS = [
     Part("scoring", "scoring.py"),
     Part("scoring_full", "scoring.py", ("--only_large", "--large_clips=100000"), full=True),
     Part("identification", "identification.py"),
-    Part("identification_full", "identification.py", ("--speakers=1000000",), full=True),
+    Part(
+        "identification_full",
+        "identification.py",
+        ("--speakers=1000000", "--ways", "memory", "milvus", "pgvector"),
+        full=True,
+    ),
     Part("voices", "voices.py"),
     Part("diarization", "diarization.py"),
     Part("live", "live.py"),

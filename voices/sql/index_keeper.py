@@ -36,9 +36,6 @@ SETTLED_S = 30.0
 RETRY_S = 1.0
 """Seconds between two tries to follow in the background."""
 
-FORGET_S = 5.0
-"""Seconds that a removal waits for another process, which follows up to it in the end."""
-
 LOGGER = logging.getLogger("voiceprint")
 """The service's; elsewhere its warnings are lines on stderr."""
 
@@ -114,13 +111,6 @@ class IndexKeeper:
                 self._thread = threading.Thread(target=self._try, name="search index", daemon=True)
                 self._thread.start()
 
-    def forget(self) -> None:
-        """Follows at once, after somebody was removed; what fails is done with a later change."""
-        try:
-            self.follow(wait_s=FORGET_S)
-        except DatabaseError as error:
-            LOGGER.warning("%s; who was removed goes out of it as soon as it answers", error)
-
     def follow(self, wait_s: float = float("inf")) -> bool:
         """Brings the index in step; returns whether it is, or another process was at it so long.
 
@@ -131,16 +121,6 @@ class IndexKeeper:
             while is_alone and not self._is_in_step():
                 pass
         return is_alone
-
-    def rebuild(self) -> None:
-        """Makes the index anew."""
-        with self._connections.read() as connection:
-            size = connection.execute(self._rows.size_query()).scalar_one()
-        with self._alone(float("inf")):
-            self.index.drop()
-            self.index.open(size)
-        self._noted, self.settled, self._settling = -1, -1, None
-        self.follow()
 
     def _try(self) -> None:
         """Follows; a failure is told and tried again with a later question."""

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,9 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from utils.arrays import FloatArray
 from utils.errors import DatabaseError
 
-ADDRESS = re.compile(
-    r"milvus(\+tls)?://(?:([^:/?@]+):([^/?@]+)@)?([^:/?@]+):(\d+)(?:/([A-Za-z_]\w*))?"
-)
+ADDRESS = re.compile(r"milvus(\+tls)?://([^:/?@]+):(\d+)(?:/([A-Za-z_]\w*))?")
 
-EXPECTED = "milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE], or milvus+tls:// and so on"
+EXPECTED = "milvus://HOST:PORT[/DATABASE], or milvus+tls:// and so on"
 
 PREFIX = "voiceprint_"
 """What the names of collections begin with."""
@@ -63,26 +61,27 @@ class MilvusIndex:
     """The speakers' embeddings by one model in Milvus.
 
     Attributes:
-        name: The address without user and password, for messages.
+        name: The address.
         version: What the server says of itself.
     """
 
-    def __init__(self, address: str, model_id: str, owner: str) -> None:
+    def __init__(self, address: str, model_id: str, owner: str, login: str = "") -> None:
         """Connects.
 
         Args:
             address: As in `EXPECTED`.
             model_id: Whose embeddings it holds.
             owner: Id of the database that it follows.
+            login: USER:PASSWORD, or nothing.
 
         Raises:
             DatabaseError: If the address is none, nobody answers, or Milvus is too old.
         """
         found = ADDRESS.fullmatch(address)
         if found is None:
-            raise DatabaseError(f"received another address of a search index, expected {EXPECTED}")
-        tls, user, password, host, port, database = found.groups()
-        self.name = f"milvus://{host}:{port}" + (f"/{database}" if database else "")
+            raise DatabaseError(f"received the index {address[:200]!r}, expected {EXPECTED}")
+        tls, host, port, database = found.groups()
+        self.name = address
         self._owner = owner
         model = hashlib.sha256(model_id.encode()).hexdigest()[:16]
         self._collection = f"{PREFIX}{LAYOUT}_{model}"
@@ -90,8 +89,7 @@ class MilvusIndex:
         try:
             self._client = MilvusClient(
                 f"http{'s' if tls else ''}://{host}:{port}",
-                user=user or "",
-                password=password or "",
+                token=login,
                 db_name=database or "",
                 timeout=TIMEOUT_S,
             )
@@ -99,7 +97,7 @@ class MilvusIndex:
         except MilvusException as error:
             raise DatabaseError(
                 f"{self.name}: Milvus doesn't answer there ({_reason(error)}); check host, port, "
-                "user and database"
+                "database and VOICEPRINT_INDEX_LOGIN"
             ) from None
         numbers = re.search(r"(\d+)\.(\d+)", self.version)
         if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
@@ -204,12 +202,20 @@ class MilvusIndex:
         """Builds the graph now, after many were sent; else Milvus does when nothing comes."""
         with self._errors():
             self._client.flush(self._collection)
-            while int(
-                self._client.describe_index(self._collection, "embedding").get(
-                    "pending_index_rows", 0
-                )
-            ):
+            while self._num_pending():
                 time.sleep(BUILD_POLL_S)
+
+    def build(self, index: Mapping[str, Any]) -> None:
+        """Puts another kind of index in the place of the one that is there."""
+        params = self._client.prepare_index_params()
+        params.add_index("embedding", **index)
+        with self._errors():
+            self._client.release_collection(self._collection)
+            self._client.drop_index(self._collection, "embedding")
+            self._client.create_index(self._collection, params)
+            while self._num_pending():
+                time.sleep(BUILD_POLL_S)
+            self._client.load_collection(self._collection)
 
     def ids(self) -> Iterator[str]:
         """Yields the ids of all speakers."""
@@ -245,6 +251,11 @@ class MilvusIndex:
             self._collection, schema=schema, index_params=params, consistency_level="Bounded"
         )
         self.note(-1)
+
+    def _num_pending(self) -> int:
+        """Returns how many rows are not in the graph yet."""
+        found = self._client.describe_index(self._collection, "embedding")
+        return int(found.get("pending_index_rows") or 0)
 
     def _upsert(self, rows: list[dict[str, Any]]) -> None:
         with self._errors():

@@ -159,8 +159,9 @@ info = Table(
     Column("key_check", LargeBinary),
     # Counts the writes: whoever knows an older number has something to read.
     Column("change_number", BigInteger, nullable=False),
-    # Whose speakers an index outside of the database holds.
+    # Of an index outside of the database, which notes whose speakers it holds.
     Column("database_id", String(32)),
+    Column("index_address", Text),
     comment="One row about the whole database",
 )
 

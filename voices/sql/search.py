@@ -22,7 +22,8 @@ from utils.errors import DatabaseError
 from utils.speaker_names import fold_name, is_storable
 from voices.sql.engine import SqlConnections
 from voices.sql.index import Question, VectorIndex
-from voices.sql.indexed_search import IndexedSearch
+from voices.sql.index_keeper import IndexKeeper
+from voices.sql.outside_index import OutsideIndex
 from voices.sql.rows import KEPT_REMOVALS, VoiceRows
 from voices.sql.schema import info, keys, means, removals, speakers, vectors
 
@@ -99,10 +100,10 @@ class Search:
     """
 
     def __init__(
-        self, connections: SqlConnections, rows: VoiceRows, indexed: IndexedSearch | None = None
+        self, connections: SqlConnections, rows: VoiceRows, outside: OutsideIndex | None = None
     ) -> None:
-        """Takes the database, and the search by an index outside of it, if there is one."""
-        self.indexed = indexed
+        """Takes the database, and the index outside of it, if there is one."""
+        self.outside = outside or OutsideIndex(connections, rows)
         self._connections = connections
         self._rows = rows
         self._lock = threading.Lock()
@@ -116,7 +117,7 @@ class Search:
 
     def prepare(self) -> None:
         """Reads the groups that are searched in memory: the first question need not wait."""
-        if self.indexed is not None:
+        if self.outside.search() is not None:
             return
         groups = self._connections.fetch(select(speakers.c.group_name).distinct())
         number = self._connections.ask(CHANGE_NUMBER)
@@ -142,17 +143,17 @@ class Search:
     ) -> list[list[tuple[str, float]]]:
         """Answers the questions for one group."""
         are_few = all(question.top_k is not None for question in questions)
-        if are_few and self.indexed is not None:
-            self.indexed.keeper.start(number)
-            recent = self._refresh(self._recent(group, self.indexed), group, number)
-            return self.indexed.best_of_each(group, questions, recent)
+        if are_few and (indexed := self.outside.search()) is not None:
+            indexed.keeper.start(number)
+            recent = self._refresh(self._recent(group, indexed.keeper), group, number)
+            return indexed.best_of_each(group, questions, recent)
         if are_few and self._is_large(group):
             return [self._best_in_database(question) for question in questions]
         index = self._refresh(self._memory(group), group, number)
         if index is None:
             return [[] for _ in questions]
         is_large = len(index) >= VECTOR_INDEX_MIN_SPEAKERS
-        if is_large and self.indexed is None and not self.uses_vector_index:
+        if is_large and self.outside.address is None and not self.uses_vector_index:
             self._start_building()
         return index.best_of_each(questions)
 
@@ -282,9 +283,9 @@ class Search:
         """Returns the memory of all speakers of a group."""
         return self._memories.setdefault(group, _Memory())
 
-    def _recent(self, group: str, indexed: IndexedSearch) -> _Memory:
+    def _recent(self, group: str, keeper: IndexKeeper) -> _Memory:
         """Returns the memory of those speakers of a group whom the index may not find yet."""
-        settled = indexed.keeper.settled
+        settled = keeper.settled
         memory = self._recents.setdefault(group, _Memory(seen=settled, first=settled))
         if len(memory.index or ()) > MAX_RECENT and memory.first < settled:
             memory = self._recents[group] = _Memory(seen=settled, first=settled)

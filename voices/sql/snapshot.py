@@ -193,8 +193,9 @@ def _count_on(connection: Connection, number: int) -> None:
     """Makes running processes read everything anew."""
     restored = connection.execute(select(info.c.change_number)).scalar_one()
     number = max(int(restored), number + KEPT_REMOVALS + 1)
-    # Another id: an index that follows the database would not know that it went back in time.
-    connection.execute(update(info).values(change_number=number, database_id=uuid.uuid4().hex))
+    # It may be a copy beside the database, whose index is not this one's.
+    alone = {"database_id": uuid.uuid4().hex, "index_address": None}
+    connection.execute(update(info).values(change_number=number, **alone))
     connection.execute(update(speakers).values(change_number=number))
 
 

@@ -1,4 +1,4 @@
-"""An id of the database, by which an index outside of it knows whose speakers it holds."""
+"""Which index outside of the database holds its speakers, and by which id it knows them."""
 
 import uuid
 
@@ -10,11 +10,13 @@ down_revision = "0007"
 
 
 def upgrade() -> None:
-    """Adds the id."""
+    """Adds the columns."""
     op.add_column("voiceprint_info", sa.Column("database_id", sa.String(32)))
+    op.add_column("voiceprint_info", sa.Column("index_address", sa.Text))
     op.execute(f"UPDATE voiceprint_info SET database_id = '{uuid.uuid4().hex}'")
 
 
 def downgrade() -> None:
-    """Forgets it."""
+    """Forgets them; the index stays as it is."""
+    op.drop_column("voiceprint_info", "index_address")
     op.drop_column("voiceprint_info", "database_id")
