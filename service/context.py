@@ -27,7 +27,7 @@ from service.settings import Settings
 from utils.errors import DatabaseError, UnknownSpeakerError
 from utils.speaker_names import DEFAULT_GROUP, clean_name, fold_name
 from utils.verification.embedding import Encoder
-from voices.sql.jobs import Owner
+from voices.sql.owned import Owner
 from voices.sql.records import AuditLine, IfExists, NewRecording, Speaker
 from voices.sql.requests import Errand
 from voices.sql.store import SqlVoiceStore
@@ -164,8 +164,20 @@ class Service:
             action: For the audit log, by default what `if_exists` says.
             remark: For the audit log, by default the number of recordings.
         """
-        action = action or ("enrol" if if_exists == "error" else if_exists)
+        action = action or action_of(if_exists)
         errand = errand_of(request, action, remark, about=fold_name(name))
+        return await self.store_on(request, errand, name, recordings, if_exists, must_exist)
+
+    async def store_on(
+        self,
+        request: HTTPConnection,
+        errand: Errand,
+        name: str,
+        recordings: list[NewRecording],
+        if_exists: IfExists,
+        must_exist: bool = False,
+    ) -> Speaker:
+        """Does the same as `store`, on an errand."""
         return await self.call(
             self.keeper(request, errand).enrol,
             name,
@@ -209,6 +221,11 @@ class Service:
             await self.note_decisions(line)
         else:
             await self.call(self.database.audit_log.append, line)
+
+
+def action_of(if_exists: IfExists) -> str:
+    """Returns what the audit log calls an enrolment."""
+    return "enrol" if if_exists == "error" else if_exists
 
 
 def group_of(request: HTTPConnection) -> str:

@@ -38,6 +38,10 @@ class SpeakerExistsError(DatabaseError):
     """Somebody of this name is enrolled already."""
 
 
+class UnknownEnrolmentError(DatabaseError):
+    """An enrolment that is under way no longer."""
+
+
 class UnknownSpeakerError(DatabaseError):
     """Nobody of this name is enrolled, or the speaker has no such recording."""
 

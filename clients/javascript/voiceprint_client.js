@@ -99,16 +99,16 @@
  *
  * @typedef {object} Enrolment  One that is under way; completeness from 0 to 1.
  * @property {string} id
- * @property {string} name
+ * @property {string | null} name
  * @property {string} created_at
  * @property {string} expires_at
  * @property {number} speech_s
  * @property {number} needed_speech_s
  * @property {number} needed_recordings
  * @property {number} completeness
- * @property {'record' | 'remove' | 'finish'} next
+ * @property {'record' | 'decide' | 'finish'} next
  * @property {number[][]} similarity
- * @property {{number: number, agrees: boolean, quality: Quality}[]} recordings
+ * @property {{number: number, agrees: boolean, confirmed: boolean, quality: Quality}[]} recordings
  *
  * @typedef {object} Job  A long recording that is worked on; progress from 0 to 1.
  * @property {string} id
@@ -419,11 +419,11 @@ export class VoiceprintClient {
 
   /**
    * Begins the enrolment of a speaker, to which recordings are added one by one.
-   * @param {string} name
-   * @param {{ifExists?: 'error' | 'add'}} [options]
+   * @param {string | null} [name] May be told at the end.
+   * @param {{ifExists?: 'error' | 'add' | 'replace'}} [options]
    * @returns {Promise<Enrolment>}
    */
-  beginEnrolment(name, { ifExists = 'error' } = {}) {
+  beginEnrolment(name = null, { ifExists = 'error' } = {}) {
     return this.#ask('POST', '/v1/enrolments', JSON.stringify({ name, if_exists: ifExists }));
   }
 
@@ -448,6 +448,18 @@ export class VoiceprintClient {
   }
 
   /**
+   * Lets a recording count whose voice differs from the others', or not any more.
+   * @param {string} enrolmentId
+   * @param {number} number
+   * @param {boolean} [confirmed]
+   * @returns {Promise<Enrolment>}
+   */
+  confirmInEnrolment(enrolmentId, number, confirmed = true) {
+    const place = `${enrolmentPath(enrolmentId)}/recordings/${number}`;
+    return this.#ask('PATCH', place, JSON.stringify({ confirmed }));
+  }
+
+  /**
    * Takes a recording out of an enrolment.
    * @param {string} enrolmentId
    * @param {number} number
@@ -458,12 +470,15 @@ export class VoiceprintClient {
   }
 
   /**
-   * Enrols the speaker, if the recordings are enough and of one voice.
+   * Enrols the speaker, if the recordings are enough and of one voice, or confirmed.
    * @param {string} enrolmentId
+   * @param {string | null} [name] Whom, instead of what was told at the beginning.
+   * @param {{ifExists?: 'error' | 'add' | 'replace' | null}} [options] Also instead of that.
    * @returns {Promise<Speaker>}
    */
-  finishEnrolment(enrolmentId) {
-    return this.#ask('POST', `${enrolmentPath(enrolmentId)}/finish`);
+  finishEnrolment(enrolmentId, name = null, { ifExists = null } = {}) {
+    const body = JSON.stringify({ name, if_exists: ifExists });
+    return this.#ask('POST', `${enrolmentPath(enrolmentId)}/finish`, body);
   }
 
   /**

@@ -295,10 +295,11 @@ class Diarization(Job):
 
 
 class EnrolmentPart(TypedDict):
-    """A recording of an enrolment; whether it `agrees` in voice with the others."""
+    """A recording of an enrolment; it counts if it `agrees` in voice or was `confirmed`."""
 
     number: int
     agrees: bool
+    confirmed: bool
     quality: Quality
 
 
@@ -306,14 +307,14 @@ class Enrolment(TypedDict):
     """An enrolment that is under way: what is there, and what to do `next`."""
 
     id: str
-    name: str
+    name: str | None
     created_at: str
     expires_at: str
     speech_s: float
     needed_speech_s: float
     needed_recordings: int
     completeness: float
-    next: Literal["record", "remove", "finish"]
+    next: Literal["record", "decide", "finish"]
     similarity: list[list[float]]
     recordings: list[EnrolmentPart]
 
@@ -500,9 +501,18 @@ class VoiceprintClient:
         return self._send("GET", f"{_path(name, recording_id)}/audio")
 
     def begin_enrolment(
-        self, name: str, *, if_exists: Literal["error", "add"] = "error"
+        self,
+        name: str | None = None,
+        *,
+        if_exists: Literal["error", "add", "replace"] = "error",
     ) -> Enrolment:
-        """Begins the enrolment of a speaker, to which recordings are added one by one."""
+        """Begins the enrolment of a speaker, to which recordings are added one by one.
+
+        Args:
+            name: Whom to enrol; may be told at the end.
+            if_exists: What to do with a name that is enrolled: refuse it, add to its recordings,
+                or replace them.
+        """
         body = _Json({"name": name, "if_exists": if_exists})
         return cast(Enrolment, self._ask("POST", "/v1/enrolments", body))
 
@@ -515,14 +525,34 @@ class VoiceprintClient:
         path = f"{_enrolment_path(enrolment_id)}/recordings"
         return cast(Enrolment, self._ask("POST", path, _Form(file=[recording])))
 
+    def confirm_in_enrolment(
+        self, enrolment_id: str, number: int, *, confirmed: bool = True
+    ) -> Enrolment:
+        """Lets a recording count whose voice differs from the others', or not any more."""
+        path = f"{_enrolment_path(enrolment_id)}/recordings/{number}"
+        return cast(Enrolment, self._ask("PATCH", path, _Json({"confirmed": confirmed})))
+
     def remove_from_enrolment(self, enrolment_id: str, number: int) -> Enrolment:
         """Takes a recording out of an enrolment."""
         path = f"{_enrolment_path(enrolment_id)}/recordings/{number}"
         return cast(Enrolment, self._ask("DELETE", path))
 
-    def finish_enrolment(self, enrolment_id: str) -> Speaker:
-        """Enrols the speaker, if the recordings are enough and of one voice."""
-        return cast(Speaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish"))
+    def finish_enrolment(
+        self,
+        enrolment_id: str,
+        name: str | None = None,
+        *,
+        if_exists: Literal["error", "add", "replace"] | None = None,
+    ) -> Speaker:
+        """Enrols the speaker, if the recordings are enough and of one voice, or confirmed.
+
+        Args:
+            enrolment_id: Of the enrolment.
+            name: Whom, instead of what was told at the beginning.
+            if_exists: Also instead of that.
+        """
+        body = _Json({"name": name, "if_exists": if_exists})
+        return cast(Speaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish", body))
 
     def give_up_enrolment(self, enrolment_id: str) -> None:
         """Removes an enrolment that is under way, with all its recordings."""
@@ -950,6 +980,7 @@ class AsyncVoiceprintClient:
     begin_enrolment = _in_thread(VoiceprintClient.begin_enrolment)
     enrolment = _in_thread(VoiceprintClient.enrolment)
     add_to_enrolment = _in_thread(VoiceprintClient.add_to_enrolment)
+    confirm_in_enrolment = _in_thread(VoiceprintClient.confirm_in_enrolment)
     remove_from_enrolment = _in_thread(VoiceprintClient.remove_from_enrolment)
     finish_enrolment = _in_thread(VoiceprintClient.finish_enrolment)
     give_up_enrolment = _in_thread(VoiceprintClient.give_up_enrolment)

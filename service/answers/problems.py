@@ -22,6 +22,7 @@ from utils.errors import (
     SpeakerExistsError,
     TooManyRecordingsError,
     TooManySpeakersError,
+    UnknownEnrolmentError,
     UnknownSpeakerError,
     VoiceprintError,
 )
@@ -122,6 +123,7 @@ ERRORS: tuple[tuple[type[VoiceprintError], str, str | None], ...] = (
     (OnlyRecordingError, "only-recording", "the speaker has no other; delete the speaker"),
     (TooManyRecordingsError, "too-many-recordings", None),
     (TooManySpeakersError, "too-many-speakers", None),
+    (UnknownEnrolmentError, "unknown-enrolment", None),
     (UnknownSpeakerError, "unknown-speaker", "this speaker is no longer enrolled"),
     (RepeatedKeyError, "key-reused", None),
     (DamagedVoiceError, "damaged", "the stored voice data cannot be read; enrol the speaker again"),

@@ -267,6 +267,12 @@ class JobsDocument(BaseModel):
     diarizations: list[JobDocument]
 
 
+EnrolmentRule = Annotated[
+    Literal["error", "add", "replace"],
+    Field(description="What to do if the name is enrolled: refuse, add to its recordings, replace"),
+]
+
+
 class EnrolFoundDocument(BaseModel):
     """As whom to enrol a speaker of a recording."""
 
@@ -276,15 +282,32 @@ class EnrolFoundDocument(BaseModel):
     )
 
 
-class NewEnrolmentDocument(EnrolFoundDocument):
-    """Whom to enrol, recording by recording."""
+class NewEnrolmentDocument(BaseModel):
+    """Whom to enrol, recording by recording; the name may come at the end."""
+
+    name: str | None = None
+    if_exists: EnrolmentRule = "error"
+
+
+class FinishDocument(BaseModel):
+    """Whom to enrol, where the beginning did not say it or it is to be somebody else."""
+
+    name: str | None = None
+    if_exists: EnrolmentRule | None = None
+
+
+class ConfirmDocument(BaseModel):
+    """What somebody says of a recording whose voice differs."""
+
+    confirmed: bool = Field(description="Whether it is the speaker's own voice all the same")
 
 
 class EnrolmentPartDocument(BaseModel):
-    """A recording of an enrolment that is under way."""
+    """A recording of an enrolment that is under way; it counts if it agrees or is confirmed."""
 
     number: int
     agrees: bool = Field(description="Whether it has the voice of the others")
+    confirmed: bool = Field(description="Whether somebody said that it is the speaker's")
     quality: QualityDocument
 
 
@@ -292,15 +315,15 @@ class EnrolmentDocument(BaseModel):
     """An enrolment that is under way: what is there, and what is missing."""
 
     id: str
-    name: str
+    name: str | None
     created_at: str
     expires_at: str = Field(description="When it is removed; later with each recording")
-    speech_s: float = Field(description="In the recordings that agree")
+    speech_s: float = Field(description="In the recordings that count")
     needed_speech_s: float
     needed_recordings: int
     completeness: float = Field(description="From 0 to 1")
-    next: Literal["record", "remove", "finish"] = Field(
-        description="Add a recording; take one out whose voice differs; or finish"
+    next: Literal["record", "decide", "finish"] = Field(
+        description="Add a recording; confirm or remove those whose voice differs; or finish"
     )
     similarity: list[list[float]] = Field(description="Scores between the recordings")
     recordings: list[EnrolmentPartDocument]

@@ -24,7 +24,8 @@ from utils.diarization.clustering import SpeakerCount
 from utils.errors import DatabaseError, VoiceprintError
 from utils.processors import num_processors
 from utils.verification.embedding import Encoder
-from voices.sql.jobs import DONE, FAILED, LOST, QUEUED, RUNNING, Job, Owner
+from voices.sql.jobs import DONE, FAILED, LOST, QUEUED, RUNNING, Job
+from voices.sql.owned import Owner
 from voices.sql.records import AuditLine
 from voices.sql.store import SqlVoiceStore
 

@@ -40,6 +40,7 @@ ROUTES = {
     "GET /v1/enrolments/{enrolment_id}": "enrol",
     "DELETE /v1/enrolments/{enrolment_id}": "enrol",
     "POST /v1/enrolments/{enrolment_id}/recordings": "enrol",
+    "PATCH /v1/enrolments/{enrolment_id}/recordings/{number}": "enrol",
     "DELETE /v1/enrolments/{enrolment_id}/recordings/{number}": "enrol",
     "POST /v1/enrolments/{enrolment_id}/finish": "enrol",
     "POST /v1/diarizations": "identify",

@@ -1,15 +1,24 @@
 """Routes of /v1/enrolments: a speaker is enrolled recording by recording, until it is enough."""
 
+import dataclasses
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Request, Response, UploadFile
 
 from service.answers.problems import Problem
-from service.answers.schemas import EnrolmentDocument, NewEnrolmentDocument, SpeakerDocument
-from service.context import Context, Service, checked_name, owner_of
+from service.answers.schemas import (
+    ConfirmDocument,
+    EnrolmentDocument,
+    FinishDocument,
+    NewEnrolmentDocument,
+    SpeakerDocument,
+)
+from service.context import Context, Service, action_of, checked_name, errand_of, owner_of
 from service.encoding.completeness import Completeness, judge
 from service.routes.speakers import path_of
 from voices.sql.enrolments import Enrolment
+from voices.sql.records import Speaker
+from voices.sql.requests import Errand
 
 router = APIRouter(prefix="/v1/enrolments", tags=["speakers"])
 
@@ -33,9 +42,12 @@ LOCATION: dict[int | str, dict[str, Any]] = {
 async def begin_enrolment(
     request: Request, response: Response, service: Context, document: NewEnrolmentDocument
 ) -> dict[str, Any]:
-    """Begins the enrolment of a speaker, to which recordings are added one by one."""
-    name = checked_name(document.name)
-    if document.if_exists == "error":
+    """Begins the enrolment of a speaker, to which recordings are added one by one.
+
+    The name may also be told when the enrolment is finished.
+    """
+    name = None if document.name is None else checked_name(document.name)
+    if name is not None and document.if_exists == "error":
         await _check_free(request, service, name)
     owner, table = owner_of(request), service.database.enrolments
     if await service.call(table.count, owner) >= MAX_OPEN:
@@ -79,6 +91,25 @@ async def add_part(
     return _describe(service, _there(changed))
 
 
+@router.patch(
+    "/{enrolment_id}/recordings/{number}",
+    summary="Confirm a recording",
+    response_model=EnrolmentDocument,
+)
+async def confirm_part(
+    request: Request,
+    service: Context,
+    enrolment_id: str,
+    number: int,
+    document: ConfirmDocument,
+) -> dict[str, Any]:
+    """Lets a recording count whose voice differs from the others', or not any more."""
+    await _require_part(request, service, enrolment_id, number)
+    confirm, owner = service.database.enrolments.confirm, owner_of(request)
+    changed = await service.call(confirm, enrolment_id, owner, number, document.confirmed)
+    return _describe(service, _there(changed))
+
+
 @router.delete(
     "/{enrolment_id}/recordings/{number}",
     summary="Take a recording out",
@@ -88,11 +119,9 @@ async def remove_part(
     request: Request, service: Context, enrolment_id: str, number: int
 ) -> dict[str, Any]:
     """Removes a recording from an enrolment that is under way."""
-    enrolment = await _require(request, service, enrolment_id)
-    if all(part.number != number for part in enrolment.parts):
-        raise Problem("unknown-recording", f"the enrolment has no recording {number}")
+    await _require_part(request, service, enrolment_id, number)
     table = service.database.enrolments
-    changed = await service.call(table.remove_part, enrolment.id, owner_of(request), number)
+    changed = await service.call(table.remove_part, enrolment_id, owner_of(request), number)
     return _describe(service, _there(changed))
 
 
@@ -104,21 +133,57 @@ async def remove_part(
     responses=LOCATION,
 )
 async def finish_enrolment(
-    request: Request, response: Response, service: Context, enrolment_id: str
+    request: Request,
+    response: Response,
+    service: Context,
+    enrolment_id: str,
+    document: FinishDocument | None = None,
 ) -> dict[str, Any]:
-    """Enrols the speaker from all recordings, if they are enough and of one voice."""
-    enrolment = await _require(request, service, enrolment_id)
-    found = _judge(service, enrolment)
-    if found.next_step != "finish":
-        code = "voices-differ" if found.next_step == "remove" else "not-complete"
-        raise Problem(code, _lack(service, enrolment, found), completeness=round(found.share, 3))
-    name, if_exists = enrolment.wish["name"], enrolment.wish["if_exists"]
-    recordings = [part.recording for part in enrolment.parts]
-    remark = f"{len(recordings)} recordings, one by one"
-    speaker = await service.store(request, name, recordings, if_exists, remark=remark)
-    await service.call(service.database.enrolments.remove, enrolment.id)
+    """Enrols the speaker from all recordings, if they are enough and all of them count.
+
+    Sent again after it was carried out, it answers the same.
+    """
+    errand = errand_of(request, "enrol", about=enrolment_id)
+    errand = dataclasses.replace(errand, key=f"enrolment {enrolment_id}", kind="finish")
+    table, voices = service.database.enrolments, service.voices(request)
+    name = await service.call(table.finished, errand, voices.group)
+    if name is None:
+        enrolment = await _require(request, service, enrolment_id)
+        speaker = await _finish(request, service, enrolment, document or FinishDocument(), errand)
+    else:
+        speaker = await service.call(voices.speaker, name)
+    await service.call(table.settle, enrolment_id)
     response.headers["Location"] = path_of(speaker.name)
     return service.describe(speaker)
+
+
+async def _finish(
+    request: Request,
+    service: Service,
+    enrolment: Enrolment,
+    document: FinishDocument,
+    errand: Errand,
+) -> Speaker:
+    """Enrols the speaker and removes what is under way, in one transaction."""
+    name = enrolment.wish["name"] if document.name is None else checked_name(document.name)
+    if name is None:
+        raise Problem("bad-field", "name: missing; it was not told at the beginning either")
+    found = _judge(service, enrolment)
+    if found.next_step != "finish":
+        code = "voices-differ" if found.next_step == "decide" else "not-complete"
+        raise Problem(code, _lack(service, enrolment, found), completeness=round(found.share, 3))
+    if_exists = document.if_exists or enrolment.wish["if_exists"]
+    remark = f"{len(enrolment.parts)} recordings, one by one"
+    if not all(found.agrees):
+        remark += f", {found.agrees.count(False)} of them confirmed"
+    errand = dataclasses.replace(
+        errand,
+        action=action_of(if_exists),
+        remark=remark,
+        also=service.database.enrolments.removal(enrolment.id),
+    )
+    recordings = [part.recording for part in enrolment.parts]
+    return await service.store_on(request, errand, name, recordings, if_exists)
 
 
 @router.delete("/{enrolment_id}", status_code=204, summary="Give an enrolment up")
@@ -132,6 +197,13 @@ async def _check_free(request: Request, service: Service, name: str) -> None:
     """Raises Problem if a name is enrolled."""
     if await service.call(service.voices(request).enrolled_name, name) is not None:
         raise Problem("speaker-exists", f"{name} is enrolled already; choose another name")
+
+
+async def _require_part(request: Request, service: Service, enrolment_id: str, number: int) -> None:
+    """Raises Problem if an enrolment has no such recording."""
+    enrolment = await _require(request, service, enrolment_id)
+    if all(part.number != number for part in enrolment.parts):
+        raise Problem("unknown-recording", f"the enrolment has no recording {number}")
 
 
 async def _require(request: Request, service: Service, enrolment_id: str) -> Enrolment:
@@ -162,18 +234,19 @@ def _judge(service: Service, enrolment: Enrolment) -> Completeness:
     settings = service.settings
     voices = [(part.recording.embedding, part.recording.speech_s) for part in enrolment.parts]
     needed = settings.enrolment_speech_s, settings.enrolment_recordings
-    return judge(service.encoder, voices, *needed)
+    confirmed = [part.is_confirmed for part in enrolment.parts]
+    return judge(service.encoder, voices, *needed, confirmed)
 
 
 def _lack(service: Service, enrolment: Enrolment, found: Completeness) -> str:
     """Says why an enrolment cannot be finished."""
-    if found.next_step == "remove":
+    if found.next_step == "decide":
         numbers = [
             str(part.number)
             for part, agrees in zip(enrolment.parts, found.agrees, strict=True)
-            if not agrees
+            if not (agrees or part.is_confirmed)
         ]
-        return f"the voices differ: remove one of the recordings {', '.join(numbers)}"
+        return f"the voices differ: confirm or remove the recordings {', '.join(numbers)}"
     settings = service.settings
     return (
         f"{found.speech_s:.1f} s of speech in {len(enrolment.parts)} recordings, expected "
@@ -196,7 +269,12 @@ def _describe(service: Service, enrolment: Enrolment) -> dict[str, Any]:
         "next": found.next_step,
         "similarity": found.similarity.astype(float).round(6).tolist(),
         "recordings": [
-            {"number": part.number, "agrees": agrees, "quality": part.quality}
+            {
+                "number": part.number,
+                "agrees": agrees,
+                "confirmed": part.is_confirmed,
+                "quality": part.quality,
+            }
             for part, agrees in zip(enrolment.parts, found.agrees, strict=True)
         ],
     }

@@ -57,6 +57,8 @@ export async function runScenario(url, token, speech) {
   equal(begun.next, 'record', 'beginEnrolment');
   const parts = (await client.addToEnrolment(begun.id, first)).recordings;
   equal(parts.length, 1, 'addToEnrolment');
+  const said = await client.confirmInEnrolment(begun.id, parts[0].number);
+  equal(said.recordings[0].confirmed, true, 'confirmInEnrolment');
   equal((await client.removeFromEnrolment(begun.id, parts[0].number)).recordings, [], 'remove');
   for (let number = 0; number < 12; number += 1) {
     await client.addToEnrolment(begun.id, speech[number % 3]);
@@ -64,7 +66,10 @@ export async function runScenario(url, token, speech) {
   equal((await client.enrolment(begun.id)).next, 'finish', 'enrolment');
   equal((await client.finishEnrolment(begun.id)).recordings.length, 12, 'finishEnrolment');
   await client.delete('by and by');
-  await client.giveUpEnrolment((await client.beginEnrolment('other', { ifExists: 'add' })).id);
+  const unnamed = await client.beginEnrolment(null, { ifExists: 'add' });
+  const early = client.finishEnrolment(unnamed.id, 'other', { ifExists: 'replace' });
+  equal((await thrown(early, ServiceProblem, 'too early')).code, 'not-complete', 'too early');
+  await client.giveUpEnrolment(unnamed.id);
 
   equal((await client.speaker(NAME)).recordings, enrolled.recordings, 'speaker');
   equal((await client.speakers({ limit: 1 })).total, 2, 'speakers');

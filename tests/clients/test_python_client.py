@@ -76,13 +76,18 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
     begun = client.begin_enrolment("by and by")
     assert begun["next"] == "record"
     assert client.add_to_enrolment(begun["id"], speech(4))["recordings"][0]["number"] == 1
+    assert client.confirm_in_enrolment(begun["id"], 1)["recordings"][0]["confirmed"]
     assert client.remove_from_enrolment(begun["id"], 1)["recordings"] == []
     for utterance in range(6):
         client.add_to_enrolment(begun["id"], speech(4, utterance, 4.0))
     assert client.enrolment(begun["id"])["next"] == "finish"
     assert len(client.finish_enrolment(begun["id"])["recordings"]) == 6
     client.delete("by and by")
-    client.give_up_enrolment(client.begin_enrolment("other", if_exists="add")["id"])
+    begun = client.begin_enrolment(if_exists="add")
+    with pytest.raises(ServiceProblem) as refusal:
+        client.finish_enrolment(begun["id"], "other")
+    assert refusal.value.code == "not-complete"
+    client.give_up_enrolment(begun["id"])
 
     assert client.speaker(NAME)["recordings"] == enrolled["recordings"]
     assert client.speakers(limit=1)["total"] == 2

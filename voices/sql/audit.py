@@ -69,24 +69,7 @@ class AuditLog:
                 # In turn with all changes: numbers become visible in their order, and who asks
                 # for those after the last one misses none.
                 connection.execute(select(info.c.id).with_for_update())
-            self.write(connection, lines)
-
-    def write(self, connection: Connection, lines: Sequence[AuditLine]) -> None:
-        """Writes lines within the transaction of what they are about."""
-        now = datetime.now(timezone.utc)
-        rows = [
-            {
-                "at": now,
-                "actor": _storable(line.actor),
-                "action": _storable(line.action),
-                "speaker": _storable(line.speaker),
-                "outcome": _storable(line.outcome),
-                "score": None if line.score is None else float(line.score),
-                "group_name": line.group,
-            }
-            for line in lines
-        ]
-        connection.execute(insert(audit), rows)
+            write_lines(connection, lines)
 
     def last(self, limit: int = 100) -> list[AuditLine]:
         """Returns the last lines with their times, the newest first."""
@@ -135,7 +118,7 @@ class AuditLog:
             gone = connection.execute(delete(audit).where(audit.c.id <= last)).rowcount
             connection.execute(text(SQLITE_GUARD if is_sqlite else POSTGRESQL_GUARD))
             if gone:
-                self.write(connection, [AuditLine(actor, "trim audit", "", f"{gone} lines")])
+                write_lines(connection, [AuditLine(actor, "trim audit", "", f"{gone} lines")])
         return int(gone)
 
     def events(self, group: str, after: int = 0, limit: int = 100) -> list[Event]:
@@ -176,6 +159,24 @@ class AuditLog:
                 if line.action == "enrol":
                     break
         return found[::-1]
+
+
+def write_lines(connection: Connection, lines: Sequence[AuditLine]) -> None:
+    """Writes lines within the transaction of what they are about."""
+    now = datetime.now(timezone.utc)
+    rows = [
+        {
+            "at": now,
+            "actor": _storable(line.actor),
+            "action": _storable(line.action),
+            "speaker": _storable(line.speaker),
+            "outcome": _storable(line.outcome),
+            "score": None if line.score is None else float(line.score),
+            "group_name": line.group,
+        }
+        for line in lines
+    ]
+    connection.execute(insert(audit), rows)
 
 
 def _storable(text: str) -> str:

@@ -6,19 +6,22 @@ They outlive a restart, and are destroyed with their key when they are finished,
 import base64
 import json
 import uuid
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from utils.errors import UnknownEnrolmentError, UnknownSpeakerError
 from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.engine import SqlConnections
-from voices.sql.jobs import Owner
 from voices.sql.keys import new_key, remove_sealed
+from voices.sql.owned import OwnedTable, Owner, utc_now
 from voices.sql.records import NewRecording
-from voices.sql.schema import enrolments, keys, parts
+from voices.sql.requests import Errand, recall
+from voices.sql.schema import enrolments, keys, parts, speakers
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ class Part:
         recording: The recording.
         model_id: Whose embedding it has.
         quality: How good it is, as it was answered.
+        is_confirmed: Whether somebody says that it is the speaker's voice though it differs.
     """
 
     number: int
     recording: NewRecording
     model_id: str
     quality: dict[str, Any]
+    is_confirmed: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,16 @@ class Enrolment:
     parts: tuple[Part, ...]
 
 
-class EnrolmentTable:
+class EnrolmentTable(OwnedTable):
     """The enrolments under way of one database."""
 
     def __init__(self, connections: SqlConnections, ring: KeyRing) -> None:
         """Takes the connections and the keeper of the keys."""
-        self._connections = connections
-        self._ring = ring
+        super().__init__(connections, ring, enrolments)
 
     def begin(self, owner: Owner, wish: dict[str, Any], keep_s: float) -> Enrolment:
         """Begins an enrolment."""
-        now = _now()
+        now = utc_now()
         new = Enrolment(uuid.uuid4().hex, wish, now, now + timedelta(seconds=keep_s), ())
         with self._connections.write() as connection:
             key_id, key = new_key(connection, self._ring)
@@ -79,7 +83,7 @@ class EnrolmentTable:
 
     def count(self, owner: Owner) -> int:
         """Returns how many enrolments of an owner are under way."""
-        query = select(func.count()).select_from(enrolments).where(*_are_of(owner))
+        query = select(func.count()).select_from(enrolments).where(*self._are_of(owner))
         return int(self._connections.fetch(query)[0][0])
 
     def find(self, enrolment_id: str, owner: Owner) -> Enrolment | None:
@@ -98,19 +102,18 @@ class EnrolmentTable:
     ) -> Enrolment | None:
         """Adds a recording, and returns the enrolment; None if there is none by now."""
         with self._connections.write() as connection:
-            row = connection.execute(
-                _query(enrolment_id, owner).with_for_update(of=enrolments)
-            ).one_or_none()
+            row = self._hold(connection, enrolment_id, owner)
             if row is None:
                 return None
             highest = select(func.max(parts.c.number)).where(parts.c.enrolment_id == row.id)
             number = (connection.execute(highest).scalar() or 0) + 1
-            content = _pack(recording, model_id, quality)
-            sealed = seal(self._ring.open(row.stored), content, f"{row.id} part {number}")
-            part = {"enrolment_id": row.id, "number": number, "content": sealed}
-            connection.execute(insert(parts), part)
+            new = Part(number, recording, model_id, quality)
+            sealed = self._seal(row, new)
+            connection.execute(
+                insert(parts), {"enrolment_id": row.id, "number": number, "content": sealed}
+            )
             kept = update(enrolments).where(enrolments.c.id == row.id)
-            connection.execute(kept.values(expires_at=_now() + timedelta(seconds=keep_s)))
+            connection.execute(kept.values(expires_at=utc_now() + timedelta(seconds=keep_s)))
             return self._read(connection, enrolment_id, owner)
 
     def remove_part(self, enrolment_id: str, owner: Owner, number: int) -> Enrolment | None:
@@ -124,32 +127,72 @@ class EnrolmentTable:
         self._connections.truncate_log()
         return found
 
-    def remove(self, enrolment_id: str) -> bool:
-        """Removes an enrolment with all its recordings; returns False if there was none."""
-        return self._remove(enrolments.c.id == enrolment_id) > 0
+    def confirm(
+        self, enrolment_id: str, owner: Owner, number: int, is_confirmed: bool
+    ) -> Enrolment | None:
+        """Notes what somebody says of a recording, and returns the enrolment; None if it is gone.
 
-    def remove_group(self, group: str) -> int:
-        """Removes all enrolments of a group; returns how many."""
-        return self._remove(enrolments.c.group_name == group)
-
-    def remove_expired(self) -> int:
-        """Removes what has expired, and returns how many enrolments those were."""
-        expired = enrolments.c.expires_at <= _now()
-        if not self._connections.fetch(select(enrolments.c.id).where(expired).limit(1)):
-            return 0  # without a transaction that writes
-        return self._remove(expired)
-
-    def _remove(self, *conditions: Any) -> int:
-        """Removes enrolments: first their keys, then the rows."""
+        A recording that is gone by now stays so.
+        """
         with self._connections.write() as connection:
-            num_gone = remove_sealed(connection, self._ring, enrolments, conditions)
-        if num_gone:
+            row = self._hold(connection, enrolment_id, owner)
+            found = self._read(connection, enrolment_id, owner)
+            if row is None or found is None:
+                return None
+            for part in found.parts:
+                if part.number == number:
+                    sealed = self._seal(row, replace(part, is_confirmed=is_confirmed))
+                    changed = update(parts).where(
+                        parts.c.enrolment_id == row.id, parts.c.number == number
+                    )
+                    connection.execute(changed.values(content=sealed))
+            return self._read(connection, enrolment_id, owner)
+
+    def finished(self, errand: Errand, group: str) -> str | None:
+        """Returns the name of the speaker whom a finished enrolment led to, None if it is not.
+
+        Raises:
+            UnknownSpeakerError: If the speaker was deleted meanwhile.
+        """
+        with self._connections.read() as connection:
+            speaker_id = recall(connection, group, errand)
+            if speaker_id is None:
+                return None
+            name = connection.scalar(select(speakers.c.name).where(speakers.c.id == speaker_id))
+        if name is None:
+            raise UnknownSpeakerError("what the finished enrolment enrolled was deleted meanwhile")
+        return str(name)
+
+    def removal(self, enrolment_id: str) -> Callable[[Connection], None]:
+        """Returns what removes an enrolment in the transaction that enrols its speaker.
+
+        It raises UnknownEnrolmentError if the enrolment is gone by then.
+        """
+
+        def remove(connection: Connection) -> None:
+            chosen = [enrolments.c.id == enrolment_id]
+            if not remove_sealed(connection, self._ring, enrolments, chosen):
+                raise UnknownEnrolmentError("the enrolment was given up meanwhile")
+
+        return remove
+
+    def settle(self, enrolment_id: str) -> None:
+        """Leaves nothing of a finished enrolment, neither rows nor what SQLite's log holds."""
+        if not self.remove(enrolment_id):
             self._connections.truncate_log()
-        return num_gone
+
+    def _hold(self, connection: Connection, enrolment_id: str, owner: Owner) -> Any:
+        """Returns the row of an enrolment, which nobody else changes until the transaction ends."""
+        query = self._query(enrolment_id, owner).with_for_update(of=enrolments)
+        return connection.execute(query).one_or_none()
+
+    def _seal(self, row: Any, part: Part) -> bytes:
+        """Returns a recording as it is stored."""
+        return seal(self._ring.open(row.stored), _pack(part), f"{row.id} part {part.number}")
 
     def _read(self, connection: Connection, enrolment_id: str, owner: Owner) -> Enrolment | None:
         """Reads an enrolment."""
-        row = connection.execute(_query(enrolment_id, owner)).one_or_none()
+        row = connection.execute(self._query(enrolment_id, owner)).one_or_none()
         if row is None:
             return None
         key = self._ring.open(row.stored)
@@ -161,26 +204,20 @@ class EnrolmentTable:
         wish = json.loads(unseal(key, row.wish, f"{row.id} wish"))
         return Enrolment(row.id, wish, row.created_at, row.expires_at, tuple(found))
 
-
-def _query(enrolment_id: str, owner: Owner) -> Any:
-    """Returns the query for an enrolment that has not expired, with its key."""
-    query = select(enrolments, keys.c.stored).join(keys, keys.c.id == enrolments.c.key_id)
-    return query.where(enrolments.c.id == enrolment_id, *_are_of(owner))
-
-
-def _are_of(owner: Owner) -> tuple[Any, ...]:
-    """Returns the conditions on an owner's enrolments."""
-    is_here = enrolments.c.expires_at > _now()
-    return enrolments.c.group_name == owner.group, enrolments.c.actor == owner.actor, is_here
+    def _query(self, enrolment_id: str, owner: Owner) -> Any:
+        """Returns the query for an enrolment that has not expired, with its key."""
+        query = select(enrolments, keys.c.stored).join(keys, keys.c.id == enrolments.c.key_id)
+        return query.where(enrolments.c.id == enrolment_id, *self._are_of(owner))
 
 
-def _pack(recording: NewRecording, model_id: str, quality: dict[str, Any]) -> bytes:
+def _pack(part: Part) -> bytes:
     """Returns a recording as it is sealed."""
+    recording = part.recording
     audio = None if recording.audio is None else base64.b64encode(recording.audio).decode()
     content = {"embedding": recording.embedding.tolist(), "speech_s": recording.speech_s}
     content |= {"duration_s": recording.duration_s, "audio": audio}
-    content |= {"model_id": model_id, "quality": quality}
-    return json.dumps(content).encode()
+    content |= {"model_id": part.model_id, "quality": part.quality}
+    return json.dumps(content | {"is_confirmed": part.is_confirmed}).encode()
 
 
 def _unpack(number: int, content: bytes) -> Part:
@@ -189,9 +226,4 @@ def _unpack(number: int, content: bytes) -> Part:
     audio = None if found["audio"] is None else base64.b64decode(found["audio"])
     embedding = np.asarray(found["embedding"], np.float32)
     recording = NewRecording(embedding, found["speech_s"], audio, found["duration_s"])
-    return Part(number, recording, found["model_id"], found["quality"])
-
-
-def _now() -> datetime:
-    """Returns the present moment in UTC."""
-    return datetime.now(timezone.utc)
+    return Part(number, recording, found["model_id"], found["quality"], found["is_confirmed"])

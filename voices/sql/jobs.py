@@ -7,14 +7,15 @@ as every voice record is, and destroyed with it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import insert, select, update
 
 from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.engine import SqlConnections
-from voices.sql.keys import new_key, remove_sealed
+from voices.sql.keys import new_key
+from voices.sql.owned import OwnedTable, Owner, utc_now
 from voices.sql.schema import jobs, keys
 
 QUEUED, RUNNING, DONE, FAILED, LOST = "queued", "running", "done", "failed", "lost"
@@ -24,14 +25,6 @@ LOST_AFTER_S = 10.0
 
 UNFINISHED = (jobs.c.state.in_([QUEUED, RUNNING]),)
 """Jobs that some process has to give signs of life for."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Whose a job is: a token's name, and its group."""
-
-    actor: str
-    group: str
 
 
 @dataclass(frozen=True)
@@ -66,17 +59,16 @@ COLUMNS = (
 )
 
 
-class JobTable:
+class JobTable(OwnedTable):
     """The jobs of one database, of all processes that share it."""
 
     def __init__(self, connections: SqlConnections, ring: KeyRing) -> None:
         """Takes the connections and the keeper of the keys."""
-        self._connections = connections
-        self._ring = ring
+        super().__init__(connections, ring, jobs)
 
     def add(self, job_id: str, owner: Owner, worker: str, keep_s: float) -> Job:
         """Adds a job that waits, and returns it."""
-        now = _now()
+        now = utc_now()
         job = Job(job_id, QUEUED, 0.0, now, now + timedelta(seconds=keep_s))
         row = {
             "id": job.id,
@@ -93,12 +85,12 @@ class JobTable:
 
     def find(self, job_id: str, owner: Owner) -> Job | None:
         """Returns an owner's job, None if there is none by now."""
-        found = self._read(jobs.c.id == job_id, *_are_of(owner))
+        found = self._read(jobs.c.id == job_id, *self._are_of(owner))
         return found[0] if found else None
 
     def of(self, owner: Owner) -> list[Job]:
         """Returns all jobs of an owner, the newest first."""
-        return self._read(*_are_of(owner))
+        return self._read(*self._are_of(owner))
 
     def beat(self, worker: str, progress: Mapping[str, tuple[str, float]], keep_s: float) -> None:
         """Gives a sign of life.
@@ -108,7 +100,7 @@ class JobTable:
             progress: State and progress of each of its jobs.
             keep_s: Seconds that a job is kept after its last sign of life.
         """
-        now = _now()
+        now = utc_now()
         values = {"seen_at": now, "expires_at": now + timedelta(seconds=keep_s)}
         with self._connections.write() as connection:
             for job_id, (state, share) in progress.items():
@@ -132,7 +124,7 @@ class JobTable:
         error: str | None = None,
     ) -> bool:
         """Ends a job, and keeps what it found; returns False if it was removed meanwhile."""
-        now = _now()
+        now = utc_now()
         values: dict[str, Any] = {"state": state, "error": error, "seen_at": now}
         values |= {"progress": progress, "expires_at": now + timedelta(seconds=keep_s)}
         with self._connections.write() as connection:
@@ -157,25 +149,10 @@ class JobTable:
         """Returns the voices that a job found, None if there is nothing."""
         return self._open(job_id, "voices")
 
-    def remove(self, job_id: str) -> bool:
-        """Removes a job and destroys what it found; returns False if there was none."""
-        return self._remove(jobs.c.id == job_id) > 0
-
-    def remove_group(self, group: str) -> int:
-        """Removes all jobs of a group; returns how many."""
-        return self._remove(jobs.c.group_name == group)
-
-    def remove_expired(self) -> int:
-        """Removes what has expired, and returns how many jobs those were."""
-        expired = jobs.c.expires_at <= _now()
-        if not self._connections.fetch(select(jobs.c.id).where(expired).limit(1)):
-            return 0  # without a transaction that writes
-        return self._remove(expired)
-
     def _read(self, *conditions: Any) -> list[Job]:
-        """Returns jobs that have not expired; those without a sign of life are lost."""
-        now = _now()
-        query = select(*COLUMNS).where(jobs.c.expires_at > now, *conditions)
+        """Returns jobs that meet conditions; those without a sign of life are lost."""
+        now = utc_now()
+        query = select(*COLUMNS).where(*conditions)
         found = []
         for row in self._connections.fetch(query.order_by(jobs.c.created_at.desc(), jobs.c.id)):
             is_silent = now - row.seen_at > timedelta(seconds=LOST_AFTER_S)
@@ -193,21 +170,3 @@ class JobTable:
         if not rows:
             return None
         return unseal(self._ring.open(rows[0].stored), rows[0].content, f"{job_id} {column}")
-
-    def _remove(self, *conditions: Any) -> int:
-        """Removes jobs: first their keys, then the rows."""
-        with self._connections.write() as connection:
-            num_gone = remove_sealed(connection, self._ring, jobs, conditions)
-        if num_gone:
-            self._connections.truncate_log()
-        return num_gone
-
-
-def _are_of(owner: Owner) -> tuple[Any, Any]:
-    """Returns the conditions on an owner's jobs."""
-    return jobs.c.group_name == owner.group, jobs.c.actor == owner.actor
-
-
-def _now() -> datetime:
-    """Returns the present moment in UTC."""
-    return datetime.now(timezone.utc)

@@ -5,6 +5,7 @@ twice, and the answer is the same.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -27,6 +28,8 @@ class Errand:
         remark: What the line says of the outcome; empty for what was changed.
         key: By which a repeated request is known; None if it cannot be repeated.
         about: What else has to be the same in a repeated request.
+        kind: What a repeated request is known as; the action if empty.
+        also: What else the change's transaction does, or undoes the change by an error.
     """
 
     actor: str
@@ -34,6 +37,8 @@ class Errand:
     remark: str = ""
     key: str | None = None
     about: str = ""
+    kind: str = ""
+    also: Callable[[Connection], None] | None = None
 
     @property
     def stored_key(self) -> str:
@@ -43,7 +48,7 @@ class Errand:
     @property
     def stored_action(self) -> str:
         """What the request is about, of one length."""
-        return hashlib.sha256(f"{self.action}\0{self.about}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.kind or self.action}\0{self.about}".encode()).hexdigest()
 
 
 def recall(connection: Connection, group: str, errand: Errand | None) -> str | None:
@@ -70,7 +75,9 @@ def recall(connection: Connection, group: str, errand: Errand | None) -> str | N
 
 
 def remember(connection: Connection, group: str, errand: Errand, answer: str) -> None:
-    """Notes that a request is carried out, and forgets old ones."""
+    """Does what belongs to a request, notes that it is carried out, and forgets old ones."""
+    if errand.also is not None:
+        errand.also(connection)
     if errand.key is None:
         return
     now = datetime.now(timezone.utc)

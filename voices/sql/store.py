@@ -5,60 +5,40 @@ see what any process has written before they were called. All methods may be cal
 at once.
 """
 
-import contextlib
 import copy
 import dataclasses
 from collections.abc import Collection, Sequence
-from datetime import datetime, timezone
-from typing import Any
 
-import numpy as np
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import func, select
 
 from utils.arrays import FloatArray
 from utils.audio.fidelity import encode_faithfully
-from utils.errors import (
-    DamagedVoiceError,
-    DatabaseError,
-    OnlyRecordingError,
-    OtherModelError,
-    SpeakerExistsError,
-    TooManyRecordingsError,
-    TooManySpeakersError,
-    UnknownSpeakerError,
-)
-from utils.speaker_names import DEFAULT_GROUP, clean_group, clean_name, fold_name, is_storable
+from utils.errors import DatabaseError, UnknownSpeakerError
+from utils.speaker_names import DEFAULT_GROUP, clean_group
 from utils.verification.embedding import Encoder, score_pair
 from utils.verification.verdict import cosine_score
 from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
+from voices.sql.changes import SpeakerChanges
 from voices.sql.cipher import KeyRing
 from voices.sql.counts import SharedCounts
 from voices.sql.engine import SqlConnections
 from voices.sql.enrolments import EnrolmentTable
+from voices.sql.group import GroupSpeakers
+from voices.sql.identity import Identity
 from voices.sql.inbox import InboxFiles
 from voices.sql.index import Question
 from voices.sql.jobs import JobTable
 from voices.sql.normalisation import NormalisedRanking, widened
 from voices.sql.other_models import OtherModels, Reembedding
-from voices.sql.records import (
-    AuditLine,
-    IfExists,
-    NewRecording,
-    Removal,
-    Speaker,
-    StoredRecording,
-)
+from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rekeying import rekey
-from voices.sql.requests import Errand, recall, remember
-from voices.sql.rows import VoiceRows, recordings_of
-from voices.sql.schema import UNREADABLE, info, keys, means, models, speakers
+from voices.sql.requests import Errand, recall
+from voices.sql.rows import VoiceRows
+from voices.sql.schema import info, speakers
 from voices.sql.search import Search
 from voices.sql.token_uses import TokenUses
 from voices.sql.transfer import Transfer
-
-REMOVED_AT_ONCE = 100
-"""Speakers of a group that one transaction removes: others may write in between."""
 
 
 class SqlVoiceStore:
@@ -66,7 +46,6 @@ class SqlVoiceStore:
 
     Attributes:
         name: The address without password.
-        group: Whose speakers it reaches; `in_group` gives another group's store.
         errand: On whose behalf it changes them; None writes nothing into the audit log.
         keep_audio: Whether the sound of new recordings is stored.
         is_encrypted: Whether a key encrypts what is stored of voices.
@@ -106,7 +85,6 @@ class SqlVoiceStore:
         self._encoder = encoder
         self.keep_audio = keep_audio
         self.is_encrypted = key is not None
-        self.group = DEFAULT_GROUP
         self.errand: Errand | None = None
         self.rejected: list[tuple[str, str]] = []
         self._connections = SqlConnections(url, create=create)
@@ -130,8 +108,13 @@ class SqlVoiceStore:
             DatabaseError: If that cannot be the name of a group.
         """
         other = copy.copy(self)
-        other.group = clean_group(group)
+        other._group = self._group.in_group(clean_group(group))
         return other
+
+    @property
+    def group(self) -> str:
+        """Whose speakers it reaches; `in_group` gives another group's store."""
+        return self._group.name
 
     def on(self, errand: Errand) -> "SqlVoiceStore":
         """Returns the same store whose changes carry a line of the audit log, in one transaction.
@@ -174,23 +157,10 @@ class SqlVoiceStore:
                 f"the group {DEFAULT_GROUP} cannot be deleted: recordings in audio_db belong to it "
                 "too; delete its speakers one by one"
             )
-        num_removed = 0
-        some = select(speakers.c.id).where(self._are_mine).limit(REMOVED_AT_ONCE)
-        while ids := [row.id for row in self._connections.fetch(some)]:
-            with self._connections.write() as connection:
-                for speaker_id in ids:
-                    number = self._rows.next_change(connection)
-                    self._rows.remove_speaker(connection, speaker_id, number)
-            num_removed += len(ids)
+        num_removed = self._changes.remove_all()
         self.jobs.remove_group(self.group)
         self.enrolments.remove_group(self.group)
-        self._connections.truncate_log()
         return num_removed
-
-    @property
-    def _are_mine(self) -> Any:
-        """The condition on the speakers of the group."""
-        return speakers.c.group_name == self.group
 
     def load(self) -> list[str]:
         """Embeds recordings of other models, where their sound is kept, and reads all speakers.
@@ -210,7 +180,7 @@ class SqlVoiceStore:
     def prepare(self) -> list[str]:
         """Reads all speakers, so that the first question need not wait; returns as `load` does."""
         self._search.prepare()
-        return self._names(speakers.c.id.in_(self._own()))
+        return self._group.names(comparable=True)
 
     @property
     def model_id(self) -> str:
@@ -224,14 +194,11 @@ class SqlVoiceStore:
 
     def names(self) -> list[str]:
         """Returns the enrolled speakers in alphabetical order."""
-        return self._names()
+        return self._group.names()
 
     def all_recordings(self) -> dict[str, list[StoredRecording]]:
         """Returns the recordings of each speaker, in alphabetical order of the names."""
-        with self._connections.read() as connection:
-            query = select(speakers).where(self._are_mine).order_by(speakers.c.name)
-            found = self._rows.describe(connection, query)
-        return {speaker.name: list(speaker.recordings) for speaker in found}
+        return {speaker.name: list(speaker.recordings) for speaker in self._group.all()}
 
     def enrolled_name(self, name: str) -> str | None:
         """Returns the enrolled spelling of a name, None if nobody has it.
@@ -240,7 +207,7 @@ class SqlVoiceStore:
             DatabaseError: If `name` cannot be a name.
         """
         with self._connections.read() as connection:
-            row = self._find(connection, name)
+            row = self._group.find(connection, name)
         return None if row is None else str(row.name)
 
     def recordings(self, name: str) -> list[StoredRecording]:
@@ -318,7 +285,8 @@ class SqlVoiceStore:
         Each names the group that it is about.
         """
         checked = [
-            dataclasses.replace(each, embedding=self._checked(each.embedding)) for each in questions
+            dataclasses.replace(each, embedding=self._identity.checked(each.embedding))
+            for each in questions
         ]
         if self._ranking is None:
             return self._search.best_of_each(checked)
@@ -335,21 +303,9 @@ class SqlVoiceStore:
             OtherModelError: If there is no recording of this model.
             DatabaseError: If the stored embedding is damaged.
         """
-        embedding = self._checked(embedding)
+        embedding = self._identity.checked(embedding)
         with self._connections.read() as connection:
-            row = self._require(connection, name)
-            query = select(speakers.c.id, means.c.embedding, keys.c.stored)
-            query = query.join(keys, keys.c.id == speakers.c.key_id)
-            query = query.join(means, means.c.speaker_id == speakers.c.id)
-            query = query.where(speakers.c.id == row.id)
-            found = connection.execute(
-                query.where(means.c.model_id == self._rows.model_id)
-            ).one_or_none()
-        if found is None:
-            raise OtherModelError(
-                f"{row.name} was enrolled with another model; enrol the voice again", row.id
-            )
-        enrolled = self._rows.embedding(found)
+            enrolled = self._group.mean(connection, name)
         if self._encoder is not None:
             return score_pair(self._encoder, embedding, enrolled)
         return cosine_score(embedding, enrolled)
@@ -384,46 +340,9 @@ class SqlVoiceStore:
             DatabaseError: If the name is unusable or nothing can be written; DamagedVoiceError
                 if what the speaker keeps is damaged.
         """
-        name = clean_name(name)
-        if not recordings:
-            raise ValueError("expected at least one recording")
-        embeddings = [self._checked(recording.embedding) for recording in recordings]
-        with self._connections.write() as connection:
-            number = self._rows.next_change(connection)
-            self._note_size(connection, len(embeddings[0]))
-            if (earlier := recall(connection, self.group, self.errand)) is not None:
-                return self._describe_again(connection, earlier)
-            row = (self._require if must_exist else self._find)(connection, name)
-            if row is not None and self._is_repeated(connection, row.id, recordings, if_exists):
-                return self._describe(connection, row.id)
-            if row is not None and if_exists == "error":
-                raise SpeakerExistsError(f"{row.name} is enrolled already; choose another name")
-            if row is None:
-                self._check_room(connection, max_speakers)
-                speaker_id = self._rows.add_speaker(connection, self.group, name, recordings)
-            else:
-                speaker_id = row.id
-            old = list(connection.execute(recordings_of([speaker_id])))
-            gone = [each.id for each in old if if_exists == "replace" or each.id in instead_of]
-            num_kept = len(old) - len(gone)
-            if max_recordings is not None and num_kept + len(recordings) > max_recordings:
-                raise TooManyRecordingsError(
-                    f"{name} has {num_kept} recordings and {len(recordings)} were received, "
-                    f"expected at most {max_recordings} together; remove some first"
-                )
-            self._rows.remove_recordings(connection, gone)
-            position = max((each.position for each in old), default=-1) + 1
-            self._rows.add_recordings(
-                connection, speaker_id, recordings, position, store_audio=self.keep_audio
-            )
-            all_of_them = None if num_kept else embeddings
-            self._rows.set_means(connection, speaker_id, number, all_of_them)
-            self._rows.touch(connection, speaker_id)
-            speaker = self._describe(connection, speaker_id)
-            self._note(connection, speaker.name, f"{len(recordings)} recordings", speaker_id)
-        if gone:
-            self._connections.truncate_log()
-        return speaker
+        return self._changes.enrol(
+            name, recordings, if_exists, instead_of, max_recordings, max_speakers, must_exist
+        )
 
     def speaker(self, name: str) -> Speaker:
         """Returns a speaker with the recordings.
@@ -432,7 +351,8 @@ class SqlVoiceStore:
             UnknownSpeakerError: If nobody has the name.
         """
         with self._connections.read() as connection:
-            return self._describe(connection, self._require(connection, name).id)
+            row = self._group.require(connection, name)
+            return self._group.describe(connection, row.id)
 
     def speaker_id(self, name: str) -> str:
         """Returns the id of a speaker.
@@ -441,7 +361,7 @@ class SqlVoiceStore:
             UnknownSpeakerError: If nobody has the name.
         """
         with self._connections.read() as connection:
-            return str(self._require(connection, name).id)
+            return str(self._group.require(connection, name).id)
 
     def speakers(
         self,
@@ -459,25 +379,12 @@ class SqlVoiceStore:
             query: Only those whose name contains it.
             comparable: Only those whom this model can compare, or only the others.
         """
-        if not is_storable(query):
-            return [], 0
-        conditions = [self._are_mine]
-        if query:
-            name = fold_name(query)
-            conditions.append(speakers.c.folded_name.contains(name, autoescape=True))
-        if comparable is not None:
-            is_own = speakers.c.id.in_(self._own())
-            conditions.append(is_own if comparable else ~is_own)
-        with self._connections.read() as connection:
-            counted = select(func.count()).where(*conditions)
-            page = select(speakers).where(*conditions)
-            page = page.order_by(speakers.c.name).offset(offset).limit(limit)
-            total = int(connection.execute(counted).scalar_one())
-            return self._rows.describe(connection, page, self._search.damaged_ids()), total
+        return self._group.page(offset, limit, query, comparable)
 
     def count(self) -> int:
         """Returns how many speakers are enrolled."""
-        return int(self._connections.fetch(select(func.count()).where(self._are_mine))[0][0])
+        with self._connections.read() as connection:
+            return self._group.count(connection)
 
     def rename(self, name: str, new_name: str) -> Speaker:
         """Gives a speaker another name.
@@ -486,21 +393,7 @@ class SqlVoiceStore:
             UnknownSpeakerError: If nobody has the name.
             SpeakerExistsError: If somebody else has the new one.
         """
-        new_name = clean_name(new_name)
-        with self._connections.write() as connection:
-            number = self._rows.next_change(connection)
-            if (earlier := recall(connection, self.group, self.errand)) is not None:
-                return self._describe_again(connection, earlier)
-            row = self._require(connection, name)
-            other = self._find(connection, new_name)
-            if other is not None and other.id != row.id:
-                raise SpeakerExistsError(f"{other.name} is enrolled already; choose another name")
-            now = datetime.now(timezone.utc)
-            values = {"name": new_name, "folded_name": fold_name(new_name), "updated_at": now}
-            changed = update(speakers).where(speakers.c.id == row.id)
-            connection.execute(changed.values(change_number=number, **values))
-            self._note(connection, row.name, f"to {new_name}", row.id)
-            return self._describe(connection, row.id)
+        return self._changes.rename(name, new_name)
 
     def remove(self, name: str, only: Sequence[str] | None = None) -> Removal:
         """Removes a speaker with embeddings, recordings and sound; nothing of the voice is left.
@@ -513,17 +406,7 @@ class SqlVoiceStore:
             UnknownSpeakerError: If nobody has the name.
             DatabaseError: If the speaker has other recordings than `only`; nothing is removed.
         """
-        with self._connections.write() as connection:
-            number = self._rows.next_change(connection)
-            row = self._require(connection, name)
-            old = self._describe(connection, row.id).recordings
-            if only is not None and {recording.id for recording in old} != set(only):
-                raise DatabaseError(f"{row.name} has changed meanwhile and was left as it is")
-            self._rows.remove_speaker(connection, row.id, number)
-            self._note(connection, row.name, f"{len(old)} recordings", str(len(old)))
-        self._connections.truncate_log()
-        files = [f"{row.name}/{recording.id}" for recording in old]
-        return Removal(len(old) + 1, len(old), (*files, str(row.name)))
+        return self._changes.remove(name, only)
 
     def remove_recording(self, name: str, recording_id: str) -> Speaker:
         """Removes one recording of a speaker, not the last one.
@@ -532,22 +415,7 @@ class SqlVoiceStore:
             UnknownSpeakerError: If nobody has the name, or the speaker no such recording.
             OnlyRecordingError: If it is the only one.
         """
-        with self._connections.write() as connection:
-            number = self._rows.next_change(connection)
-            row = self._require(connection, name)
-            self._require_recording(connection, row, recording_id)
-            if len(self._describe(connection, row.id).recordings) == 1:
-                raise OnlyRecordingError(
-                    f"{recording_id} is the only recording of {row.name}; "
-                    "delete the speaker instead"
-                )
-            self._rows.remove_recordings(connection, [recording_id])
-            self._rows.set_means(connection, row.id, number, skip_damaged=True)
-            self._rows.touch(connection, row.id)
-            speaker = self._describe(connection, row.id)
-            self._note(connection, row.name, recording_id, row.id)
-        self._connections.truncate_log()
-        return speaker
+        return self._changes.remove_recording(name, recording_id)
 
     def recording_audio(self, name: str, recording_id: str) -> bytes | None:
         """Returns the sound of a recording as FLAC or WAV of 16 kHz mono; None if none is kept.
@@ -565,8 +433,8 @@ class SqlVoiceStore:
             UnknownSpeakerError: If nobody has the name, or the speaker no such recording.
         """
         with self._connections.read() as connection:
-            row = self._require(connection, name)
-            recording = self._require_recording(connection, row, recording_id)
+            row = self._group.require(connection, name)
+            recording = self._group.require_recording(connection, row, recording_id)
             content = self._rows.read_audio(connection, recording.id)
         return content, str(recording.file_name)
 
@@ -589,26 +457,14 @@ class SqlVoiceStore:
         self._connections.close()
 
     def _open(self) -> None:
-        """Compares what the database says of itself with the key and the model."""
-        with self._connections.read() as connection:
-            row = connection.execute(select(info)).one()
-            sizes = {each.id: each.embedding_size for each in connection.execute(select(models))}
-        model_id = row.model_id or ""
-        if self._encoder is not None:
-            model_id = str(self._encoder.model_id)
-        self._size: int | None = sizes.get(model_id)
-        # Nobody has been enrolled in a database without models: it takes any key.
-        if row.key_check is not None or sizes:
-            self._ring.check(row.key_check, self.name)
-        self._ring.known_check = row.key_check
-        is_known = self._encoder is None or (row.model_id == model_id and self._size is not None)
-        if not is_known or (row.key_check is None and self.is_encrypted):
-            self._claim(model_id)
+        """Compares the database with the key and the model, and makes the parts."""
+        identity = self._identity = Identity(self._connections, self._ring, self._encoder)
         has_vectors = not self._connections.is_sqlite and not self.is_encrypted
-        self._rows = VoiceRows(self._ring, model_id, has_vectors)
+        self._rows = VoiceRows(self._ring, identity.model_id, has_vectors)
         self.other_models = OtherModels(self._connections, self._rows)
         self._search = Search(self._connections, self._rows)
         self._search.find_vector_index()
+        self._group = GroupSpeakers(DEFAULT_GROUP, self._connections, self._rows, self._search)
         self.transfer = Transfer(self._connections, self._rows, self._ring)
         cohort = None if self._encoder is None else self._encoder.cohort
         self._ranking: NormalisedRanking | None = None
@@ -616,84 +472,6 @@ class SqlVoiceStore:
             self._ranking = NormalisedRanking(cohort, self._connections, self._rows)
         self.jobs = JobTable(self._connections, self._ring)
         self.enrolments = EnrolmentTable(self._connections, self._ring)
-
-    def _claim(self, model_id: str) -> None:
-        """Notes model and key in the database, unless another process was quicker."""
-        with self._connections.write() as connection:
-            row = connection.execute(select(info).with_for_update()).one()
-            if row.key_check is not None or connection.execute(select(models)).first() is not None:
-                self._ring.check(row.key_check, self.name)
-            check = self._ring.known_check = row.key_check or self._ring.check_text()
-            connection.execute(update(info).values(key_check=check, model_id=model_id or None))
-            if self._encoder is not None:
-                self._note_size(connection, int(self._encoder.embedding_size), model_id)
-
-    def _note(self, connection: Connection, speaker: str, outcome: str, answer: str) -> None:
-        """Writes the errand's line, and remembers that it is run."""
-        if self.errand is None:
-            return
-        outcome = self.errand.remark or outcome
-        line = AuditLine(self.errand.actor, self.errand.action, speaker, outcome, group=self.group)
-        self.audit_log.write(connection, [line])
-        remember(connection, self.group, self.errand, answer)
-
-    def _describe_again(self, connection: Connection, speaker_id: str) -> Speaker:
-        """Returns the speaker of a repeated request, as he or she is now."""
-        query = select(speakers).where(self._are_mine, speakers.c.id == speaker_id)
-        found = self._rows.describe(connection, query)
-        if not found:
-            raise UnknownSpeakerError("what the repeated request enrolled was deleted meanwhile")
-        return found[0]
-
-    def _is_repeated(
-        self,
-        connection: Connection,
-        speaker_id: str,
-        new: Sequence[NewRecording],
-        if_exists: IfExists,
-    ) -> bool:
-        """Tells whether an enrolment was carried out before: it sends the same content again."""
-        if self.errand is None or if_exists == "replace":
-            return False
-        stored = connection.execute(recordings_of([speaker_id])).all()
-        if if_exists == "error" and len(stored) != len(new):
-            return False
-        with contextlib.suppress(DamagedVoiceError):
-            return self._rows.are_last(connection, speaker_id, new)
-        return False
-
-    def _check_room(self, connection: Connection, max_speakers: int | None) -> None:
-        """Raises TooManySpeakersError if the group has no room for another speaker."""
-        if max_speakers is None:
-            return
-        counted = select(func.count()).where(self._are_mine)
-        if connection.execute(counted).scalar_one() >= max_speakers:
-            raise TooManySpeakersError(
-                f"the group has {max_speakers} speakers, the most that it may have; delete some, "
-                "or have its limit raised"
-            )
-
-    def _note_size(self, connection: Connection, size: int, model_id: str | None = None) -> None:
-        """Makes sure that all embeddings of a model have one length."""
-        model_id = self._rows.model_id if model_id is None else model_id
-        known = connection.execute(
-            select(models.c.embedding_size).where(models.c.id == model_id)
-        ).scalar()
-        if known is None:
-            connection.execute(insert(models), {"id": model_id, "embedding_size": size})
-        elif known != size:
-            raise DatabaseError(f"received {size} numbers, expected {known} as in {self.name}")
-        self._size = size
-
-    def _checked(self, embedding: FloatArray) -> FloatArray:
-        """Returns an embedding with unit length; another shape is a programmer's mistake."""
-        array = np.asarray(embedding, np.float32)
-        length = float(np.linalg.norm(array))
-        if array.ndim != 1 or self._size not in (None, len(array)) or not 0 < length < np.inf:
-            raise ValueError(
-                f"expected a finite embedding of {self._size} numbers, received {array.shape}"
-            )
-        return np.asarray(array / length, np.float32)
 
     def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
         """Embeds waveforms and enrols them."""
@@ -710,46 +488,14 @@ class SqlVoiceStore:
         speaker = self.enrol(name, new, if_exists=if_exists, must_exist=must_exist)
         return [f"{speaker.name}/{recording.id}" for recording in speaker.recordings[-len(new) :]]
 
-    def _names(self, *conditions: Any) -> list[str]:
-        """Returns the names of the speakers that meet some conditions, in alphabetical order."""
-        query = select(speakers.c.name).where(self._are_mine, *conditions)
-        query = query.order_by(speakers.c.name)
-        return [row.name for row in self._connections.fetch(query)]
-
-    def _own(self) -> Any:
-        """Returns the query for the ids of the speakers whom this model can compare."""
-        return select(means.c.speaker_id).where(means.c.model_id == self._rows.model_id)
-
-    def _describe(self, connection: Connection, speaker_id: str) -> Speaker:
-        """Reads a speaker."""
-        query = select(speakers).where(speakers.c.id == speaker_id)
-        return self._rows.describe(connection, query, self._search.damaged_ids())[0]
-
-    def _find(self, connection: Connection, name: str) -> Any:
-        """Returns the row of the speaker who has a name."""
-        query = select(speakers.c.id, speakers.c.name)
-        folded_name = fold_name(clean_name(name))
-        found = connection.execute(
-            query.where(self._are_mine, speakers.c.folded_name == folded_name)
-        ).one_or_none()
-        if found is not None or UNREADABLE not in name:
-            return found
-        # No query finds by a name that cannot be read.
-        rows = connection.execute(query.where(self._are_mine))
-        return next((row for row in rows if fold_name(row.name) == folded_name), None)
-
-    def _require(self, connection: Connection, name: str) -> Any:
-        """Returns the row of the speaker who has a name, or raises UnknownSpeakerError."""
-        row = self._find(connection, name)
-        if row is None:
-            raise UnknownSpeakerError(f"nobody named {clean_name(name)} in {self.name}")
-        return row
-
-    def _require_recording(self, connection: Connection, speaker: Any, recording_id: str) -> Any:
-        """Returns the row of one of a speaker's recordings, or raises UnknownSpeakerError."""
-        for row in connection.execute(recordings_of([speaker.id])):
-            if row.id == recording_id:
-                return row
-        raise UnknownSpeakerError(
-            f"{speaker.name} has no recording {recording_id[:40]!r}; list the recordings"
+    @property
+    def _changes(self) -> SpeakerChanges:
+        """Who changes the speakers of the group, on the store's errand."""
+        return SpeakerChanges(
+            self._connections,
+            self._rows,
+            self._identity,
+            self._group,
+            errand=self.errand,
+            keep_audio=self.keep_audio,
         )

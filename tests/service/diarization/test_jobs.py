@@ -23,7 +23,7 @@ from utils.audio.decode import AudioTooLongError
 from utils.diarization.clustering import SpeakerCount
 from utils.errors import AudioError, DatabaseError
 from voices.sql import jobs as table
-from voices.sql.jobs import Owner
+from voices.sql.owned import Owner
 from voices.sql.records import NewRecording
 from voices.sql.schema import jobs as rows
 from voices.sql.schema import keys

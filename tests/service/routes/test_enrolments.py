@@ -21,6 +21,7 @@ from tests.support.service_client import (
     running,
     speech,
 )
+from utils.errors import DatabaseError
 from voices.sql.schema import enrolments, keys, parts
 
 PATH = "/v1/enrolments"
@@ -74,7 +75,6 @@ def test_recordings_are_added_until_it_is_enough(client: TestClient) -> None:
     assert answer.headers["location"] == "/v1/speakers/Ann"
     assert len(answer.json()["recordings"]) == 2
     assert client.post("/v1/identify", files=files(speech(1, 2))).json()["name"] == "Ann"
-    check_problem(client.post(f"{path}/finish"), 404, "unknown-enrolment")
     service = client.app.state.service
     line = service.database.audit_log.last(2)[1]
     assert (line.action, line.speaker) == ("enrol", "Ann")
@@ -96,9 +96,9 @@ def test_two_people_are_not_one(client: TestClient) -> None:
     add(client, path, speech(1, 0))
     document = add(client, path, speech(2, 0))
     assert [part["agrees"] for part in document["recordings"]] == [False, False]
-    assert (document["next"], document["completeness"]) == ("remove", 0)
+    assert (document["next"], document["completeness"]) == ("decide", 0)
     problem = check_problem(client.post(f"{path}/finish"), 409, "voices-differ")
-    assert problem["detail"].endswith("remove one of the recordings 1, 2")
+    assert problem["detail"].endswith("confirm or remove the recordings 1, 2")
     # A third one shows which of them is wrong.
     document = add(client, path, speech(1, 1))
     assert [part["agrees"] for part in document["recordings"]] == [True, False, True]
@@ -109,6 +109,96 @@ def test_two_people_are_not_one(client: TestClient) -> None:
     assert document["next"] == "finish"
     check_problem(client.delete(f"{path}/recordings/2"), 404, "unknown-recording")
     assert client.post(f"{path}/finish").status_code == 201
+
+
+def test_a_recording_that_differs_counts_once_it_is_confirmed(client: TestClient) -> None:
+    path = begin(client)
+    for speaker, utterance in [(1, 0), (1, 1), (2, 0)]:
+        document = add(client, path, speech(speaker, utterance))
+    assert document["next"] == "decide"
+    before = document["speech_s"]
+    document = client.patch(f"{path}/recordings/3", json={"confirmed": True}).json()
+    assert document["next"] == "finish"
+    assert document["speech_s"] > before
+    last = document["recordings"][2]
+    assert (last["number"], last["agrees"], last["confirmed"]) == (3, False, True)
+    document = client.patch(f"{path}/recordings/3", json={"confirmed": False}).json()
+    assert (document["next"], document["speech_s"]) == ("decide", before)
+    answer = client.patch(f"{path}/recordings/4", json={"confirmed": True})
+    check_problem(answer, 404, "unknown-recording")
+    check_problem(client.patch(f"{path}/recordings/3", json={}), 422, "bad-field")
+    client.patch(f"{path}/recordings/3", json={"confirmed": True})
+    assert len(client.post(f"{path}/finish").json()["recordings"]) == 3
+    (line,) = client.app.state.service.database.audit_log.last(1)
+    assert line.outcome == "3 recordings, one by one, 1 of them confirmed"
+
+
+def test_the_name_may_come_at_the_end(client: TestClient) -> None:
+    enrol(client, "Bob", 3)
+    answer = client.post(PATH, json={})
+    path = answer.headers["location"]
+    assert answer.json()["name"] is None
+    for utterance in (5, 6):
+        add(client, path, speech(3, utterance))
+    problem = check_problem(client.post(f"{path}/finish"), 422, "bad-field")
+    assert problem["detail"].startswith("name: missing")
+    check_problem(client.post(f"{path}/finish", json={"name": "a/b"}), 422, "bad-name")
+    answer = client.post(f"{path}/finish", json={"name": "bob"})
+    check_problem(answer, 409, "speaker-exists")
+    answer = client.post(f"{path}/finish", json={"name": "bob", "if_exists": "replace"})
+    assert len(answer.json()["recordings"]) == 2
+    assert answer.json()["name"] == "Bob"
+    database = client.app.state.service.database
+    assert [line.action for line in database.audit_log.last(1)] == ["replace"]
+
+
+def test_a_finish_that_was_cut_short_is_repeated(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its end nothing is done, after it everything; sent again, it answers the same."""
+    path = begin(client)
+    for utterance in (0, 1):
+        add(client, path, speech(1, utterance))
+    database = client.app.state.service.database
+
+    def fail(*_: Any) -> Any:
+        raise DatabaseError("cut short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("voices.sql.enrolments.remove_sealed", fail)
+        check_problem(client.post(f"{path}/finish"), 503, "database")
+    assert database.count() == 0
+    assert client.get(path).json()["next"] == "finish"
+    with monkeypatch.context() as patch:
+        patch.setattr(database.enrolments, "settle", fail)
+        check_problem(client.post(f"{path}/finish"), 503, "database")
+    check_problem(client.get(path), 404, "unknown-enrolment")
+    for _ in range(2):
+        answer = client.post(f"{path}/finish")
+        assert (answer.status_code, answer.json()["name"]) == (201, "Ann")
+        assert answer.headers["location"] == "/v1/speakers/Ann"
+    assert len(answer.json()["recordings"]) == 2
+    assert [line.action for line in database.audit_log.last()] == ["enrol"]
+    nothing_is_left(client)
+    client.delete("/v1/speakers/Ann")
+    check_problem(client.post(f"{path}/finish"), 404, "unknown-speaker")
+
+
+def test_who_gave_up_meanwhile_is_not_enrolled(client: TestClient) -> None:
+    path = begin(client)
+    for utterance in (0, 1):
+        add(client, path, speech(1, utterance))
+    database = client.app.state.service.database
+    table = database.enrolments
+    removal = table.removal
+
+    def too_late(enrolment_id: str) -> Any:
+        table.remove(enrolment_id)
+        return removal(enrolment_id)
+
+    table.removal = too_late
+    check_problem(client.post(f"{path}/finish"), 404, "unknown-enrolment")
+    assert database.count() == 0
 
 
 def test_what_cannot_be_used_changes_nothing(client: TestClient) -> None:
@@ -130,7 +220,7 @@ def test_names(client: TestClient) -> None:
     enrol(client, "Bob", 3)
     check_problem(client.post(PATH, json={"name": "bob"}), 409, "speaker-exists")
     check_problem(client.post(PATH, json={"name": "a/b"}), 422, "bad-name")
-    check_problem(client.post(PATH, json={}), 422, "bad-field")
+    check_problem(client.post(PATH, json={"name": 1}), 422, "bad-field")
     path = begin(client, "Bob", if_exists="add")
     for utterance in (5, 6):
         add(client, path, speech(3, utterance))
@@ -226,5 +316,7 @@ def test_the_judgement_by_hand() -> None:
     assert (two.share, two.next_step, two.speech_s) == (0.75, "record", 3.0)
     np.testing.assert_allclose(two.similarity, [[1, 0.6], [0.6, 1]], atol=1e-6)
     three = judge(encoder, [(x, 4.0), (x, 4.0), (y, 4.0)], 4.0, 2)
-    assert (three.agrees, three.next_step) == ((True, True, False), "remove")
+    assert (three.agrees, three.next_step) == ((True, True, False), "decide")
     assert (three.speech_s, three.share) == (8.0, 1.0)
+    said = judge(encoder, [(x, 4.0), (x, 4.0), (y, 4.0)], 12.0, 3, [False, False, True])
+    assert (said.agrees, said.next_step, said.speech_s) == (three.agrees, "finish", 12.0)

@@ -54,6 +54,7 @@ OPERATIONS = [
     "POST /v1/enrolments",
     "GET /v1/enrolments/{enrolment_id}",
     "POST /v1/enrolments/{enrolment_id}/recordings",
+    "PATCH /v1/enrolments/{enrolment_id}/recordings/{number}",
     "DELETE /v1/enrolments/{enrolment_id}/recordings/{number}",
     "POST /v1/enrolments/{enrolment_id}/finish",
     "DELETE /v1/enrolments/{enrolment_id}",

@@ -103,10 +103,9 @@ def test_who_was_deleted_meanwhile_does_not_come_back(
     with pytest.raises(UnknownSpeakerError, match="nobody named Tom"):
         database.enrol("Tom", [new(1)], if_exists=if_exists, must_exist=True)
     database.enrol("Tom", [new(0)])
-    checked = database._checked
-    monkeypatch.setattr(
-        database, "_checked", lambda value: (other.remove("Tom"), checked(value))[1]
-    )
+    identity = database._identity
+    checked = identity.checked
+    monkeypatch.setattr(identity, "checked", lambda value: (other.remove("Tom"), checked(value))[1])
     # The deletion happens after the call and before its transaction.
     with pytest.raises(UnknownSpeakerError, match="nobody named tom"):
         database.enrol("tom", [new(1)], if_exists=if_exists, must_exist=True)
