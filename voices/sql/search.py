@@ -99,11 +99,9 @@ class Search:
     embedding was damaged are left out, counted, and named in the log by id.
     """
 
-    def __init__(
-        self, connections: SqlConnections, rows: VoiceRows, outside: OutsideIndex | None = None
-    ) -> None:
-        """Takes the database, and the index outside of it, if there is one."""
-        self.outside = outside or OutsideIndex(connections, rows)
+    def __init__(self, connections: SqlConnections, rows: VoiceRows, outside: OutsideIndex) -> None:
+        """Takes the database, and the index outside of it that it may name."""
+        self.outside = outside
         self._connections = connections
         self._rows = rows
         self._lock = threading.Lock()

@@ -1,22 +1,23 @@
 """Milvus beside the database finds the same as the memory, follows it, and forgets who left."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import text
 
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.milvus_server import find_milvus, running_milvus
 from tests.support.voice_databases import KEY, new, vector
 from utils.errors import DatabaseError
 from voices.sql import index_keeper, milvus, search
-from voices.sql.index_keeper import IndexKeeper, open_keeper
+from voices.sql.index_keeper import IndexKeeper
 from voices.sql.milvus import MilvusIndex
 from voices.sql.schema import info
+from voices.sql.snapshot import back_up, restore
 from voices.sql.store import SqlVoiceStore
 
 pytestmark = pytest.mark.slow
@@ -48,17 +49,18 @@ def client(address: str) -> Iterator[Any]:
 @pytest.fixture
 def database(database_url: str, address: str, client: Any) -> Iterator[SqlVoiceStore]:
     """60 speakers, and an index that is in step."""
-    database = SqlVoiceStore(database_url, FakeEncoder(), search_index=address)
+    database = SqlVoiceStore(database_url, FakeEncoder())
     for seed in range(60):
         database.enrol(f"s{seed}", [new(seed)])
-    keeper(database).follow()
+    assert database.outside_index.set_up(address) == 60
     yield database
     database.close()
 
 
 def keeper(database: SqlVoiceStore) -> IndexKeeper:
-    assert database._search.indexed is not None
-    return database._search.indexed.keeper
+    search = database.outside_index.search()
+    assert search is not None
+    return search.keeper
 
 
 def held(database: SqlVoiceStore) -> set[str]:
@@ -72,21 +74,26 @@ def forget_the_memory(database: SqlVoiceStore) -> None:
     keeper(database).settled = keeper(database).index.seen()
 
 
+def num_recent(database: SqlVoiceStore) -> int:
+    """How many speakers are in memory beside the index."""
+    return len(database._search._recents["default"].index or ())
+
+
 def test_the_index_finds_the_same_and_follows_changes(
     database: SqlVoiceStore, database_url: str, address: str
 ) -> None:
     questions = [2 * vector(seed) + vector(seed + 1) for seed in range(9)]
     exact = SqlVoiceStore(database_url, FakeEncoder())
+    exact.outside_index.address = None
     expected = [exact.identify(question, top_k=5) for question in questions]
     forget_the_memory(database)
     for question, wanted in zip(questions, expected, strict=True):
         found = database.identify(question, top_k=5)
         assert [name for name, _ in found] == [name for name, _ in wanted]
         assert dict(found) == pytest.approx(dict(wanted), abs=1e-6)
-    recent = database._search._recents["default"].index
-    assert recent is not None and len(recent) == 0, "Milvus was not asked"
+    assert not num_recent(database), "Milvus was not asked"
 
-    other = SqlVoiceStore(database_url, FakeEncoder(), search_index=address)
+    other = SqlVoiceStore(database_url, FakeEncoder())
     other.remove("s7")
     other.rename("s8", "renamed")
     other.enrol("s9", [new(1009)], if_exists="replace")
@@ -154,6 +161,7 @@ def test_many_changes_are_sent_in_parts(
     monkeypatch.setattr(index_keeper, "ROWS_AT_ONCE", 7)
     monkeypatch.setattr(index_keeper, "KEPT_REMOVALS", 20)
     away = SqlVoiceStore(database_url, FakeEncoder())
+    away.outside_index.address = None
     for seed in range(100, 130):
         away.enrol(f"s{seed}", [new(seed)])
     for seed in range(10):
@@ -168,10 +176,8 @@ def test_many_changes_are_sent_in_parts(
         damaged = {"id": away.speaker_id("s50")}
         statement = "UPDATE voiceprint_means SET embedding = 'x' WHERE speaker_id = :id"
         connection.execute(text(statement.replace("'x'", ":x")), damaged | {"x": b"x"})
-    rebuilt = open_keeper(address, away._connections, away._rows, replace=True)
-    assert rebuilt is not None
-    rebuilt.follow()
-    assert len(list(rebuilt.index.ids())) == 79
+    assert database.outside_index.set_up(address, replace=True) == 80
+    assert len(held(database)) == 79
     away.close()
 
 
@@ -198,14 +204,13 @@ def test_new_speakers_are_found_before_the_index_has_them(
     # Once it surely finds them, the memory lets them go.
     for _ in range(2):
         assert database.identify(vector(200))[0][0] == "late"
-    recent = database._search._recents["default"].index
-    assert recent is not None and len(recent) == 0
+    assert not num_recent(database)
 
 
 def test_processes_that_follow_at_once(
     database: SqlVoiceStore, database_url: str, address: str
 ) -> None:
-    others = [SqlVoiceStore(database_url, FakeEncoder(), search_index=address) for _ in range(3)]
+    others = [SqlVoiceStore(database_url, FakeEncoder()) for _ in range(3)]
     for number, each in enumerate(others):
         each.enrol(f"n{number}", [new(300 + number)])
     threads = [threading.Thread(target=keeper(each).follow) for each in [database, *others]]
@@ -223,10 +228,10 @@ def test_processes_that_follow_at_once(
 def test_an_encrypted_database_says_what_lies_outside(
     database_url: str, address: str, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    database = SqlVoiceStore(database_url, FakeEncoder(), key=KEY, search_index=address)
-    assert "holds the speakers' embeddings without encryption" in caplog.text
+    database = SqlVoiceStore(database_url, FakeEncoder(), key=KEY)
     database.enrol("a", [new(1)])
-    keeper(database).follow()
+    database.outside_index.set_up(address)
+    assert "holds the speakers' embeddings without encryption" in caplog.text
     forget_the_memory(database)
     assert database.identify(vector(1))[0][0] == "a"
     database.close()
@@ -235,8 +240,11 @@ def test_an_encrypted_database_says_what_lies_outside(
 def test_an_index_of_somebody_else(
     database: SqlVoiceStore, tmp_path: Path, address: str, client: Any
 ) -> None:
+    copied = SqlVoiceStore(f"sqlite:///{tmp_path}/v", FakeEncoder())
+    copied.enrol("a", [new(0)])
     with pytest.raises(DatabaseError, match=r"holds the speakers of another voice database; name"):
-        SqlVoiceStore(f"sqlite:///{tmp_path}/v", FakeEncoder(), search_index=address)
+        copied.outside_index.set_up(address)
+    assert copied.outside_index.search() is None
     collection = keeper(database).index._collection  # type: ignore[attr-defined]
     # A database that was put back to an earlier state is behind its index.
     with database._connections.write() as connection:
@@ -252,21 +260,64 @@ def test_an_index_of_somebody_else(
     client.drop_collection(collection)
     with pytest.raises(DatabaseError, match=f"{address}: Milvus: "):
         database.identify(vector(0))
+    copied.close()
+
+
+def test_the_index_is_given_up(database: SqlVoiceStore, database_url: str, client: Any) -> None:
+    database.outside_index.remove()
+    assert not client.list_collections()
+    assert database.identify(vector(1))[0][0] == "s1"
+    again = SqlVoiceStore(database_url, FakeEncoder())
+    assert again.outside_index.address is None
+    with pytest.raises(DatabaseError, match="has no index outside of it"):
+        again.outside_index.remove()
+    again.close()
+
+
+def test_a_restored_database_does_not_know_the_index(
+    database: SqlVoiceStore, database_url: str, tmp_path: Path
+) -> None:
+    back_up(database_url, tmp_path / "backup")
+    restore(tmp_path / "backup", f"sqlite:///{tmp_path}/v", None)
+    restored = SqlVoiceStore(f"sqlite:///{tmp_path}/v", FakeEncoder())
+    assert restored.outside_index.address is None
+    assert restored.identify(vector(1))[0][0] == "s1"
+    restored.remove("s1")
+    assert database.speaker_id("s1") in held(database)
+    ids = "SELECT database_id FROM voiceprint_info"
+    assert restored._connections.ask(ids) != database._connections.ask(ids)
+    restored.close()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[SqlVoiceStore]:
+    """A database without an index, with one speaker."""
+    database = SqlVoiceStore(f"sqlite:///{tmp_path}/v", FakeEncoder())
+    database.enrol("a", [new(0)])
+    yield database
+    database.close()
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("http://a:1", r"received another address of a search index, expected milvus://\[USER"),
+        ("http://a:1", "received the index 'http://a:1', expected milvus://HOST:PORT"),
         ("milvus://127.0.0.1:1", r"milvus://127.0.0.1:1: Milvus doesn't answer there \("),
     ],
 )
 def test_an_index_that_is_not_there(
-    given: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    given: str, message: str, alone: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     monkeypatch.setattr(milvus, "TIMEOUT_S", 0.5)
     with pytest.raises(DatabaseError, match=message):
-        SqlVoiceStore(f"sqlite:///{tmp_path}/v", FakeEncoder(), search_index=given)
+        alone.outside_index.set_up(given)
+    # Later: nobody is recognised, but who is removed is removed.
+    alone.outside_index.address = given
+    with pytest.raises(DatabaseError, match=message):
+        alone.load()
+    alone.remove("a")
+    assert "who was removed goes out of it as soon as it answers" in caplog.text
 
 
 def test_a_milvus_of_another_version(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,18 +326,14 @@ def test_a_milvus_of_another_version(address: str, monkeypatch: pytest.MonkeyPat
         MilvusIndex(address, "fake", "me")
 
 
-def test_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "voices.sql.milvus", None)
+def test_without_its_package(alone: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "voices.sql.milvus", None)
     with pytest.raises(DatabaseError, match=r"needs the package .*requirements-search\.txt"):
-        SqlVoiceStore(f"sqlite:///{tmp_path}/v", FakeEncoder(), search_index="milvus://a:1")
+        alone.outside_index.set_up("milvus://a:1")
 
 
 def test_before_the_first_speaker_there_is_no_index(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/v"
-    SqlVoiceStore(url).close()
-    database = SqlVoiceStore(url, search_index="milvus://127.0.0.1:1")
-    assert database._search.indexed is None
-    with database._connections.read() as connection:
-        assert len(connection.execute(select(info.c.database_id)).scalar_one()) == 32
+    database = SqlVoiceStore(f"sqlite:///{tmp_path}/v")
+    with pytest.raises(DatabaseError, match="nobody is enrolled; enrol a speaker first"):
+        database.outside_index.set_up("milvus://127.0.0.1:1")
     database.close()
-    assert np.isfinite(vector(0)).all()
