@@ -36,7 +36,8 @@ from utils.model.header import read_header
 from utils.parquet import import_pyarrow
 from utils.processors import num_processors
 from utils.verification.embedding_store import EmbeddingStore
-from utils.verification.evaluation import distinct_labels, tell_defects
+from utils.verification.evaluation import distinct_labels
+from utils.verification.report import tell_defects
 from voices.bulk_enrolment import enrol_embeddings
 from voices.store import DATABASE_VARIABLE, public_name
 

@@ -24,6 +24,7 @@ from utils.model.header import read_header
 from utils.verification import evaluation
 from utils.verification.cohort import SCORE_NORMS
 from utils.verification.embedding_store import EmbeddingStore
+from utils.verification.report import describe, make_folder, name_defects, write_report
 from utils.verification.scoring import SWEEP_STEPS, sweep_accuracy
 
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     # Mistakes in the list are told before the model is loaded, which takes seconds.
     chosen = evaluation.EvaluationSet.read(args.list_path, args.trials, args.trials_root)
     if args.report_dir:
-        evaluation.make_folder(args.report_dir)
+        make_folder(args.report_dir)
     header = read_header(args.model_path)
     args.model_path = header.path
     header = header.with_score_norm(args.score_norm)
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     print(translate("开始提取全部的音频特征..."), flush=True)
     with tqdm(total=len(chosen.paths)) as bar:
         clips = evaluation.embed_clips(encoder, chosen.paths, store, bar.update)
-    evaluation.name_defects(clips)
+    name_defects(clips)
     if header.cohort:
         clips = replace(clips, statistics=header.cohort.statistics(clips.embeddings))
 
@@ -106,10 +107,10 @@ def main(argv: list[str] | None = None) -> int:
     }
     if args.score_norm != "none":
         report["score_norm"] = args.score_norm
-    for line in evaluation.describe(report):
+    for line in describe(report):
         print(translate(line))
     if args.report_dir:
-        for path in evaluation.write_report(args.report_dir, report, histogram, log_odds):
+        for path in write_report(args.report_dir, report, histogram, log_odds):
             print(translate(f"written: {path}"))
     return 0
 

@@ -20,7 +20,7 @@ from utils.export.formats import (
     find_recordings,
 )
 from utils.messages import translate
-from utils.verification.evaluation import make_folder
+from utils.verification.report import make_folder
 
 
 def make_options() -> argparse.ArgumentParser:

@@ -15,7 +15,8 @@ from starlette.requests import HTTPConnection
 from service.answers.problems import Problem
 from service.diarization.jobs import Jobs
 from service.edge.limits import Lockout
-from service.edge.tokens import Grant, Tokens
+from service.edge.token_file import Grant
+from service.edge.tokens import Tokens
 from service.encoding.identification import NOBODY, Identifier
 from service.encoding.pool import EncodingPool
 from service.encoding.uploads import VoiceReader

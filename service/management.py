@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.edge.scopes import SCOPES
-from service.edge.tokens import (
+from service.edge.token_file import (
     Grant,
     create_token,
     read_scopes,

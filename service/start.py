@@ -9,7 +9,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from service.edge.tokens import Tokens, create_token
+from service.edge.token_file import create_token
+from service.edge.tokens import Tokens
 from service.settings import (
     DEFAULT_DATABASE,
     DEFAULT_FOLDER,

@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.support.postgres_server import NO_SERVER, PostgresServer, shared_server
+from tests.support.postgres_server import NO_SERVER, READY, PostgresServer, shared_server
 from tests.support.synthetic_voices import write_speech_folder
 from utils.processors import num_processors
 
@@ -90,17 +90,26 @@ def postgres_server(all_workers_folder: Path) -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def ready_databases() -> Iterator[None]:
+    """SQLite databases that the tests make begin as copies of one."""
+    from tests.support import ready_databases
+
+    with ready_databases.ready_databases():
+        yield
+
+
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """The address of an empty PostgreSQL database."""
-    url = postgres_server.new_database()
+    """The address of a PostgreSQL database with nobody in it."""
+    url = postgres_server.new_database(READY)
     yield url
     postgres_server.drop_database(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty SQL database, of each kind."""
+    """The address of an SQL database with nobody in it, of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/voices.sqlite3"
     return str(request.getfixturevalue("postgres_url"))
@@ -114,7 +123,7 @@ def new_url(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Callabl
     def make(kind: str) -> str:
         if kind == "sqlite":
             return f"sqlite:///{tmp_path}/v{next(numbers)}.sqlite3"
-        made.append(postgres_server.new_database())
+        made.append(postgres_server.new_database(READY))
         return made[-1]
 
     yield make

@@ -1,6 +1,7 @@
 """The folders are the architecture: what each may import, and what docs/architecture.md draws."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -69,6 +70,12 @@ def room_of(path: Path) -> str:
     return "/".join(parts if is_room_itself else parts[:-1])
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The parsed module."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported_names(tree: ast.AST) -> set[str]:
     """Returns the full dotted names that are imported anywhere under `tree`."""
     names = set()
@@ -110,10 +117,11 @@ def imported_at_import(tree: ast.Module) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+@functools.cache
 def imported_modules(path: Path) -> set[Path]:
     """Returns the modules of the project's packages that a file imports, anywhere in it."""
     found = set()
-    for name in imported_names(ast.parse(path.read_text(encoding="utf-8"))):
+    for name in imported_names(tree_of(path)):
         parts = name.split(".")
         if parts[0] not in PACKAGES:
             continue
@@ -132,13 +140,17 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_module_imports_only_its_own_room_and_lower_ones(path: Path) -> None:
-    room = room_of(path)
-    assert room in FLOOR_OF, f"give {room} its place in ROOMS and in docs/architecture.md"
-    for imported in imported_modules(path):
-        other = room_of(imported)
-        assert other == room or FLOOR_OF[other] < FLOOR_OF[room], f"{room} imports {other}"
+def test_modules_import_only_their_own_room_and_lower_ones() -> None:
+    rooms = {room_of(path) for path in MODULES}
+    assert rooms <= set(FLOOR_OF), "give each its place in ROOMS and in docs/architecture.md"
+    upwards = {
+        f"{name_of(path)} imports {name_of(imported)}"
+        for path in MODULES
+        for room in [room_of(path)]
+        for imported in imported_modules(path)
+        if room_of(imported) != room and FLOOR_OF[room_of(imported)] >= FLOOR_OF[room]
+    }
+    assert upwards == set()
 
 
 def test_modules_import_each_other_in_no_circle() -> None:
@@ -150,36 +162,36 @@ def test_modules_import_each_other_in_no_circle() -> None:
             del graph[module]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_module_imports_a_script(path: Path) -> None:
+def packages_of(path: Path) -> set[str]:
+    """The top-level packages that a module imports, anywhere in it."""
+    return {name.split(".")[0] for name in imported_names(tree_of(path))}
+
+
+def test_no_module_imports_a_script() -> None:
     scripts = {script.stem for script in SCRIPTS}
-    imported = imported_names(ast.parse(path.read_text(encoding="utf-8")))
-    assert not {name.split(".")[0] for name in imported} & scripts
+    assert [name_of(path) for path in MODULES if packages_of(path) & scripts] == []
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if room_of(p) not in FRAMEWORK_ROOMS], ids=name_of
-)
-def test_most_rooms_do_without_frameworks(path: Path) -> None:
-    imported = imported_names(ast.parse(path.read_text(encoding="utf-8")))
-    assert not {name.split(".")[0] for name in imported} & FRAMEWORKS
+def test_most_rooms_do_without_frameworks() -> None:
+    others = [path for path in MODULES if room_of(path) not in FRAMEWORK_ROOMS]
+    assert [name_of(path) for path in others if packages_of(path) & FRAMEWORKS] == []
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=name_of)
-def test_heavy_packages_are_imported_inside_functions(path: Path) -> None:
-    is_script = path.parent == ROOT
-    banned = HEAVY if not is_script and room_of(path) in FRAMEWORK_ROOMS else HEAVY | FRAMEWORKS
-    assert not imported_at_import(ast.parse(path.read_text(encoding="utf-8"))) & banned
+def test_heavy_packages_are_imported_inside_functions() -> None:
+    for path in MODULES + SCRIPTS:
+        is_script = path.parent == ROOT
+        banned = HEAVY if not is_script and room_of(path) in FRAMEWORK_ROOMS else HEAVY | FRAMEWORKS
+        assert not imported_at_import(tree_of(path)) & banned, name_of(path)
 
 
-@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=name_of)
-def test_nothing_is_done_at_import(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        main_guard = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
-        call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-        loop = isinstance(node, ast.For | ast.While | ast.With)
-        assert main_guard or not (call or loop), f"{path.name}:{node.lineno} runs at import"
+def test_nothing_is_done_at_import() -> None:
+    for path in MODULES + SCRIPTS:
+        for node in tree_of(path).body:
+            main_guard = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+            call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            loop = isinstance(node, ast.For | ast.While | ast.With)
+            is_quiet = main_guard or not (call or loop)
+            assert is_quiet, f"{name_of(path)}:{node.lineno} runs at import"
 
 
 def test_no_module_is_a_catch_all() -> None:

@@ -33,7 +33,8 @@ from utils.verification.cohort import TOP, Cohort
 from utils.verification.conditions import embed_conditions
 from utils.verification.embedding import ClipEncoder, mean_embedding
 from utils.verification.embedding_store import EmbeddingStore
-from utils.verification.evaluation import embed_clips, make_folder, name_defects
+from utils.verification.evaluation import embed_clips
+from utils.verification.report import make_folder, name_defects
 from utils.verification.thresholds import calibrate, calibration_entries, describe
 
 FEWEST_PEOPLE = 20

@@ -31,7 +31,7 @@ from utils.model.header import ASNORM, ModelHeader, read_header
 from utils.verification.cohort import SCORE_NORMS
 from utils.verification.conditions import embed_conditions
 from utils.verification.embedding_store import EmbeddingStore
-from utils.verification.evaluation import make_folder
+from utils.verification.report import make_folder
 from utils.verification.thresholds import calibrate, calibration_entries, describe, measured
 
 

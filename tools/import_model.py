@@ -26,13 +26,9 @@ from utils.audio.decode import load_audio
 from utils.corpus.clip_lists import read_clips
 from utils.corpus.lists import LabelledClip
 from utils.errors import AudioError, ModelError, run_script
-from utils.export.public_model import (
-    FRONT_ENDS,
-    PublicModel,
-    check_joined,
-    read_public_model,
-    write_public_model,
-)
+from utils.export.public_features import FRONT_ENDS
+from utils.export.public_join import check_joined, write_public_model
+from utils.export.public_model import PublicModel, read_public_model
 from utils.files import atomic_path
 from utils.model.archive import update_metadata
 from utils.verification.conditions import embed_conditions

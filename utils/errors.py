@@ -22,6 +22,34 @@ class AudioError(VoiceprintError):
     """A recording cannot be used: missing, empty, truncated, not audio, silent or too short."""
 
 
+class AudioFormatError(AudioError):
+    """The bytes are no audio, or audio of a kind that cannot be decoded on this machine."""
+
+
+class AudioTooLongError(AudioError):
+    """A recording is longer than allowed.
+
+    Attributes:
+        max_duration_s: The longest that is allowed, in seconds.
+    """
+
+    def __init__(self, message: str, max_duration_s: float) -> None:
+        super().__init__(message)
+        self.max_duration_s = max_duration_s
+
+
+class AudioTooLargeError(AudioError):
+    """A recording has more bytes than allowed.
+
+    Attributes:
+        max_bytes: The most that are allowed.
+    """
+
+    def __init__(self, message: str, max_bytes: float) -> None:
+        super().__init__(message)
+        self.max_bytes = max_bytes
+
+
 class DataListError(VoiceprintError):
     """A data list or trial list is missing or has a line that breaks the format."""
 

@@ -11,9 +11,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match, Mount
 
 from service.logs import log_event
-from utils.audio.decode import AudioFormatError, AudioTooLargeError, AudioTooLongError
 from utils.errors import (
     AudioError,
+    AudioFormatError,
+    AudioTooLargeError,
+    AudioTooLongError,
     DamagedVoiceError,
     DatabaseError,
     FileBlockedError,

@@ -25,7 +25,8 @@ from service.edge.counters import Counter
 from service.edge.encodings import check_encodings
 from service.edge.limits import FAILED_TOKENS_A_MINUTE, RateLimiter
 from service.edge.scopes import ANY, OPEN, needed_scope
-from service.edge.tokens import LOCAL, Grant, Tokens
+from service.edge.token_file import Grant
+from service.edge.tokens import LOCAL, Tokens
 from service.settings import LOOPBACK, Settings
 
 PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")

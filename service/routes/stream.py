@@ -10,7 +10,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from service.answers.problems import Problem, describe_error, problem_document
 from service.context import Service, checked_name, group_of
-from service.edge.tokens import Grant
+from service.edge.token_file import Grant
 from service.live.session import LiveSession
 from service.live.talk import Command, Options, Talk, read_text
 from service.logs import log_failure

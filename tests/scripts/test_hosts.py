@@ -1,4 +1,4 @@
-"""Two hosts are two processes here: the losses of one with the doubled batch, a kill, resuming."""
+"""Training on JAX: as on TensorFlow, and on two hosts, which are two processes here, as on one."""
 
 import contextlib
 import importlib.util
@@ -11,50 +11,61 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 import train
 from tests.support.synthetic_voices import write_speech_folder
-from tests.support.tiny_model import TRAIN_OPTIONS
+from tests.support.tiny_model import TRAIN_OPTIONS, write_tiny_model
 from utils.crops.draws import Share
 from utils.errors import VoiceprintError
 from utils.training import hosts as module
 from utils.training.hosts import Hosts, find_hosts, join_hosts, supervise
 
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = None  # an import of it raises ImportError
+import train
+sys.exit(train.main(sys.argv[1:]))
+"""
+
 QUICK_COMPILER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """Compiling takes most of the time of the few steps here."""
 
-NUM_STEPS = 20
+NUM_EPOCHS, STEPS = 4, 5
+"""That one host and two train alike: 20 steps."""
 
 ENDLESS = 10_000
 """Epochs of a training that is killed; the schedule of the learning rate depends on them."""
 
+has_jax = pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
 
-def log(folder: str) -> list[dict[str, float]]:
+
+def log(folder: str | Path) -> list[dict[str, float]]:
     path = Path(folder, "training_log.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def options(folder: str, num_steps: int, batch_size: int = 4, *more: str) -> list[str]:
-    """Options of a training whose epochs have one step, so that the log has every step's loss."""
+def options(folder: str, *more: str, epochs: int = ENDLESS, batch_size: int = 8) -> list[str]:
+    """Options of a training; the log has the mean loss of each epoch's few steps."""
     return [
-        *TRAIN_OPTIONS, "--batch_size", str(batch_size), "--train_list_path=train.txt",
-        "--test_list_path=", f"--num_epoch={num_steps}", "--steps_per_epoch=1",
-        f"--model_dir={folder}", "--gpu=cpu", *more,
+        *TRAIN_OPTIONS, f"--batch_size={batch_size}", "--train_list_path=train.txt",
+        "--test_list_path=test.txt", f"--num_epoch={epochs}", f"--steps_per_epoch={STEPS}",
+        f"--model_dir={folder}", "--gpu=cpu", "--keep_checkpoints=100", *more,
     ]  # fmt: skip
 
 
 @contextlib.contextmanager
 def running(root: Path, *commands: list[str]) -> Iterator[list["subprocess.Popen[str]"]]:
-    """Runs train.py on JAX several times at once; none is left in the end."""
+    """Runs Python on JAX several times at once; none is left in the end."""
     environment = {
         **os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONIOENCODING": "utf-8",
-        "XLA_FLAGS": QUICK_COMPILER,
+        "XLA_FLAGS": QUICK_COMPILER, "PYTHONPATH": str(root),
     }  # fmt: skip
     processes = [
         subprocess.Popen(
-            [sys.executable, str(root / "train.py"), *command],
+            [sys.executable, *command],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )
         for command in commands
@@ -84,43 +95,76 @@ def two_hosts(*command: str) -> list[list[str]]:
     return [[*command, *hosts, str(number)] for number in range(2)]
 
 
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A folder with lists, and what a training on JAX without TensorFlow left in `alone`."""
+    folder = tmp_path_factory.mktemp("hosts")
+    files = write_speech_folder(folder / "speech", 4, 5, 1.2)
+    lines = [f"{path}\t{label}\n" for path, label in files]
+    (folder / "train.txt").write_text("".join(lines))
+    (folder / "test.txt").write_text("".join(lines[::2]))
+    write_tiny_model(folder / "start.keras", build={"num_classes": 4})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command = ["-c", WITHOUT_TENSORFLOW, *options("alone", "--init=start.keras")]
+        with running(root, command) as (alone,):
+            wait_for(lambda: len(log("alone")) >= 1 + NUM_EPOCHS, alone)
+    return folder
+
+
+@has_jax
 @pytest.mark.slow
 @pytest.mark.usefixtures("eager")
-@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
-def test_two_hosts_train_as_one_and_outlive_a_kill(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_jax_without_tensorflow_trains_as_tensorflow(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    lines = [f"{path}\t{label}\n" for path, label in write_speech_folder(Path("speech"), 4, 5, 1.2)]
-    Path("train.txt").write_text("".join(lines))
-    Path("test.txt").write_text("".join(lines[::2]))
-    more = ["--keep_checkpoints", "100"]
-    with running(root, options("alone", ENDLESS, 8, *more)) as (alone,):
-        wait_for(lambda: len(log("alone")) >= 2 + NUM_STEPS, alone)
+    from utils.training.run import TrainingRun
 
+    monkeypatch.chdir(workplace)
+    finish = TrainingRun._finish_epoch
+
+    def finish_and_stop(training: Any, figures: dict[str, float]) -> None:
+        finish(training, figures)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingRun, "_finish_epoch", finish_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(options("tensorflow", "--init=start.keras"))
+    (one,), other = log("tensorflow"), log("alone")[0]
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    assert one["eer"] == pytest.approx(other["eer"], abs=0.05)
+
+
+@has_jax
+@pytest.mark.slow
+@pytest.mark.usefixtures("eager")
+def test_two_hosts_train_as_one_and_outlive_a_kill(
+    workplace: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Two hosts go on where one was, and one of them is killed.
-    more = ["--resume", "alone/resnet34-2.keras", "--test_list_path", "test.txt"]
-    with running(root, *two_hosts(*options("both", ENDLESS, 4, *more))) as hosts:
-        wait_for(lambda: len(log("both")) >= NUM_STEPS, hosts[0])
+    monkeypatch.chdir(workplace)
+    more = options("both", "--resume", "alone/resnet34-1.keras", batch_size=4)
+    with running(root, *two_hosts(str(root / "train.py"), *more)) as hosts:
+        wait_for(lambda: len(log("both")) >= NUM_EPOCHS, hosts[0])
         hosts[1].kill()
         shown = hosts[0].communicate(timeout=200)
         assert hosts[0].returncode == 2, shown
     line = shown[1].strip().splitlines()[-1]
     assert line.startswith("error: the training was cut off: another host is gone, or memory; ")
     assert "start all hosts again with --resume both/resnet34-" in line
-    assert "epoch 22: " in shown[0]
-    steps = zip(log("alone")[2:], log("both"), strict=False)
-    for number, (step, other) in zip(range(NUM_STEPS), steps, strict=False):
-        assert step["epoch"] == other["epoch"] == 3 + number
+    assert f"epoch {1 + NUM_EPOCHS}: " in shown[0]
+    steps = zip(log("alone")[1:], log("both"), strict=False)
+    for number, (step, other) in zip(range(NUM_EPOCHS), steps, strict=False):
+        assert step["epoch"] == other["epoch"] == 2 + number
         assert other["loss"] == pytest.approx(step["loss"], abs=1e-4)
         assert 0 <= other["eer"] <= 1
 
     # On one host, of another backend: steps are counted anew, since they are of half the size.
     checkpoints = {int(path.stem.split("-")[1]) for path in Path("both").glob("[!.]*.keras")}
     reached = max(checkpoints)
-    assert reached >= 2 + NUM_STEPS
-    resume = ["--resume", f"both/resnet34-{reached}.keras"]
-    assert train.main(options("both", reached + 1, 4, *resume)) == 0
+    assert reached >= 1 + NUM_EPOCHS
+    resume = ["--resume", f"both/resnet34-{reached}.keras", "--steps_per_epoch=1"]
+    assert train.main(options("both", *resume, epochs=reached + 1, batch_size=4)) == 0
     assert log("both")[-1]["epoch"] == reached + 1
 
 

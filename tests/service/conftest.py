@@ -8,6 +8,11 @@ import pytest
 from tests.support.browser import Browser, Service
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_databases(ready_databases: None) -> None:
+    """New databases are copies."""
+
+
 @pytest.fixture(scope="session")
 def one_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The real service with the shipped model."""

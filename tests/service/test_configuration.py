@@ -7,7 +7,7 @@ import pytest
 import manage
 import serve
 from service.configuration import read_config, unknown_variables
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from service.settings import GroupLimits, ServiceError
 from tests.support.service_process import service_process
 

@@ -7,7 +7,7 @@ import pytest
 
 import manage
 from service.edge.scopes import ROUTES
-from service.edge.tokens import create_token, read_token_file
+from service.edge.token_file import create_token, read_token_file
 from service.settings import GroupLimits, ServiceError
 from tests.support.service_client import check_problem, files, running, speech
 from tests.support.service_process import ROOT

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from service.diarization.worker import Findings, FoundVoice
-from utils.audio.decode import AudioTooLongError
 from utils.diarization.diarizer import Diarization
 from utils.diarization.turns import Turn
+from utils.errors import AudioTooLongError
 
 
 def finds(pipe: Any, encoder: Any, task: Any) -> None:

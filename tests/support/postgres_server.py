@@ -24,6 +24,9 @@ NO_SERVER = (
 )
 START_TIMEOUT_S = 60
 
+READY = "ready"
+"""Name of the database that others are copies of: migrations take 0.5 s."""
+
 
 def find_server() -> Path | None:
     """Returns the folder of initdb and postgres, None if there is none with pgvector."""
@@ -124,12 +127,20 @@ class PostgresServer:
         self._process.send_signal(signal.SIGQUIT if kill else signal.SIGINT)
         self._process.wait(START_TIMEOUT_S)
 
-    def new_database(self) -> str:
-        """Makes an empty database and returns its address."""
+    def new_database(self, template: str = "template1") -> str:
+        """Makes a database, empty or a copy of another, and returns its address."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         with self._connect("postgres") as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return f"postgresql://tester@/{name}?host={self.folder}"
+
+    def make_ready(self) -> None:
+        """Makes the database `READY`: the migrations have made its tables, and nobody is in it."""
+        from voices.sql.engine import SqlConnections
+
+        with self._connect("postgres") as connection:
+            connection.execute(f'CREATE DATABASE "{READY}"')
+        SqlConnections(f"postgresql://tester@/{READY}?host={self.folder}").close()
 
     def drop_database(self, url: str) -> None:
         name = url.split("@/")[1].split("?")[0]
@@ -197,6 +208,7 @@ def shared_server(folder: Path) -> Iterator[PostgresServer | None]:
         else:
             server = owned.enter_context(running_server())
             if server is not None:
+                server.make_ready()
                 address.write_text(str(server.folder))
         fcntl.flock(users, fcntl.LOCK_SH)
         fcntl.flock(mutex, fcntl.LOCK_UN)

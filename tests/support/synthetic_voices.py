@@ -5,6 +5,7 @@ syllables of fricatives and changing vowels with short pauses, over faint breath
 speech, but a spectrogram, a speech detector and a small network take it for some.
 """
 
+import functools
 import wave
 from pathlib import Path
 
@@ -24,6 +25,9 @@ VOWELS_HZ = np.array(
 )
 BANDWIDTHS_HZ = np.array([80.0, 110.0, 160.0])
 
+LONGEST_REMEMBERED_S = 5.0
+"""Many tests ask for the same short utterance: it is made once in a process."""
+
 
 def synthetic_speech(
     speaker: int, utterance: int = 0, duration_s: float = 2.0, sample_rate: int = SAMPLE_RATE
@@ -39,6 +43,14 @@ def synthetic_speech(
     Returns:
         The waveform, `(duration_s * sample_rate,)`, float32, peak 0.5.
     """
+    make = _remembered if duration_s <= LONGEST_REMEMBERED_S else _synthetic_speech
+    return make(speaker, utterance, float(duration_s), sample_rate).copy()
+
+
+def _synthetic_speech(
+    speaker: int, utterance: int, duration_s: float, sample_rate: int
+) -> np.ndarray:
+    """Returns the utterance, made anew."""
     # Golden-ratio steps spread any number of speakers evenly over the ranges.
     pitch_hz = 85.0 * 2.0 ** (1.6 * ((speaker * 0.618034) % 1.0))
     tract = 0.85 + 0.35 * ((speaker * 0.754878 + 0.3) % 1.0)
@@ -73,6 +85,9 @@ def synthetic_speech(
     waveform *= 0.5 / max(float(np.abs(waveform).max(initial=0.0)), 1e-9)
     waveform += random.normal(0.0, 5e-4, num_samples)
     return np.clip(waveform, -0.5, 0.5).astype(np.float32)
+
+
+_remembered = functools.lru_cache(500)(_synthetic_speech)
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int = SAMPLE_RATE) -> Path:

@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -24,10 +22,17 @@ from utils.arrays import FloatArray
 from utils.audio.decode import duration_seconds, load_audio
 from utils.audio.fidelity import SUBTYPES, Embed, audible_in_16_bits, encode, loss_of_file
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
+from utils.corpus.journal import (
+    ABSENT,
+    Finding,
+    file_state,
+    journal_line,
+    open_journal,
+    read_journal,
+)
 from utils.corpus.treatment import UNTREATED, Treatment
 from utils.engine.engine import Engine
 from utils.errors import AudioError, VoiceprintError
-from utils.locks import only_process
 
 MIN_PARALLEL_TASKS = 64
 """Fewer clips than this take less time than starting worker processes (about 0.5 s)."""
@@ -41,12 +46,6 @@ because some data sets declare the duration before cutting silence."""
 
 NOT_VERIFIED = "conversion not verified"
 """Begins the reason of a clip whose source would be lost; without --delete_source it is fine."""
-
-ABSENT = "-"
-"""State of a file that does not exist."""
-
-LINE_END = "."
-"""Last field of a journal line; a line without it was cut off by a kill and is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +66,6 @@ class Task:
     def listed(self) -> str:
         """The file that goes into the data list."""
         return self.source if self.wav is None else self.wav
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of checking one clip.
-
-    Attributes:
-        listed: The file that goes into the data list.
-        duration_s: Its duration in seconds, 0 if it could not be decoded.
-        defect: Why it is unusable, or None. The caller rejects short clips by `duration_s`.
-        listed_state: Size and time of `listed` when checked.
-        source_state: Size and time of the source when checked.
-        treatment: What was done to the sound, "" for nothing.
-        sound: Checksum of the samples in 16 bits, "" if it is not known.
-    """
-
-    listed: str
-    duration_s: float
-    defect: str | None
-    listed_state: str
-    source_state: str
-    treatment: str = ""
-    sound: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +114,9 @@ def examine(task: Task, known: Finding | None, rules: Rules) -> Finding:
         )
     except AudioError as error:
         found = _Judgement(0.0, _short_reason(task, error))
-    return Finding(
-        task.listed, found.duration_s, found.defect, _state(task.listed), _state(task.source),
-        str(rules.treatment) if task.wav else "", found.sound,
-    )  # fmt: skip
+    states = file_state(task.listed), file_state(task.source)
+    mark = str(rules.treatment) if task.wav else ""
+    return Finding(task.listed, found.duration_s, found.defect, *states, mark, found.sound)
 
 
 def examine_all(
@@ -163,36 +138,15 @@ def examine_all(
     """
     from tqdm import tqdm
 
-    with _open_journal(journal_path) as journal:
+    with open_journal(journal_path) as journal:
         known = read_journal(journal_path)
         jobs = ((task, known.get(task.listed)) for task in tasks)
         examine_job = functools.partial(_examine_job, rules=rules)
         findings = engine.map(examine_job, jobs, _crash_finding)
         for finding in tqdm(findings, total=len(tasks), desc="checking", unit="clip"):
             if _is_news(finding, known):
-                journal.write(_journal_line(finding))
+                journal.write(journal_line(finding))
             yield finding
-
-
-def read_journal(path: Path) -> dict[str, Finding]:
-    """Reads the findings of earlier runs; a file's last one counts, damaged lines are ignored."""
-    known: dict[str, Finding] = {}
-    if not path.is_file():
-        return known
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
-        for line in lines:
-            fields = line.rstrip("\n").split("\t")
-            if len(fields) not in (6, 8) or fields[-1] != LINE_END:
-                continue
-            try:
-                duration_s = float(fields[3])
-            except ValueError:
-                continue
-            # Lines of six fields are of an earlier version.
-            known[fields[0]] = Finding(
-                fields[0], duration_s, fields[4] or None, fields[1], fields[2], *fields[5:-1]
-            )
-    return known
 
 
 def _examine_job(job: tuple[Task, Finding | None], rules: Rules) -> Finding:
@@ -207,12 +161,12 @@ def _is_news(finding: Finding, known: dict[str, Finding]) -> bool:
 def _crash_finding(job: tuple[Task, Finding | None]) -> Finding:
     task = job[0]
     defect = "damaged audio: the decoder crashed"
-    return Finding(task.listed, 0.0, defect, _state(task.listed), _state(task.source))
+    return Finding(task.listed, 0.0, defect, file_state(task.listed), file_state(task.source))
 
 
 def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
     """Whether an earlier finding is still valid for the files."""
-    source_state = _state(task.source)
+    source_state = file_state(task.source)
     if known.treatment != (str(rules.treatment) if task.wav else ""):
         return False
     if task.wav is None:
@@ -223,7 +177,7 @@ def _still_holds(task: Task, known: Finding, rules: Rules) -> bool:
         return same_source and not is_kept
     if known.listed_state == ABSENT:  # was too short to be converted
         return same_source and known.duration_s < rules.min_duration_s
-    same_wav = _state(task.wav) == known.listed_state
+    same_wav = file_state(task.wav) == known.listed_state
     if rules.delete_source and source_state != ABSENT:
         return False
     return same_wav and (same_source or source_state == ABSENT)
@@ -374,42 +328,3 @@ def _short_reason(task: Task, error: AudioError) -> str:
     for path in (str(Path(task.source)), str(Path(task.listed))):
         text = text.removeprefix(f"{path}: ").replace(f"Error opening {path!r}: ", "")
     return text
-
-
-def _state(path: str) -> str:
-    """Returns size and time of a file, which change whenever its content does."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return ABSENT
-    return f"{status.st_size}:{status.st_mtime_ns}"
-
-
-@contextlib.contextmanager
-def _open_journal(path: Path) -> Iterator[TextIO]:
-    """Opens the journal for appending; each line is flushed at once."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            path.open("a", encoding="utf-8", newline="\n", buffering=1) as journal,
-            only_process(journal, path),
-        ):
-            if journal.tell():
-                journal.write("\n")  # ends a line cut off by a kill
-            yield journal
-    except OSError as error:
-        raise VoiceprintError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _journal_line(finding: Finding) -> str:
-    fields: Iterable[str] = (
-        finding.listed,
-        finding.listed_state,
-        finding.source_state,
-        repr(finding.duration_s) if math.isfinite(finding.duration_s) else "0.0",
-        finding.defect or "",
-        finding.treatment,
-        finding.sound,
-        LINE_END,
-    )
-    return "\t".join(fields) + "\n"

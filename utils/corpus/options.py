@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utils.arguments import channel, non_negative_float, positive_int
 from utils.corpus.layouts import LAYOUTS
-from utils.corpus.listing import DatasetSpec, Settings
+from utils.corpus.list_settings import DatasetSpec, Settings
 from utils.corpus.treatment import Treatment
 from utils.engine.choice import HELP, engine_address
 from utils.processors import num_processors

@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.decode import Source, read_blocks
+from utils.audio.decode import read_blocks
+from utils.audio.decoders import Source
 from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.recording import Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.audio.decode import Source, read_blocks
+from utils.audio.decode import read_blocks
+from utils.audio.decoders import Source
 from utils.audio.recording import BLOCK_S
 from utils.audio.waveform import SAMPLE_RATE
 from utils.diarization.names import numbered_label

@@ -31,13 +31,9 @@ from utils.model.encoder import MIN_SPEECH_S
 from utils.model.header import read_header
 from utils.model.keras import load_keras_network
 from utils.model.onnx import METADATA_NAME, load_onnx_network
-from utils.verification.evaluation import (
-    Clips,
-    distinct_labels,
-    embed_clips,
-    name_defects,
-)
+from utils.verification.evaluation import Clips, distinct_labels, embed_clips
 from utils.verification.metrics import ErrorCurve
+from utils.verification.report import name_defects
 from utils.verification.scoring import score_all_pairs
 
 MAX_SPEECH_S = 10.0

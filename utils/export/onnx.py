@@ -13,58 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.arrays import FloatArray
-from utils.audio.spectrogram import (
-    EPSILON,
-    HOP_LENGTH,
-    N_FFT,
-    NUM_BINS,
-    WIN_LENGTH,
-    padded_window,
-)
 from utils.errors import ModelError
+from utils.export.onnx_graph import OPSET, OUTPUT_NAME, Graph
 from utils.files import atomic_path
 from utils.model.archive import load_network, update_metadata
 from utils.model.header import ASNORM, ModelHeader, read_header
 from utils.model.onnx import INPUT_NAME, METADATA_NAME
 from utils.networks.features import LEAST_SAMPLES
-from utils.networks.filterbank import (
-    FRAME_LENGTH,
-    FRAME_SHIFT,
-    HIGHEST_HZ,
-    LOG_FLOOR,
-    NUM_FFT_BINS,
-    frame_basis,
-    mel_filters,
-)
-
-OPSET = 17
-"""ONNX operator set, supported by every runtime since 2022."""
-
-OUTPUT_NAME = "embedding"
 
 LEFT_OUT = ("training", "progress", "network", "labels")
 """Training metadata that inference doesn't need."""
-
-
-def fourier_basis(window: FloatArray | None = None) -> FloatArray:
-    """Returns the convolution kernels that compute a Fourier transform.
-
-    Args:
-        window: Analysis window, shape `(length,)`, by default that of the spectrogram, 400 long.
-
-    Returns:
-        Shape `(514, 1, length)`: cosines of the 257 bins, then sines, times the analysis window,
-        without the samples where the window is zero.
-    """
-    length = WIN_LENGTH if window is None else len(window)
-    start = (N_FFT - length) // 2
-    samples = np.arange(start, start + length)
-    # Exact integers before the scaling: a phase of 2 pi * 256 * 455 would lose digits.
-    phase = 2 * np.pi * (np.outer(np.arange(NUM_BINS), samples) % N_FFT) / N_FFT
-    window = padded_window()[samples] if window is None else window
-    basis = np.concatenate([np.cos(phase), -np.sin(phase)]) * window
-    return basis[:, None, :].astype(np.float32)
 
 
 def write_onnx(
@@ -89,7 +47,7 @@ def write_onnx(
 
     network = load_network(model_path)
     header = read_header(model_path)
-    graph = Graph(half_precision)
+    graph = NetworkGraph(half_precision)
     graph.add_network(network, str(model_path))
     model = graph.to_model(header.embedding_size)
     entry = model.metadata_props.add()
@@ -122,43 +80,10 @@ def _affine(norm: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]
     return scale, np.asarray(norm.beta, np.float64) - np.asarray(norm.moving_mean) * scale
 
 
-class Graph:
-    """Collects the nodes and constants of a graph; values are named in order."""
+class NetworkGraph(Graph):
+    """The graph of one of our networks, from the waveform to the embedding."""
 
-    def __init__(self, half_precision: bool) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self._half_precision = half_precision
-        self._number = 0
-        self._segment_of_frame: str | None = None
-
-    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Adds an operation and returns the name of its output."""
-        from onnx import helper
-
-        self._number += 1
-        output = output or f"{operator.lower()}_{self._number}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, values: Any, dtype: Any = np.float32) -> str:
-        """Adds a small constant, kept exactly."""
-        from onnx import numpy_helper
-
-        self._number += 1
-        name = f"constant_{self._number}"
-        self.constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
-        return name
-
-    def weights(self, values: Any) -> str:
-        """Adds trained weights, in 16 bits with half precision."""
-        if not self._half_precision:
-            return self.constant(values)
-        return self.node("Cast", self.constant(values, np.float16), to=1)
-
-    def ints(self, *values: int) -> str:
-        """Adds a list of integers."""
-        return self.constant(values, np.int64)
+    _segment_of_frame: str | None = None
 
     def to_model(self, embedding_size: int) -> Any:
         """Returns the finished model."""
@@ -208,58 +133,6 @@ class Graph:
             inputs = [values[id(x)] for x in _inputs(layer)]
             values[id(layer.output)] = self.layer(kind, layer, inputs, source)
         self.node("Identity", values[id(network.outputs[1])], output=OUTPUT_NAME)
-
-    def repeated(self, waveform: str, least: int) -> str:
-        """Repeats a clip of fewer samples until they are `least`: `spectrogram.extend`."""
-        length = self.node("Gather", self.node("Shape", waveform), self.ints(1), axis=0)
-        crop, one = self.ints(least), self.ints(1)
-        whole = self.node("Sub", self.node("Add", crop, length), one)
-        repeats = self.node("Div", whole, length)
-        tiled = self.node("Tile", waveform, self.node("Concat", one, repeats, axis=0))
-        end = self.node("ReduceMax", self.node("Concat", length, crop, axis=0))
-        return self.node("Slice", tiled, self.ints(0), end, self.ints(1))
-
-    def spectrogram(self, waveform: str) -> str:
-        """Adds `utils.audio.spectrogram.spectrogram`: `(1, 1, 257, num_frames)` from `(1, n)`."""
-        framed = self.node("Unsqueeze", waveform, self.ints(1))
-        padding = WIN_LENGTH // 2
-        transform = self.node(
-            "Conv", framed, self.constant(fourier_basis()),
-            kernel_shape=[WIN_LENGTH], strides=[HOP_LENGTH], pads=[padding, padding],
-        )  # fmt: skip
-        square = self.node("Mul", transform, transform)
-        parts = self.node("Reshape", square, self.ints(1, 2, NUM_BINS, -1))
-        power = self.node("ReduceSum", parts, self.ints(1), keepdims=1)
-        magnitude = self.node("Sqrt", power)
-        mean = self.node("ReduceMean", magnitude, axes=[2])
-        centred = self.node("Sub", magnitude, mean)
-        variance = self.node("ReduceMean", self.node("Mul", centred, centred), axes=[2])
-        deviation = self.node("Add", self.node("Sqrt", variance), self.constant(EPSILON))
-        return self.node("Div", centred, deviation)
-
-    def filterbank(
-        self, waveform: str, window: str = "povey", highest_hz: float = HIGHEST_HZ, scale: int = 1
-    ) -> str:
-        """Adds `utils.networks.filterbank.filterbank`: `(1, 1, 80, num_frames)` from `(1, n)`.
-
-        Args:
-            waveform: Samples in [-1, 1].
-            window: A key of `utils.networks.filterbank.WINDOWS`.
-            highest_hz: Upper edge of the last triangle.
-            scale: Multiplies the samples.
-        """
-        framed = self.node("Unsqueeze", waveform, self.ints(1))
-        transform = self.node(
-            "Conv", framed, self.constant(scale * frame_basis(window).T[:, None, :]),
-            kernel_shape=[FRAME_LENGTH], strides=[FRAME_SHIFT],
-        )  # fmt: skip
-        square = self.node("Mul", transform, transform)
-        parts = self.node("Reshape", square, self.ints(1, 2, NUM_FFT_BINS, -1))
-        power = self.node("ReduceSum", parts, self.ints(1), keepdims=0)
-        energies = self.node("MatMul", self.constant(mel_filters(highest_hz).T), power)
-        levels = self.node("Log", self.node("Max", energies, self.constant(LOG_FLOOR)))
-        centred = self.node("Sub", levels, self.node("ReduceMean", levels, axes=[2]))
-        return self.node("Unsqueeze", centred, self.ints(1))
 
     def layer(self, kind: str, layer: Any, inputs: list[str], source: str) -> str:
         """Adds one layer other than a convolution."""

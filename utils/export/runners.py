@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from utils.arrays import FloatArray
-from utils.export.onnx import OUTPUT_NAME
+from utils.export.onnx_graph import OUTPUT_NAME
 from utils.model.backend import stderr_closed
 from utils.model.keras import limit_threads
 from utils.model.onnx import INPUT_NAME

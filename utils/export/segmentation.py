@@ -18,7 +18,7 @@ import numpy.typing as npt
 from utils.arrays import FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import ModelError
-from utils.export.onnx import OPSET, Graph
+from utils.export.onnx_graph import OPSET, Graph
 from utils.files import atomic_path
 
 Tensors = dict[str, npt.NDArray[Any]]

@@ -17,7 +17,8 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.spectrogram import EPSILON, HOP_LENGTH, N_FFT, padded_window
 from utils.errors import ModelError
-from utils.export.onnx import OUTPUT_NAME, exported_metadata
+from utils.export.onnx import exported_metadata
+from utils.export.onnx_graph import OUTPUT_NAME
 from utils.model.archive import load_network
 from utils.model.backend import stderr_closed
 from utils.model.header import read_header

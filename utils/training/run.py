@@ -27,9 +27,10 @@ from utils.crops.draws import Share
 from utils.errors import ModelError, VoiceprintError
 from utils.interruption import Interruption
 from utils.messages import translate
-from utils.model.archive import load_network, read_training_state, write_model
+from utils.model.archive import read_training_state, write_model
 from utils.model.header import CALIBRATION_KEYS, LABELS_KEY, ModelHeader, read_header
 from utils.reader import TrainingReader
+from utils.training.beginning import build_learner, copy_weights, start_classifier
 from utils.training.progress import Progress, remove_old_checkpoints
 from utils.training.settings import TrainingSettings
 from utils.training.validation import Validation
@@ -93,12 +94,16 @@ class TrainingRun:
         )
         try:
             with strategy.scope() if strategy else contextlib.nullcontext():
-                self._build()
+                self.learner, self.float_network, self.network_shape = build_learner(
+                    settings, self.num_speakers, self.steps, self.reader.maker
+                )
+                network = self.learner.network
                 if init:
-                    self._load_weights(load_network(init), init, matching_only=True)
-                    self._start_classifier()
+                    copy_weights(network, init, matching_only=True)
+                    num_vectors = self.num_speakers * settings.losses.num_subcenters
+                    start_classifier(network, self.reader.maker, num_vectors)
                 if state is not None:
-                    self._load_weights(load_network(resume), resume, matching_only=False)
+                    copy_weights(network, resume, matching_only=False)
                     self._load_state(state, resume)
             speeds = self.reader.maker.num_speed_classes
             self.validation = Validation(test, len(self.speakers), speeds, self.speakers)
@@ -107,84 +112,6 @@ class TrainingRun:
         except BaseException:
             self.close()
             raise
-
-    def _build(self) -> None:
-        """Builds network, learner and optimiser."""
-        import keras
-
-        from utils.networks.catalogue import NETWORKS
-        from utils.training.learner import SpeakerLearner
-        from utils.training.optimizer import make_optimizer
-
-        settings = self.settings
-        keras.utils.set_random_seed(settings.reader.seed + 1)
-        shape: dict[str, Any] = {
-            "num_classes": self.num_speakers * self.reader.maker.num_speed_classes,
-            "embedding_size": settings.embedding_size,
-            "cosine_classifier": settings.losses.name != "softmax",
-            "num_subcenters": settings.losses.num_subcenters,
-        }
-        if settings.network == "resnet34":
-            shape |= {"widths": settings.widths, "num_blocks": settings.num_blocks}
-        build = NETWORKS[settings.network]
-        network = build(**shape)
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("float32")
-        self.float_network = build(**shape) if policy.name != "float32" else network
-        keras.config.set_dtype_policy(policy)
-        self.network_shape = shape
-        self.learner = SpeakerLearner(
-            network, settings.losses, self.reader.maker.teacher_size, settings.reader.num_views,
-            settings.keep_statistics,
-        )  # fmt: skip
-        total = settings.num_epochs * self.steps
-        warmup = min(settings.warmup_steps, total // 10)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            settings.learning_rate / 100 if warmup else settings.learning_rate,
-            max(total - warmup, 1), alpha=1e-3, warmup_steps=warmup,
-            warmup_target=settings.learning_rate if warmup else None,
-        )  # fmt: skip
-        optimizer = make_optimizer(schedule, settings.weight_decay, settings.body_rate)
-        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-        self.learner.compile(optimizer=optimizer, jit_compile="auto")
-        frames = settings.reader.crop_samples
-        self.learner.build({"waveforms": (None, frames), "masks": (None, 1, 4)})
-        # Not `optimizer`: with 16-bit floats the learner wraps it to scale the loss.
-        self.learner.optimizer.build(self.learner.trainable_variables)
-
-    def _load_weights(self, source: Any, path: str, matching_only: bool) -> None:
-        """Copies weights by name; all must match, except the classifier's with `matching_only`."""
-        values = {weight.path: weight for weight in source.weights}
-        for weight in self.learner.network.weights:
-            value = values.get(weight.path)
-            if value is not None and tuple(value.shape) == tuple(weight.shape):
-                weight.assign(np.asarray(value))
-            elif not (matching_only and weight.path.startswith("classification")):
-                found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
-                advice = (
-                    "give --widths, --num_blocks and --embedding_size as that model has them"
-                    if matching_only
-                    else "resume with the options and the list that the training began with"
-                )
-                raise ModelError(
-                    f"{path}: weight {weight.path} {found}, this training expects "
-                    f"{tuple(weight.shape)}; {advice}"
-                )
-
-    def _start_classifier(self) -> None:
-        """Begins each class at the mean of what the teacher says of its speaker, if there is one.
-
-        A class that begins anywhere would first pull the network towards that place.
-        """
-        maker = self.reader.maker
-        kernel = self.learner.network.get_layer("classification").kernel
-        num_vectors = self.num_speakers * self.settings.losses.num_subcenters
-        if maker.teacher is None or tuple(kernel.shape) != (maker.teacher_size, num_vectors):
-            return
-        values = np.array(kernel)
-        for label, vector in maker.speaker_vectors().items():
-            values[:, label] = vector
-        kernel.assign(values)
 
     def _load_state(self, state: dict[str, npt.NDArray[Any]], path: str) -> None:
         """Restores optimiser, bridge, progress and thresholds from a checkpoint."""

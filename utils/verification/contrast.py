@@ -14,7 +14,8 @@ from utils.verification.calibration import describe_probability
 from utils.verification.channel_voices import note_channels
 from utils.verification.embedding import Encoder, score_pair
 from utils.verification.embedding_store import EmbeddingStore
-from utils.verification.evaluation import Clips, embed_clips, name_defects
+from utils.verification.evaluation import Clips, embed_clips
+from utils.verification.report import name_defects
 from utils.verification.verdict import verdict
 
 COLUMNS = ("score", "is_same_speaker", "probability", "audio1_path", "audio2_path", "error")

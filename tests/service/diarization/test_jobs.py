@@ -19,9 +19,8 @@ from service.settings import Settings
 from tests.support import fake_workers
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.service_client import speech
-from utils.audio.decode import AudioTooLongError
 from utils.diarization.clustering import SpeakerCount
-from utils.errors import AudioError, DatabaseError
+from utils.errors import AudioError, AudioTooLongError, DatabaseError
 from voices.sql import jobs as table
 from voices.sql.owned import Owner
 from voices.sql.records import NewRecording

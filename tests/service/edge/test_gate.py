@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.edge.tokens import Tokens, create_token, hash_token, read_token_file
+from service.edge.token_file import create_token, hash_token, read_token_file
+from service.edge.tokens import Tokens
 from service.logs import JsonFormatter, TextFormatter, log_event, log_failure
 from service.settings import ServiceError
 from tests.support.service_client import (

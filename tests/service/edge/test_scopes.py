@@ -9,7 +9,7 @@ from starlette.routing import Mount
 
 from service.edge.gate import PROTECTED_PREFIXES
 from service.edge.scopes import ANY, OPEN, ROUTES, SCOPES, needed_scope
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from tests.support.service_client import TestClient, check_problem, enrol, files, running, speech
 
 

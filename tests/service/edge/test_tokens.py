@@ -10,15 +10,15 @@ import pytest
 import manage
 from service.answers.problems import Problem
 from service.edge.scopes import SCOPES
-from service.edge.tokens import (
+from service.edge.token_file import (
     Grant,
-    Tokens,
     create_token,
     hash_token,
     read_token_file,
     revoke_token,
     rotate_token,
 )
+from service.edge.tokens import Tokens
 from service.settings import ServiceError
 from tests.support.service_client import check_problem, running
 from utils.errors import DatabaseError

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import soxr
 
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from tests.support.service_client import TestClient, check_problem, pack, running
 from tests.support.service_process import ROOT, service_process
 from tests.support.synthetic_sounds import sounds

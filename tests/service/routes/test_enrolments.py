@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from service.encoding.completeness import judge
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.service_client import (

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from service.chores import do_chores
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from tests.support.service_client import (
     TestClient,
     check_problem,
@@ -99,7 +99,7 @@ def test_a_change_without_its_line_is_not_made(
         raise DatabaseError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(log, "write", fail)
+        patch.setattr("voices.sql.changes.write_lines", fail)
         sent = files(speech(2))
         check_problem(
             client.post("/v1/speakers", data={"name": "Ben"}, files=sent), 503, "database"

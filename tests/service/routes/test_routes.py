@@ -25,7 +25,8 @@ from tests.support.service_client import (
 )
 from tests.support.synthetic_sounds import sounds
 from tests.support.synthetic_voices import synthetic_speech
-from utils.audio.decode import AudioTooLargeError, load_audio
+from utils.audio.decode import load_audio
+from utils.errors import AudioTooLargeError
 from utils.verification.calibration import ThresholdRates
 
 

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from service.answers.problems import retry_later
-from service.edge.tokens import create_token
+from service.edge.token_file import create_token
 from service.live import talk
 from tests.support.service_client import TOKEN, TestClient, WebSocketDenialResponse, running
 from tests.support.service_process import ROOT, service_process

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 from tests.support.containers import encode_with_av
 from tests.support.synthetic_voices import synthetic_speech, write_wav
-from utils.audio.decode import (
+from utils.audio.decode import load_audio, read_blocks
+from utils.errors import (
+    AudioError,
     AudioFormatError,
     AudioTooLargeError,
     AudioTooLongError,
-    load_audio,
-    read_blocks,
 )
-from utils.errors import AudioError
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),

@@ -13,7 +13,8 @@ from tests.support.synthetic_voices import synthetic_speech, write_wav
 from utils.arrays import FloatArray
 from utils.audio.fidelity import Embed
 from utils.corpus import conversion, treatment
-from utils.corpus.conversion import Finding, Rules, Task, examine, examine_all, read_journal
+from utils.corpus.conversion import Rules, Task, examine, examine_all
+from utils.corpus.journal import ABSENT, Finding, read_journal
 from utils.corpus.treatment import Treatment
 from utils.engine.engine import LocalEngine
 from utils.errors import AudioError, VoiceprintError
@@ -120,7 +121,7 @@ def test_too_short_is_measured_but_not_converted_until_allowed(tmp_path: Path) -
     assert short.duration_s < 1.0
     assert not (tmp_path / "a.wav").exists()
     assert examine(task, short, RULES) is short
-    assert examine(task, short, Rules(0.5)).listed_state != conversion.ABSENT
+    assert examine(task, short, Rules(0.5)).listed_state != ABSENT
     assert (tmp_path / "a.wav").exists()
 
 

@@ -12,17 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.synthetic_voices import synthetic_speech, write_speech_folder, write_wav
-from utils.corpus.listing import (
-    DatasetSpec,
-    Settings,
-    Summary,
-    choose_test_clips,
-    choose_test_speakers,
-    create_lists,
-    number_speakers,
-)
+from utils.corpus.list_settings import DatasetSpec, Settings
+from utils.corpus.listing import Summary, create_lists
 from utils.corpus.lists import Utterance, num_classes, read_data_list, read_training_lists
 from utils.corpus.options import parse_dataset
+from utils.corpus.split import choose_test_clips, choose_test_speakers, number_speakers
 from utils.corpus.treatment import Treatment
 from utils.errors import DataListError
 

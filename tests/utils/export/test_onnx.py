@@ -12,7 +12,8 @@ from tests.support.tiny_model import (
 )
 from utils.audio.spectrogram import CROP_SAMPLES, extend, magnitude, spectrogram
 from utils.errors import ModelError
-from utils.export.onnx import fourier_basis, write_onnx
+from utils.export.onnx import write_onnx
+from utils.export.onnx_graph import fourier_basis
 from utils.model.archive import load_network
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header

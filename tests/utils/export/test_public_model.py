@@ -10,14 +10,10 @@ import pytest
 from tests.support.public_models import FORMS, SIZE, write_public_model
 from tests.support.synthetic_voices import synthetic_speech
 from utils.errors import ModelError
-from utils.export.public_model import (
-    FRONT_ENDS,
-    KaldiFeatures,
-    NemoFeatures,
-    check_joined,
-    read_public_model,
-)
-from utils.export.public_model import write_public_model as write_joined
+from utils.export.public_features import FRONT_ENDS, KaldiFeatures, NemoFeatures
+from utils.export.public_join import check_joined
+from utils.export.public_join import write_public_model as write_joined
+from utils.export.public_model import read_public_model
 from utils.model.encoder import SpeakerEncoder
 from utils.model.header import read_header
 from utils.model.onnx import load_onnx_network

@@ -19,6 +19,7 @@ from sqlalchemy import inspect
 
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.postgres_server import NO_SERVER, PostgresServer, running_server
+from tests.support.ready_databases import migrations_run
 from tests.support.synthetic_voices import synthetic_speech
 from utils.errors import DatabaseError
 from voices.sql.cipher import KEY_VARIABLE, read_key
@@ -147,12 +148,12 @@ def test_an_empty_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert caplog.text == ""
 
 
-def test_create_false_makes_nothing(tmp_path: Path, postgres_url: str) -> None:
+def test_create_false_makes_nothing(tmp_path: Path, postgres_server: PostgresServer) -> None:
     with pytest.raises(DatabaseError, match="no such file"):
         SqlConnections(f"sqlite:///{tmp_path}/new.sqlite3", create=False)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DatabaseError, match="holds no voice database"):
-        SqlConnections(postgres_url, create=False)
+        SqlConnections(postgres_server.new_database(), create=False)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,13 @@ def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_processes_may_start_at_once(database_url: str) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_many_processes_may_start_at_once(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    database_url = f"sqlite:///{tmp_path}/v.sqlite3"
+    if kind == "postgresql":
+        database_url = request.getfixturevalue("postgres_server").new_database()
     imports = "import sys; from voices.sql.engine import SqlConnections"
     program = f"{imports}; SqlConnections(sys.argv[1]); print('ok')"
     command = [sys.executable, "-c", program, database_url]
@@ -201,7 +208,7 @@ def test_many_processes_may_start_at_once(database_url: str) -> None:
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(4)
     ]
-    with ThreadPoolExecutor(8) as pool:
+    with migrations_run(), ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(lambda _: SqlConnections(database_url), range(8)))
     for database in opened:
         database.close()
