@@ -29,6 +29,8 @@ from service.inbox import Inbox
 from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
 from service.routes import (
+    bulk,
+    challenges,
     classic,
     diarizations,
     enrolments,
@@ -110,7 +112,17 @@ def make_app(
         jobs=jobs,
     )
     problems = _errors(ProblemDocument, "application/problem+json")
-    for module in (recognition, speakers, enrolments, diarizations, stream, health, events):
+    for module in (
+        recognition,
+        challenges,
+        speakers,
+        enrolments,
+        bulk,
+        diarizations,
+        stream,
+        health,
+        events,
+    ):
         app.include_router(module.router, responses=problems)
     app.include_router(classic.router, responses=_errors(ClassicError, "application/json"))
     add_pages(app)

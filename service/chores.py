@@ -32,6 +32,7 @@ async def chores(service: Service) -> AsyncIterator[None]:
             if time.monotonic() >= trim_at:
                 trim_at = time.monotonic() + TRIM_PERIOD_S
                 await _attempt(trim_audit, service)
+                await _attempt(forget_uploads, service)
             await asyncio.sleep(PERIOD_S)
             await do_chores(service)
 
@@ -69,6 +70,12 @@ async def trim_audit(service: Service) -> None:
     if last:
         num_lines = await service.call(log.trim, last, ACTOR)
         log_event("audit log trimmed", lines=num_lines)
+
+
+async def forget_uploads(service: Service) -> None:
+    """Forgets challenges that are over, and recordings that were sent long ago."""
+    await service.call(service.database.challenges.remove_old)
+    await service.call(service.database.uploads.remove_old, service.settings.replay_days)
 
 
 async def note_gap(service: Service) -> None:

@@ -38,7 +38,7 @@ T = TypeVar("T")
 KEY = re.compile(r"[!-~]{1,255}")
 """What a request may be named by, for the case that it has to be repeated."""
 
-DECISIONS = ("verify", "lock")
+DECISIONS = ("verify", "lock", "replay")
 """Actions whose answer does not wait for an audit log that cannot be written."""
 
 NUM_DATABASE_THREADS = 8

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from utils.errors import VoiceprintError
 from utils.settings import option
@@ -110,6 +111,22 @@ class Settings:
     enrolment_recordings: int = option(2, "positive_int", "recordings that /v1/enrolments needs")
     enrolment_keep_s: float = option(
         3600.0, "positive_float", "seconds until an unfinished enrolment is removed"
+    )
+    challenge: Literal["off", "optional", "required"] = option(
+        "optional",
+        choices=("off", "optional", "required"),
+        help="digits to be read: required: no verification without",
+    )
+    challenge_digits: int = option(6, "positive_int", "digits of a challenge")
+    challenge_s: float = option(60.0, "positive_float", "seconds to read and send them")
+    replay_check: str = option(
+        "challenge",
+        choices=("off", "challenge", "all"),
+        help="which recordings are remembered, and refused the second time",
+    )
+    replay_days: float = option(90.0, "positive_float", "days that a recording is remembered")
+    replay_uploads: int = option(
+        100, "positive_int", "recordings remembered of a speaker, the newest"
     )
     max_streams: int = option(4, "non_negative_int", "live streams at a time; 0: none")
     stream_max_s: float = option(7200.0, "positive_float", "longest live stream")

@@ -41,6 +41,7 @@ ROOMS = [
     "service/reembedding service/inbox service/management service/configuration "
     "service/diarization service/live",
     "service/context",
+    "service/freshness",
     "service/routes service/chores",
     "service/application",
     "service/start",

@@ -66,6 +66,14 @@ class SpeakerExistsError(DatabaseError):
     """Somebody of this name is enrolled already."""
 
 
+class ReplayedError(DatabaseError):
+    """A recording was sent before in this speaker's name."""
+
+
+class UsedChallengeError(DatabaseError):
+    """Digits were read and sent already."""
+
+
 class UnknownEnrolmentError(DatabaseError):
     """An enrolment that is under way no longer."""
 

@@ -53,6 +53,7 @@
  * @property {number} [max_upload_bytes]
  * @property {number} [max_recordings]
  * @property {boolean} [keep_audio]
+ * @property {'off' | 'optional' | 'required'} [challenge]
  * @property {number} [num_speakers]
  *
  * @typedef {object} Comparison
@@ -73,7 +74,18 @@
  * @property {number} threshold
  * @property {boolean} is_same_speaker
  * @property {number} probability
+ * @property {boolean} challenge_passed
  * @property {Quality} quality
+ *
+ * @typedef {object} Challenge  Digits to be read aloud, until expires_at; text has them in words.
+ * @property {string} id
+ * @property {string} digits
+ * @property {string} text
+ * @property {string} language
+ * @property {string | null} speaker
+ * @property {string} expires_at
+ * @property {number} expires_in_s
+ * @property {number} min_speech_s
  *
  * @typedef {object} Identification
  * @property {string | null} name  null if nobody's score reaches the threshold.
@@ -109,6 +121,13 @@
  * @property {'record' | 'decide' | 'finish'} next
  * @property {number[][]} similarity
  * @property {{number: number, agrees: boolean, confirmed: boolean, quality: Quality}[]} recordings
+ *
+ * @typedef {object} BulkReport  While some are left, send the zip again.
+ * @property {number} enrolled
+ * @property {number} present
+ * @property {number} skipped
+ * @property {number} left
+ * @property {{recording: string, speaker: string, outcome: string, reason: string}[]} recordings
  *
  * @typedef {object} Job  A long recording that is worked on; progress from 0 to 1.
  * @property {string} id
@@ -292,27 +311,49 @@ export class VoiceprintClient {
   }
 
   /**
+   * Asks for digits to be read: one recording of them may be sent, within a time.
+   * @param {string | null} [speaker] The only name that they may be used for.
+   * @param {'en' | 'zh'} [language] Of the words.
+   * @returns {Promise<Challenge>}
+   */
+  challenge(speaker = null, language = 'en') {
+    return this.#ask('POST', '/v1/challenges', JSON.stringify({ speaker, language }));
+  }
+
+  /**
    * Decides whether a recording is of the claimed speaker (1:1).
    * @param {string} name
    * @param {Recording} recording
-   * @param {{threshold?: number}} [options]
+   * @param {{threshold?: number, challenge?: string}} [options] With the `id` of the challenge
+   *   whose digits were read, an old recording is refused (`replayed`, `bad-challenge`).
    * @returns {Promise<Verification>}
    */
-  verify(name, recording, { threshold } = {}) {
-    return this.#ask('POST', `${path(name)}/verify`, form({ file: [recording] }, { threshold }));
+  verify(name, recording, { threshold, challenge } = {}) {
+    const body = form({ file: [recording] }, { threshold, challenge });
+    return this.#ask('POST', `${path(name)}/verify`, body);
   }
 
   /**
    * Enrols a speaker; a name that is enrolled already is refused (`speaker-exists`).
    * @param {string} name Any name that can be a file name.
    * @param {Recording[]} recordings One or more; several from different days work best.
-   * @param {{idempotencyKey?: string}} [options] A key names this enrolment, so that sending it
+   * @param {{idempotencyKey?: string, challenge?: string}} [options] A key names this enrolment, so that sending it
    *   again enrols once. Default: one made up for this call, which its own further tries share.
+   *   A challenge is as in `verify`, for a single recording.
    * @returns {Promise<EnrolledSpeaker>}
    */
-  enrol(name, recordings, { idempotencyKey } = {}) {
-    const body = form({ file: several(recordings) }, { name });
+  enrol(name, recordings, { idempotencyKey, challenge } = {}) {
+    const body = form({ file: several(recordings) }, { name, challenge });
     return this.#ask('POST', '/v1/speakers', body, onceOnly(idempotencyKey));
+  }
+
+  /**
+   * Enrols the recordings of a zip, SPEAKER.wav or in folders of speakers, and reports on each.
+   * @param {Recording} file
+   * @returns {Promise<BulkReport>}
+   */
+  enrolZip(file) {
+    return this.#ask('POST', '/v1/bulk_enrolments', form({ file: [file] }));
   }
 
   /**

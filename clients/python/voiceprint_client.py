@@ -124,6 +124,7 @@ class Info(TypedDict, total=False):
     max_upload_bytes: int
     max_recordings: int
     keep_audio: bool
+    challenge: Literal["off", "optional", "required"]
     num_speakers: int
 
 
@@ -153,7 +154,21 @@ class Verification(TypedDict):
     threshold: float
     is_same_speaker: bool
     probability: float
+    challenge_passed: bool
     quality: Quality
+
+
+class Challenge(TypedDict):
+    """Digits to be read aloud, until `expires_at`; `text` has them in words."""
+
+    id: str
+    digits: str
+    text: str
+    language: str
+    speaker: str | None
+    expires_at: str
+    expires_in_s: float
+    min_speech_s: float
 
 
 class Match(TypedDict):
@@ -319,6 +334,25 @@ class Enrolment(TypedDict):
     recordings: list[EnrolmentPart]
 
 
+class BulkRow(TypedDict):
+    """What became of a recording of a zip."""
+
+    recording: str
+    speaker: str
+    outcome: Literal["enrolled", "enrolled before", "skipped", "left"]
+    reason: str
+
+
+class BulkReport(TypedDict):
+    """What became of the recordings of a zip; while some are `left`, send it again."""
+
+    enrolled: int
+    present: int
+    skipped: int
+    left: int
+    recordings: list[BulkRow]
+
+
 class VoiceprintError(Exception):
     """Whatever the client raises about the service."""
 
@@ -426,16 +460,47 @@ class VoiceprintClient:
         form.add("threshold", threshold)
         return cast(Identification, self._ask("POST", "/v1/identify", form))
 
+    def challenge(
+        self, speaker: str | None = None, *, language: Literal["en", "zh"] = "en"
+    ) -> Challenge:
+        """Asks for digits to be read: one recording of them may be sent, within a time.
+
+        Args:
+            speaker: The only name that they may be used for.
+            language: Of the words.
+        """
+        body = _Json({"speaker": speaker, "language": language})
+        return cast(Challenge, self._ask("POST", "/v1/challenges", body))
+
     def verify(
-        self, name: str, recording: Recording, *, threshold: float | None = None
+        self,
+        name: str,
+        recording: Recording,
+        *,
+        threshold: float | None = None,
+        challenge: str | None = None,
     ) -> Verification:
-        """Decides whether a recording is of the claimed speaker (1:1)."""
+        """Decides whether a recording is of the claimed speaker (1:1).
+
+        Args:
+            name: Who.
+            recording: Of the voice.
+            threshold: The least score; default: the model's strict threshold.
+            challenge: The `id` of the challenge whose digits were read; an old recording is
+                refused then (`replayed`, `bad-challenge`).
+        """
         form = _Form(file=[recording])
         form.add("threshold", threshold)
+        form.add("challenge", challenge)
         return cast(Verification, self._ask("POST", f"{_path(name)}/verify", form))
 
     def enrol(
-        self, name: str, recordings: Sequence[Recording], *, idempotency_key: str | None = None
+        self,
+        name: str,
+        recordings: Sequence[Recording],
+        *,
+        idempotency_key: str | None = None,
+        challenge: str | None = None,
     ) -> EnrolledSpeaker:
         """Enrols a speaker; a name that is enrolled already is refused (`speaker-exists`).
 
@@ -444,10 +509,16 @@ class VoiceprintClient:
             recordings: One or more; several from different days work best.
             idempotency_key: Names this enrolment, so that sending it again enrols once. Default:
                 one made up for this call, which its own further tries share.
+            challenge: As in `verify`, for a single recording.
         """
         form = _Form(file=_several(recordings))
         form.add("name", name)
+        form.add("challenge", challenge)
         return cast(EnrolledSpeaker, self._change("POST", "/v1/speakers", form, idempotency_key))
+
+    def enrol_zip(self, file: Recording) -> BulkReport:
+        """Enrols the recordings of a zip, SPEAKER.wav or SPEAKER/*.wav, and reports on each."""
+        return cast(BulkReport, self._ask("POST", "/v1/bulk_enrolments", _Form(file=[file])))
 
     def add_recordings(
         self, name: str, recordings: Sequence[Recording], *, idempotency_key: str | None = None
@@ -965,8 +1036,10 @@ class AsyncVoiceprintClient:
     compare = _in_thread(VoiceprintClient.compare)
     embed = _in_thread(VoiceprintClient.embed)
     identify = _in_thread(VoiceprintClient.identify)
+    challenge = _in_thread(VoiceprintClient.challenge)
     verify = _in_thread(VoiceprintClient.verify)
     enrol = _in_thread(VoiceprintClient.enrol)
+    enrol_zip = _in_thread(VoiceprintClient.enrol_zip)
     add_recordings = _in_thread(VoiceprintClient.add_recordings)
     replace_recordings = _in_thread(VoiceprintClient.replace_recordings)
     events = _in_thread(VoiceprintClient.events)

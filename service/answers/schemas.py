@@ -86,6 +86,7 @@ class InfoDocument(BaseModel):
     max_upload_bytes: int | None = None
     max_recordings: int | None = None
     keep_audio: bool | None = None
+    challenge: Literal["off", "optional", "required"] | None = None
     num_speakers: int | None = None
 
 
@@ -186,7 +187,30 @@ class VerifyDocument(BaseModel):
     threshold: float
     is_same_speaker: bool
     probability: Number
+    challenge_passed: bool = Field(
+        description="Whether a challenge was sent and is fresh; what was said is not understood"
+    )
     quality: QualityDocument
+
+
+class NewChallengeDocument(BaseModel):
+    """For whom, and in which language, digits are to be read."""
+
+    speaker: str | None = Field(None, description="The only name that it may be used for")
+    language: Literal["en", "zh"] = "en"
+
+
+class ChallengeDocument(BaseModel):
+    """Digits to be read aloud; the recording is sent with `id` in the field `challenge`."""
+
+    id: str
+    digits: str = Field(description='Such as "402918"')
+    text: str = Field(description="The same in words, separated by spaces")
+    language: str
+    speaker: str | None
+    expires_at: str
+    expires_in_s: float
+    min_speech_s: float = Field(description="Seconds of speech that the recording must have")
 
 
 class MatchDocument(BaseModel):
@@ -327,6 +351,27 @@ class EnrolmentDocument(BaseModel):
     )
     similarity: list[list[float]] = Field(description="Scores between the recordings")
     recordings: list[EnrolmentPartDocument]
+
+
+class BulkRowDocument(BaseModel):
+    """What became of a recording of a zip."""
+
+    recording: str
+    speaker: str
+    outcome: Literal["enrolled", "enrolled before", "skipped", "left"] = Field(
+        description='"left": there was no time for it, send the zip again'
+    )
+    reason: str
+
+
+class BulkDocument(BaseModel):
+    """What became of the recordings of a zip."""
+
+    enrolled: int
+    present: int = Field(description="Enrolled before")
+    skipped: int
+    left: int
+    recordings: list[BulkRowDocument]
 
 
 class EventDocument(BaseModel):

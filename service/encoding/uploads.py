@@ -21,6 +21,7 @@ from utils.errors import AudioError
 from utils.verification.channel_voices import differing_channels
 from utils.verification.embedding import Encoder
 from voices.sql.records import NewRecording
+from voices.sql.uploads import Upload
 
 DECODE_TIMEOUT_S = 30.0
 """Seconds after which a recording is given up: minutes of speech are decoded in one."""
@@ -35,12 +36,14 @@ class Voice:
         embedding: Unit length, shape `(embedding_size,)`; None if not requested.
         audio: FLAC, if audio is kept.
         sha256: Of what was sent.
+        upload: By what it would be known again; None if not requested.
     """
 
     quality: Quality
     embedding: FloatArray | None
     audio: bytes | None
     sha256: str = ""
+    upload: Upload | None = None
 
     @property
     def vector(self) -> FloatArray:
@@ -74,6 +77,7 @@ class VoiceReader:
         *,
         embed: bool = True,
         store_audio: bool = False,
+        take_print: bool = False,
     ) -> list[Voice]:
         """Reads uploads.
 
@@ -81,12 +85,25 @@ class VoiceReader:
             uploads: `(field, upload)`; errors name the recording by its field.
             embed: Whether to compute embeddings.
             store_audio: Whether the recordings will be stored.
+            take_print: Whether they are to be known again.
 
         Raises:
             AudioError: If one of them cannot be used.
             Problem: 503 if too many recordings are waiting.
         """
-        jobs = [await self._job(field, upload, embed, store_audio) for field, upload in uploads]
+        options = {"embed": embed, "take_print": take_print}
+        options["with_audio"] = store_audio and self._settings.keep_audio
+        jobs = [await self._job(field, upload, options) for field, upload in uploads]
+        return await self._run(jobs)
+
+    async def read_contents(self, contents: Sequence[tuple[str, bytes]]) -> list[Voice]:
+        """Reads the contents of files, `(name, content)`, as `read` does with `store_audio`."""
+        options = {"embed": True, "take_print": False, "with_audio": self._settings.keep_audio}
+        jobs = [partial(self._work, data, "binary", name, **options) for name, data in contents]
+        return await self._run(jobs)
+
+    async def _run(self, jobs: Sequence[Callable[[], Voice]]) -> list[Voice]:
+        """Runs jobs in the pool; the first error of any is raised when all have ended."""
         futures = [asyncio.wrap_future(future) for future in self._pool.submit(jobs)]
         results: list[Any] = await asyncio.gather(*futures, return_exceptions=True)
         for result in results:
@@ -95,17 +112,23 @@ class VoiceReader:
         return results
 
     async def _job(
-        self, field: str, upload: UploadFile, embed: bool, store_audio: bool
+        self, field: str, upload: UploadFile, options: dict[str, bool]
     ) -> Callable[[], Voice]:
         """Reads the bytes of an upload, and returns the job to run on them."""
         data = await upload.read()
         await upload.close()
         encoding = upload.headers.get("content-transfer-encoding", "binary").strip().lower()
-        with_audio = store_audio and self._settings.keep_audio
-        return partial(self._work, data, encoding, field, embed, with_audio)
+        return partial(self._work, data, encoding, field, **options)
 
     def _work(
-        self, data: bytes, encoding: str, source: str, embed: bool, with_audio: bool
+        self,
+        data: bytes,
+        encoding: str,
+        source: str,
+        *,
+        embed: bool,
+        take_print: bool,
+        with_audio: bool,
     ) -> Voice:
         """Processes one recording; runs in a thread of the pool."""
         recording = Recording.load(
@@ -123,7 +146,8 @@ class VoiceReader:
         quality = measure_quality(recording)
         if differing_channels(self._encoder, recording, self._encoder.threshold):
             quality = replace(quality, warnings=(*quality.warnings, "two_voices"))
-        return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest())
+        upload = Upload.of(recording.waveform) if take_print else None
+        return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest(), upload)
 
 
 def _from_base64(data: bytes, source: str) -> bytes:

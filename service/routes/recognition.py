@@ -18,9 +18,11 @@ from service.answers.schemas import (
     VerifyDocument,
 )
 from service.context import Context, Service, check_candidates, group_of, require_speaker
+from service.encoding.uploads import Voice
+from service.freshness import ChallengeField, Freshness, admit, begin, note_replay
 from service.logs import log_event
 from utils.arrays import FloatArray
-from utils.errors import DatabaseError, OtherModelError, UnknownSpeakerError
+from utils.errors import DatabaseError, OtherModelError, ReplayedError, UnknownSpeakerError
 from utils.model.encoder import MIN_SPEECH_S
 from utils.verification.calibration import Calibration
 from utils.verification.embedding import score_pair
@@ -65,6 +67,7 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
         max_upload_bytes=settings.max_upload_bytes,
         max_recordings=settings.max_recordings,
         keep_audio=settings.keep_audio,
+        challenge=settings.challenge,
         num_speakers=await service.call(service.voices(request).count),
     )
 
@@ -122,10 +125,19 @@ async def embed(service: Context, file: Upload) -> dict[str, Any]:
     "/speakers/{name}/verify", summary="Verify a claimed speaker", response_model=VerifyDocument
 )
 async def verify(
-    request: Request, service: Context, name: str, file: Upload, threshold: Threshold = None
+    request: Request,
+    service: Context,
+    name: str,
+    file: Upload,
+    threshold: Threshold = None,
+    challenge: ChallengeField = None,
 ) -> dict[str, Any]:
-    """Decides whether a recording is of the claimed speaker (1:1)."""
+    """Decides whether a recording is of the claimed speaker (1:1).
+
+    With a challenge, it has to be fresh: sent in time, once, and never before.
+    """
     speaker = (await require_speaker(service, request, name)).name
+    fresh = await begin(request, service, speaker, challenge, is_required=True)
     strict = service.encoder.strict_threshold
     threshold = strict if threshold is None else threshold
     lock_name = service.lock_name(request, speaker)
@@ -137,8 +149,12 @@ async def verify(
             await service.note(request, "lock", speaker, failures)
         raise
     try:
-        (voice,) = await service.reader.read([("file", file)])
+        (voice,) = await service.reader.read([("file", file)], take_print=fresh.remembers)
         score = await _score(service, request, speaker, voice.vector)
+        await _check_fresh(request, service, speaker, fresh, voice, score, threshold)
+    except ReplayedError:
+        await note_replay(request, service, speaker, score)
+        raise  # counts as a failure
     except BaseException:
         await service.lockout.forget(lock_name, mark)
         raise
@@ -155,6 +171,7 @@ async def verify(
         "is_same_speaker": is_same,
         # How long the enrolled recordings are is not kept.
         "probability": service.encoder.probability(score, (voice.quality.speech_s, None)),
+        "challenge_passed": fresh.challenge is not None,
         "quality": voice.quality.to_dict(),
     }
 
@@ -194,6 +211,27 @@ async def identify(
         ],
         "quality": found.voice.quality.to_dict(),
     }
+
+
+async def _check_fresh(
+    request: Request,
+    service: Service,
+    name: str,
+    fresh: Freshness,
+    voice: Voice,
+    score: float,
+    threshold: float,
+) -> None:
+    """Uses up the challenge; what is accepted as the speaker's is remembered.
+
+    Raises:
+        Problem: 422 if the recording is too short for the digits.
+        ReplayedError: If it was sent before.
+    """
+    if not fresh.is_asked:
+        return
+    new = fresh.uploads([voice])
+    await admit(request, service, name, fresh, new if verdict(score, threshold) else [])
 
 
 async def _score(service: Service, request: Request, name: str, embedding: FloatArray) -> float:

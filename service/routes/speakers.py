@@ -15,9 +15,17 @@ from service.answers.schemas import (
     SpeakerDocument,
     SpeakersDocument,
 )
-from service.context import Context, Service, checked_name, errand_of, require_speaker
+from service.context import (
+    Context,
+    Service,
+    action_of,
+    checked_name,
+    errand_of,
+    require_speaker,
+)
 from service.encoding.uploads import name_fields
-from utils.errors import UnknownSpeakerError
+from service.freshness import ChallengeField, begin, note_replay, on_errand
+from utils.errors import ReplayedError, UnknownSpeakerError
 from utils.speaker_names import fold_name
 from voices.sql.records import IfExists, Speaker
 
@@ -47,12 +55,17 @@ MAX_OFFSET = 2**53
     responses=CREATED,
 )
 async def enrol(
-    request: Request, response: Response, service: Context, name: Name, files: Files
+    request: Request,
+    response: Response,
+    service: Context,
+    name: Name,
+    files: Files,
+    challenge: ChallengeField = None,
 ) -> dict[str, Any]:
     """Enrols a speaker from one or more recordings; a name that is already enrolled is refused."""
     name = checked_name(name)
     _check_number(service, files)
-    document = await _enrol(request, service, name, files, "error")
+    document = await _enrol(request, service, name, files, "error", challenge)
     response.headers["Location"] = path_of(document["name"])
     return document
 
@@ -115,7 +128,12 @@ async def delete_speaker(request: Request, service: Context, name: str) -> dict[
     responses=CREATED,
 )
 async def add_recordings(
-    request: Request, response: Response, service: Context, name: str, files: Files
+    request: Request,
+    response: Response,
+    service: Context,
+    name: str,
+    files: Files,
+    challenge: ChallengeField = None,
 ) -> dict[str, Any]:
     """Adds recordings to a speaker; several, from different days, work best."""
     _check_number(service, files)
@@ -128,19 +146,23 @@ async def add_recordings(
             received=len(speaker.recordings) + len(files),
             expected=f"at most {most}",
         )
-    document = await _enrol(request, service, speaker.name, files, "add")
+    document = await _enrol(request, service, speaker.name, files, "add", challenge)
     response.headers["Location"] = path_of(document["name"])
     return document
 
 
 @router.put("/{name}/recordings", summary="Replace recordings", response_model=EnrolledDocument)
 async def replace_recordings(
-    request: Request, service: Context, name: str, files: Files
+    request: Request,
+    service: Context,
+    name: str,
+    files: Files,
+    challenge: ChallengeField = None,
 ) -> dict[str, Any]:
     """Replaces all recordings of a speaker."""
     _check_number(service, files)
     speaker = await require_speaker(service, request, name)
-    return await _enrol(request, service, speaker.name, files, "replace")
+    return await _enrol(request, service, speaker.name, files, "replace", challenge)
 
 
 @router.delete(
@@ -238,13 +260,31 @@ def _require_recording(speaker: Speaker, recording_id: str) -> None:
 
 
 async def _enrol(
-    request: Request, service: Service, name: str, files: list[UploadFile], if_exists: IfExists
+    request: Request,
+    service: Service,
+    name: str,
+    files: list[UploadFile],
+    if_exists: IfExists,
+    challenge: str | None,
 ) -> dict[str, Any]:
     """Enrols uploads; returns the speaker with similarity and quality of the sent recordings."""
-    voices = await service.reader.read(name_fields(files), store_audio=True)
+    fresh = await begin(request, service, name, challenge)
+    if fresh.challenge is not None and len(files) > 1:
+        raise Problem("bad-field", "challenge: received several recordings, expected one reading")
+    voices = await service.reader.read(
+        name_fields(files), store_audio=True, take_print=fresh.remembers
+    )
     is_new = if_exists == "error"
     recordings = [voice.to_recording() for voice in voices]
-    speaker = await service.store(request, name, recordings, if_exists, must_exist=not is_new)
+    errand = errand_of(request, action_of(if_exists), about=fold_name(name))
+    errand = on_errand(service, errand, fresh, fresh.uploads(voices))
+    try:
+        speaker = await service.store_on(
+            request, errand, name, recordings, if_exists, must_exist=not is_new
+        )
+    except ReplayedError:
+        await note_replay(request, service, name)
+        raise
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)
     return {
         **service.describe(speaker),

@@ -53,6 +53,17 @@ export async function runScenario(url, token, speech) {
   check((await client.verify(NAME, third)).is_same_speaker, 'verify');
   equal((await client.verify(NAME, third, { threshold: 0 })).threshold, 0, 'verify at a threshold');
 
+  const emptyZip = new Uint8Array(22); // its end alone
+  emptyZip.set([0x50, 0x4b, 5, 6]);
+  equal((await client.enrolZip(emptyZip)).recordings, [], 'enrolZip');
+
+  const asked = await client.challenge('other');
+  equal(asked.text.split(' ').length, 6, 'challenge');
+  const read = await client.verify('other', other, { challenge: asked.id });
+  check(read.challenge_passed, 'verify with a challenge');
+  const twice = client.enrol('third', [other], { challenge: asked.id });
+  equal((await thrown(twice, ServiceProblem, 'used')).code, 'bad-challenge', 'used');
+
   const begun = await client.beginEnrolment('by and by');
   equal(begun.next, 'record', 'beginEnrolment');
   const parts = (await client.addToEnrolment(begun.id, first)).recordings;

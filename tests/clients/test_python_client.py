@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def wav(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, wav: Path) -> None:
+def test_every_route_of_the_interface_has_its_method(
+    client: VoiceprintClient, wav: Path, tmp_path: Path
+) -> None:
     assert client.info()["auth_required"]
     assert client.info()["threshold"] == 0.5
     assert client.quality(wav)["duration_s"] == 2.0
@@ -72,6 +75,12 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
     assert client.identify(speech(1, 5), candidates=["other"])["name"] is None
     assert client.verify(NAME, wav)["is_same_speaker"]
     assert client.verify("other", speech(2, 1), threshold=0.25)["threshold"] == 0.25
+    asked = client.challenge("other", language="zh")
+    assert len(asked["digits"]) == len(asked["text"].split()) == 6
+    assert client.verify("other", speech(2, 1), challenge=asked["id"])["challenge_passed"]
+    with pytest.raises(ServiceProblem) as refusal:
+        client.enrol("third", [speech(2, 1)], challenge=asked["id"])
+    assert refusal.value.code == "bad-challenge"
 
     begun = client.begin_enrolment("by and by")
     assert begun["next"] == "record"
@@ -88,6 +97,14 @@ def test_every_route_of_the_interface_has_its_method(client: VoiceprintClient, w
         client.finish_enrolment(begun["id"], "other")
     assert refusal.value.code == "not-complete"
     client.give_up_enrolment(begun["id"])
+
+    zipped = tmp_path / "people.zip"
+    with zipfile.ZipFile(zipped, "w") as file:
+        file.writestr("zipped/1.wav", speech(7))
+        file.writestr("zipped/2.wav", b"text")
+    report = client.enrol_zip(zipped)
+    assert (report["enrolled"], report["skipped"], report["left"]) == (1, 1, 0)
+    client.delete("zipped")
 
     assert client.speaker(NAME)["recordings"] == enrolled["recordings"]
     assert client.speakers(limit=1)["total"] == 2
@@ -305,6 +322,7 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("SpeakerPage", "SpeakersDocument"),
         ("OtherModels", "OtherModelsDocument"),
         ("Verification", "VerifyDocument"),
+        ("Challenge", "ChallengeDocument"),
         ("Match", "MatchDocument"),
         ("Identification", "IdentifyDocument"),
         ("Event", "EventDocument"),
@@ -313,6 +331,8 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("Diarization", "DiarizationDocument"),
         ("FoundSpeaker", "FoundSpeakerDocument"),
         ("Turn", "TurnDocument"),
+        ("BulkRow", "BulkRowDocument"),
+        ("BulkReport", "BulkDocument"),
         ("Enrolment", "EnrolmentDocument"),
         ("EnrolmentPart", "EnrolmentPartDocument"),
     ],

@@ -10,6 +10,7 @@ from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech
 from voices.sql.records import AuditLine, NewRecording
 from voices.sql.store import SqlVoiceStore
+from voices.sql.uploads import Retention, Upload
 
 PAIRS = list(itertools.product(["sqlite", "postgresql"], repeat=2))
 
@@ -37,6 +38,8 @@ def fill(url: str, key: bytes | None = None) -> dict[str, Any]:
     database = SqlVoiceStore(url, FakeEncoder("new"), key=key, keep_audio=True)
     database.enrol("Ann", [new(3)], if_exists="add")
     database.add("Ben", synthetic_speech(1))
+    upload = Upload.of(synthetic_speech(1))
+    database.uploads.admit(database.speaker_id("Ben"), [upload], None, Retention(9, 90.0))
     database.audit_log.append(AuditLine("app", "verify", "Ann", "accepted", 0.9, group="shop"))
     seen = content(database)
     database.close()
@@ -53,6 +56,7 @@ def content(database: SqlVoiceStore) -> dict[str, Any]:
         },
         "files": database.inbox_files.all(),
         "sound": database.original_audio("Ben", database.recordings("Ben")[0].id),
+        "uploads": database.uploads.times(database.speaker_id("Ben")),
         "audit": [line for line in database.audit_log.last() if line.action != "take over"],
     }
 

@@ -37,6 +37,7 @@ EVENTS = (
     "delete group",
     "hear",
     "lock",
+    "replay",
     "refuse",
     "gap",
     "trim audit",

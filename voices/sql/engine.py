@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from utils.errors import DatabaseError
 from voices.sql.schema import VERSION_TABLE, read_text
 
-SCHEMA_HEAD = "0008"
+SCHEMA_HEAD = "0009"
 """Newest file in voices/sql/migrations/versions; a test compares."""
 
 LOGGER = logging.getLogger("voiceprint")

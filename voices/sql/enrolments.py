@@ -163,13 +163,13 @@ class EnrolmentTable(OwnedTable):
             raise UnknownSpeakerError("what the finished enrolment enrolled was deleted meanwhile")
         return str(name)
 
-    def removal(self, enrolment_id: str) -> Callable[[Connection], None]:
+    def removal(self, enrolment_id: str) -> Callable[[Connection, str], None]:
         """Returns what removes an enrolment in the transaction that enrols its speaker.
 
         It raises UnknownEnrolmentError if the enrolment is gone by then.
         """
 
-        def remove(connection: Connection) -> None:
+        def remove(connection: Connection, _: str) -> None:
             chosen = [enrolments.c.id == enrolment_id]
             if not remove_sealed(connection, self._ring, enrolments, chosen):
                 raise UnknownEnrolmentError("the enrolment was given up meanwhile")

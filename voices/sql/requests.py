@@ -29,7 +29,8 @@ class Errand:
         key: By which a repeated request is known; None if it cannot be repeated.
         about: What else has to be the same in a repeated request.
         kind: What a repeated request is known as; the action if empty.
-        also: What else the change's transaction does, or undoes the change by an error.
+        also: What else the change's transaction does, with the answer that is noted; an error
+            undoes the change.
     """
 
     actor: str
@@ -38,7 +39,7 @@ class Errand:
     key: str | None = None
     about: str = ""
     kind: str = ""
-    also: Callable[[Connection], None] | None = None
+    also: Callable[[Connection, str], None] | None = None
 
     @property
     def stored_key(self) -> str:
@@ -77,7 +78,7 @@ def recall(connection: Connection, group: str, errand: Errand | None) -> str | N
 def remember(connection: Connection, group: str, errand: Errand, answer: str) -> None:
     """Does what belongs to a request, notes that it is carried out, and forgets old ones."""
     if errand.also is not None:
-        errand.also(connection)
+        errand.also(connection, answer)
     if errand.key is None:
         return
     now = datetime.now(timezone.utc)

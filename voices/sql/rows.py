@@ -30,6 +30,7 @@ from voices.sql.schema import (
     recordings,
     removals,
     speakers,
+    uploads,
     vectors,
 )
 
@@ -297,7 +298,10 @@ class VoiceRows:
         chosen = select(recordings.c.id).where(recordings.c.speaker_id == speaker_id)
         self.remove_recordings(connection, list(connection.execute(chosen).scalars()))
         key_id = select(speakers.c.key_id).where(speakers.c.id == speaker_id)
-        destroy_keys(connection, self._ring, connection.execute(key_id).scalars().all())
+        of_uploads = select(uploads.c.key_id).where(uploads.c.speaker_id == speaker_id)
+        gone = connection.execute(key_id.union(of_uploads)).scalars().all()
+        destroy_keys(connection, self._ring, gone)
+        connection.execute(delete(uploads).where(uploads.c.speaker_id == speaker_id))
         if self.has_vectors:
             connection.execute(delete(vectors).where(vectors.c.speaker_id == speaker_id))
         connection.execute(delete(means).where(means.c.speaker_id == speaker_id))

@@ -335,6 +335,41 @@ parts = Table(
     comment="The recordings of enrolments that are under way",
 )
 
+challenges = Table(
+    "voiceprint_challenges",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("group_name", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    # The folded name of the only speaker that it is for; empty for any of the group.
+    Column("speaker", Text, nullable=False),
+    Column("digits", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+    Index("voiceprint_challenges_expires_at", "expires_at"),
+    comment="Digits that somebody was asked to read, for a time",
+)
+
+uploads = Table(
+    "voiceprint_uploads",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column(
+        "speaker_id",
+        String(32),
+        ForeignKey("voiceprint_speakers.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("created_at", UtcTime, nullable=False),
+    # One for all rows of a speaker.
+    Column("key_id", BigId, ForeignKey("voiceprint_keys.id"), nullable=False),
+    Column("content", Sealed, nullable=False),
+    Index("voiceprint_uploads_speaker", "speaker_id", "created_at"),
+    Index("voiceprint_uploads_created_at", "created_at"),
+    comment="Prints of recordings that were sent in a speaker's name, so that none is sent twice",
+)
+
 jobs = Table(
     "voiceprint_jobs",
     metadata,

@@ -19,6 +19,7 @@ from utils.verification.embedding import Encoder, score_pair
 from utils.verification.verdict import cosine_score
 from voices.sql.audio import to_playable
 from voices.sql.audit import AuditLog
+from voices.sql.challenges import ChallengeTable
 from voices.sql.changes import SpeakerChanges
 from voices.sql.cipher import KeyRing
 from voices.sql.counts import SharedCounts
@@ -36,10 +37,11 @@ from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredR
 from voices.sql.rekeying import rekey
 from voices.sql.requests import Errand, recall
 from voices.sql.rows import VoiceRows
-from voices.sql.schema import info, speakers
+from voices.sql.schema import info, recordings, speakers
 from voices.sql.search import Search
 from voices.sql.token_uses import TokenUses
 from voices.sql.transfer import Transfer
+from voices.sql.uploads import UploadMemory
 
 
 class SqlVoiceStore:
@@ -58,6 +60,8 @@ class SqlVoiceStore:
         token_uses: When which token of the service was used last.
         jobs: Recordings that the service works on.
         enrolments: Those that are under way.
+        challenges: What somebody was asked to read.
+        uploads: Which recordings were sent in a speaker's name.
         outside_index: The index outside of the database, if it names one.
     """
 
@@ -201,6 +205,11 @@ class SqlVoiceStore:
     def all_recordings(self) -> dict[str, list[StoredRecording]]:
         """Returns the recordings of each speaker, in alphabetical order of the names."""
         return {speaker.name: list(speaker.recordings) for speaker in self._group.all()}
+
+    def has_recording(self, recording_id: str) -> bool:
+        """Tells whether a recording of this id is enrolled, of whomever."""
+        query = select(recordings.c.id).where(recordings.c.id == recording_id)
+        return bool(self._connections.fetch(query))
 
     def enrolled_name(self, name: str) -> str | None:
         """Returns the enrolled spelling of a name, None if nobody has it.
@@ -475,6 +484,8 @@ class SqlVoiceStore:
             self._ranking = NormalisedRanking(cohort, self._connections, self._rows)
         self.jobs = JobTable(self._connections, self._ring)
         self.enrolments = EnrolmentTable(self._connections, self._ring)
+        self.challenges = ChallengeTable(self._connections)
+        self.uploads = UploadMemory(self._connections, self._ring)
 
     def _store(self, name: str, waveforms: Sequence[FloatArray], if_exists: IfExists) -> list[str]:
         """Embeds waveforms and enrols them."""

@@ -24,6 +24,7 @@ from voices.sql.schema import (
     models,
     recordings,
     speakers,
+    uploads,
     vectors,
 )
 
@@ -61,6 +62,7 @@ class SpeakerRows:
     embeddings: Rows
     audio: Rows
     inbox: Rows
+    uploads: tuple[Record, ...] = ()
 
     def holds(self, sent: "SpeakerRows") -> bool:
         """Tells whether this is the voice that was sent; means may be of more recordings."""
@@ -119,6 +121,7 @@ class Transfer:
                 embeddings=of_recordings(embeddings),
                 audio=of_recordings(audio),
                 inbox=of_recordings(inbox),
+                uploads=self._records(connection, uploads, uploads.c.speaker_id == speaker_id),
             )
 
     def write(self, new: SpeakerRows, sizes: dict[str, int]) -> int:
@@ -152,6 +155,8 @@ class Transfer:
             missing = new.without(set(ids))
             if not there:
                 self._insert(connection, speakers, speaker, change_number=number)
+                for record in new.uploads:
+                    self._insert(connection, uploads, record)
             for record in missing.recordings:
                 self._insert(connection, recordings, record)
             for table, rows in (

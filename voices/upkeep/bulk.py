@@ -7,6 +7,7 @@ so that a run that was stopped goes on when it is repeated.
 import csv
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,8 +16,8 @@ from typing import NamedTuple
 from utils.audio.decode import load_audio
 from utils.audio.fidelity import encode_faithfully
 from utils.audio.suffixes import AUDIO_SUFFIXES
-from utils.errors import DatabaseError, VoiceprintError
-from utils.speaker_names import clean_name, fold_name
+from utils.errors import AudioError, DatabaseError, VoiceprintError
+from utils.speaker_names import DEFAULT_GROUP, clean_name, fold_name
 from utils.verification.embedding import Encoder
 from voices.folder import FolderVoiceStore
 from voices.move import MAX_FILE_BYTES
@@ -58,7 +59,6 @@ def enrol_many(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Itera
     Raises:
         DatabaseError: If the source cannot be read, or the database fails.
     """
-    enrolled = {each.id for some in database.all_recordings().values() for each in some}
     for found in _sources(source):
         if isinstance(found, Row):
             yield found
@@ -66,8 +66,8 @@ def enrol_many(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Itera
         try:
             content = _read(found)
             name = clean_name(found.speaker)
-            id_ = _id_of(name, content)
-            if id_ in enrolled:
+            id_ = id_of(name, content, database.group)
+            if database.has_recording(id_):
                 yield Row(found.label, name, PRESENT)
                 continue
             new = _embed(found.label, content, id_, database, encoder)
@@ -76,7 +76,6 @@ def enrol_many(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Itera
             database.ping()  # A database that fails ends the run.
             yield Row(found.label, found.speaker, SKIPPED, " ".join(str(error).split()))
             continue
-        enrolled.add(id_)
         yield Row(found.label, name, ENROLLED)
 
 
@@ -92,9 +91,10 @@ def _embed(
     return NewRecording.of(waveform, embedding, audio, id=id_)
 
 
-def _id_of(name: str, content: bytes) -> str:
+def id_of(name: str, content: bytes, group: str) -> str:
     """Returns the id of a recording of a speaker."""
-    return hashlib.sha256(f"{fold_name(name)}\0".encode() + content).hexdigest()[:32]
+    whose = fold_name(name) if group == DEFAULT_GROUP else f"{group}\0{fold_name(name)}"
+    return hashlib.sha256(f"{whose}\0".encode() + content).hexdigest()[:32]
 
 
 def _sources(source: Path) -> Iterator[Source | Row]:
@@ -115,14 +115,47 @@ def _sources(source: Path) -> Iterator[Source | Row]:
 
 
 def _members(source: Path) -> Iterator[Source]:
-    """Yields the recordings of a zip; the folder that holds one names the speaker, or the file."""
+    """Yields the recordings of a zip."""
     with zipfile.ZipFile(source) as file:
-        for member in file.namelist():
-            path = PurePosixPath(member)
-            is_hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-            if not is_hidden and path.suffix.lower() in AUDIO_SUFFIXES:
-                speaker = path.parent.name or path.stem
-                yield Source(member, speaker, source, member)
+        for member in recordings_of(file):
+            yield Source(member.filename, speaker_of(member), source, member.filename)
+
+
+def recordings_of(file: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Returns what looks like a recording in a zip; hidden files do not."""
+    return [
+        member
+        for member in file.infolist()
+        if PurePosixPath(member.filename).suffix.lower() in AUDIO_SUFFIXES
+        and not any(
+            part.startswith((".", "__MACOSX")) for part in PurePosixPath(member.filename).parts
+        )
+    ]
+
+
+def speaker_of(member: zipfile.ZipInfo) -> str:
+    """Returns whose recording it is: the folder that holds it names the speaker, or the file."""
+    path = PurePosixPath(member.filename)
+    return path.parent.name or path.stem
+
+
+def read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """Returns the content of a recording in a zip; nothing is written anywhere.
+
+    Raises:
+        AudioError: If it cannot be read, or unpacks to more than it may.
+    """
+    try:
+        with file.open(member) as content:
+            # The size that a zip declares may be wrong.
+            unpacked = content.read(max_bytes + 1)
+    except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise AudioError(f"cannot be read ({error})") from error
+    except NotImplementedError as error:
+        raise AudioError(f"cannot be unpacked ({error})") from error
+    if len(unpacked) > max_bytes:
+        raise AudioError(f"longer than {max_bytes / (1 << 20):.0f} MiB; cut it")
+    return unpacked
 
 
 def _lines(source: Path) -> Iterator[Source]:
@@ -149,17 +182,11 @@ def _read(found: Source) -> bytes:
         DatabaseError: If it cannot be read, or is too long.
     """
     try:
-        if not found.member:
-            size = found.path.stat().st_size
-        else:
+        if found.member:
             with zipfile.ZipFile(found.path) as file:
-                size = file.getinfo(found.member).file_size
-        if size > MAX_FILE_BYTES:
+                return read_member(file, file.getinfo(found.member), MAX_FILE_BYTES)
+        if found.path.stat().st_size > MAX_FILE_BYTES:
             raise DatabaseError(f"longer than {MAX_FILE_BYTES >> 20} MiB; cut it")
-        if not found.member:
-            return found.path.read_bytes()
-        with zipfile.ZipFile(found.path) as file, file.open(found.member) as member:
-            # The size that a zip declares may be wrong.
-            return member.read(MAX_FILE_BYTES)
-    except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+        return found.path.read_bytes()
+    except (OSError, zipfile.BadZipFile) as error:
         raise DatabaseError(f"cannot be read ({error})") from error

