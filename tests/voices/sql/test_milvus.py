@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+import manage_voices
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.milvus_server import find_milvus, running_milvus
 from tests.support.voice_databases import KEY, new, vector
@@ -263,9 +264,16 @@ def test_an_index_of_somebody_else(
     copied.close()
 
 
-def test_the_index_is_given_up(database: SqlVoiceStore, database_url: str, client: Any) -> None:
-    database.outside_index.remove()
+def test_the_command_fills_the_index_and_gives_it_up(
+    database: SqlVoiceStore, database_url: str, address: str, client: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert manage_voices.main(["index", database_url, address]) == 0
+    assert f": 60 speakers are in {address}; restart" in capsys.readouterr().out
+    assert manage_voices.main(["index", database_url, "none"]) == 0
+    assert "has no index any more; restart" in capsys.readouterr().out
     assert not client.list_collections()
+    database.outside_index.address = None  # as after a restart
     assert database.identify(vector(1))[0][0] == "s1"
     again = SqlVoiceStore(database_url, FakeEncoder())
     assert again.outside_index.address is None

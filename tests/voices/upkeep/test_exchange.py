@@ -17,7 +17,7 @@ from tests.support.fake_encoder import FakeEncoder
 from tests.support.service_client import running
 from tests.support.synthetic_voices import synthetic_speech, write_wav
 from tests.support.voice_databases import KEY, OTHER, PAIRS, NewUrl, fill, new, of, vector
-from utils.errors import DatabaseError, UnknownSpeakerError
+from utils.errors import DatabaseError, UnknownSpeakerError, VoiceprintError
 from voices.sql.cipher import KEY_VARIABLE
 from voices.sql.records import AuditLine
 from voices.sql.store import SqlVoiceStore
