@@ -1,7 +1,7 @@
 r"""Measures recognition of one voice among 100,000 enrolled speakers, against a Python loop.
 
     python benchmarks/identification.py
-    python benchmarks/identification.py --speakers 1000000 --ways memory milvus pgvector
+    python benchmarks/identification.py --speakers 200000 --ways memory milvus pgvector
 
 The speakers are directions in 192 dimensions of unequal weight, so that strangers resemble each
 other about as often as in real speech: in one comparison of 8,000 their cosine is above 0.5461.

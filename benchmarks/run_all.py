@@ -59,7 +59,13 @@ PARTS = [
     Part(
         "identification_full",
         "identification.py",
-        ("--speakers=1000000", "--ways", "memory", "milvus", "pgvector"),
+        ("--speakers=1000000", "--ways", "memory"),
+        full=True,
+    ),
+    Part(
+        "identification_engines",
+        "identification.py",
+        ("--speakers=200000", "--ways", "memory", "milvus", "pgvector"),
         full=True,
     ),
     Part("voices", "voices.py"),

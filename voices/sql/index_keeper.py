@@ -174,14 +174,16 @@ class IndexKeeper:
         last = ""
         while True:
             with self._reading() as connection:
-                query = self._speakers().where(speakers.c.id > last).order_by(speakers.c.id)
-                found = list(connection.execute(query.limit(ROWS_AT_ONCE)))
-                if not found:
+                # First the ids alone: with the joins PostgreSQL reads everything for each part.
+                page = select(speakers.c.id).where(speakers.c.id > last).order_by(speakers.c.id)
+                ids = list(connection.execute(page.limit(ROWS_AT_ONCE)).scalars())
+                found = list(connection.execute(self._speakers().where(speakers.c.id.in_(ids))))
+                if not ids:
                     break
                 present, removed = self._usable(found)
                 self.index.put(present)
                 self.index.remove(removed)
-            last = found[-1].id
+            last = ids[-1]
         self.index.finish()
         some: list[str] = []
         for key in self.index.ids():

@@ -258,7 +258,7 @@ class MilvusIndex:
     def _num_pending(self) -> int:
         """Returns how many rows are not in the graph yet."""
         found = self._client.describe_index(self._collection, "embedding")
-        return int(found.get("pending_index_rows") or 0)
+        return int(found.get("total_rows") or 0) - int(found.get("indexed_rows") or 0)
 
     def _upsert(self, rows: list[dict[str, Any]]) -> None:
         with self._errors():

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tests.support.postgres_server import NO_SERVER, PostgresServer, running_ser
 from tests.support.ready_databases import migrations_run
 from tests.support.synthetic_voices import synthetic_speech
 from utils.errors import DatabaseError
+from voices.sql import engine as engine_module
 from voices.sql.cipher import KEY_VARIABLE, read_key
 from voices.sql.engine import MIGRATIONS, SCHEMA_HEAD, SqlConnections, migrate
 from voices.sql.records import NewRecording
@@ -67,6 +69,16 @@ def test_migrations_make_the_tables_of_the_code(engine: SqlConnections) -> None:
         options |= {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
+
+
+def test_clocks_that_differ_are_told(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    SqlConnections(postgres_url).close()
+    assert "clock" not in caplog.text
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(time=lambda: time.time() - 60))
+    SqlConnections(postgres_url).close()
+    assert "this machine's clock is -60 s ahead of the server's" in caplog.text
 
 
 def test_upgrade_and_downgrade(engine: SqlConnections) -> None:

@@ -243,6 +243,8 @@ def test_an_index_of_somebody_else(
 ) -> None:
     copied = SqlVoiceStore(f"sqlite:///{tmp_path}/v", FakeEncoder())
     copied.enrol("a", [new(0)])
+    with copied._connections.write() as connection:  # new databases of tests are all copies of one
+        connection.execute(info.update().values(database_id="another"))
     with pytest.raises(DatabaseError, match=r"holds the speakers of another voice database; name"):
         copied.outside_index.set_up(address)
     assert copied.outside_index.search() is None
