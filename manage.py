@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--token_file", type=Path, help="file of the tokens' lines")
     add("--scopes", help="what the new token allows, separated by commas (default: everything)")
-    add("--group", help="whose speakers the new token reaches (default: those of no group)")
+    add("--group", help="whose speakers the new token reaches, *: all (default: those of no group)")
     add("--days", type=positive_float, help="days until the new token expires (default: never)")
     add(
         "--grace_h",

@@ -16,7 +16,7 @@ backup  writes everything into one file, as it is at this moment
 restore puts a backup into an empty database, or with --replace into any
 export  writes all voiceprints (Parquet), or everything about one speaker (zip)
 import  puts exported voiceprints into a database
-enrol   enrols the recordings of a folder, a zip or a CSV file (path,speaker)
+enrol   enrols the recordings of a folder, a zip, a CSV file (path,speaker) or a file of embed.py
 index   fills an index in Milvus, for ten million speakers and more; none in its place gives it up
 
 DATABASE is sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME, or the word env for the address in

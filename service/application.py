@@ -17,7 +17,7 @@ from service.chores import chores
 from service.context import Service
 from service.diarization.jobs import Jobs
 from service.edge.counters import Counter
-from service.edge.gate import Gate
+from service.edge.gate import GROUP_HEADER, Gate
 from service.edge.limits import Lockout
 from service.edge.observation import Observation
 from service.edge.pages import add_pages
@@ -30,6 +30,7 @@ from service.metrics import Metrics
 from service.reembedding import BackgroundReembedding
 from service.routes import (
     bulk,
+    calibrations,
     challenges,
     classic,
     diarizations,
@@ -117,6 +118,7 @@ def make_app(
         challenges,
         speakers,
         enrolments,
+        calibrations,
         bulk,
         diarizations,
         stream,
@@ -137,7 +139,7 @@ def make_app(
             CORSMiddleware,
             allow_origins=[settings.cors_origin],
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", GROUP_HEADER],
             expose_headers=["Location", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(

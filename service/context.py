@@ -81,6 +81,13 @@ class Service:
         """Whether requests need a token."""
         return self.tokens.are_required
 
+    def groups_of(self, request: HTTPConnection) -> list[str]:
+        """Returns the groups that a request with the same token may be about."""
+        grant: Grant = request.state.grant
+        if not grant.reaches_all:
+            return [grant.group]
+        return sorted(self.tokens.groups | self.settings.groups.keys())
+
     def voices(self, request: HTTPConnection) -> SqlVoiceStore:
         """Returns the store of the speakers whom the request's token reaches, of one group."""
         return self.database.in_group(group_of(request))

@@ -1,16 +1,38 @@
 """Logs: one line a request, as text or JSON, without voices, tokens, names or query strings."""
 
+import atexit
 import json
 import logging
+import os
 import sys
+import threading
+import time
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TextIO
 
 LOGGER = "voiceprint"
 """Name of the logger of the service."""
 
 FIELDS = "voiceprint_fields"
 """Attribute of a log record under which its further fields are."""
+
+RELAY = """
+import datetime, json, os, signal
+for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(each, signal.SIG_IGN)
+with open(0, encoding="utf-8", errors="replace") as lines:
+    for line in lines:
+        if line.strip():
+            now = datetime.datetime.now(datetime.timezone.utc)
+            at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            entry = {"time": at, "level": "warning", "message": line.rstrip(), "source": "stderr"}
+            os.write(1, (json.dumps(entry, ensure_ascii=False) + chr(10)).encode())
+"""
+"""A process that makes JSON of what libraries of C and the interpreter itself write to stderr. It
+ends with the last process that has the pipe, however that ends, so that no line is lost."""
+
+RELAY_END_S = 1.0
+"""Seconds that it gets for the last lines: in a container it is killed with the service."""
 
 
 class TextFormatter(logging.Formatter):
@@ -42,10 +64,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logs(*, as_json: bool) -> None:
-    """Sends the logs of the service and of uvicorn to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Sends the logs of the service and of uvicorn to stderr; as JSON, all else that goes there."""
+    handler = logging.StreamHandler(_relay_stderr() if as_json else sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
-    for name, level in ((LOGGER, logging.INFO), ("uvicorn.error", logging.WARNING)):
+    for name, level in (
+        (LOGGER, logging.INFO),
+        ("uvicorn.error", logging.WARNING),
+        ("asyncio", logging.WARNING),
+    ):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level)
@@ -54,6 +80,48 @@ def configure_logs(*, as_json: bool) -> None:
     access = logging.getLogger("uvicorn.access")
     access.handlers = []
     access.propagate = False
+    if as_json:
+        # What the interpreter would print as many lines.
+        threading.excepthook = lambda hook: _log_unexpected("a thread ended", hook.exc_value)
+        sys.unraisablehook = lambda hook: _log_unexpected("ignored", hook.exc_value)
+
+
+def _relay_stderr() -> TextIO:
+    """Puts a process of `RELAY` behind file descriptor 2, and returns what stderr was before.
+
+    On Windows, where that is not possible, stderr stays as it is.
+    """
+    if not hasattr(os, "posix_spawn"):
+        return sys.stderr
+    before = os.dup(2)
+    reading, writing = os.pipe()
+    actions = [
+        (os.POSIX_SPAWN_DUP2, reading, 0),
+        (os.POSIX_SPAWN_DUP2, before, 1),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+    ]
+    command = [sys.executable, "-I", "-S", "-c", RELAY]
+    relay = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
+    os.dup2(writing, 2)
+    os.close(reading)
+    os.close(writing)
+
+    def end() -> None:
+        """Waits for the last lines."""
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        give_up = time.monotonic() + RELAY_END_S
+        while os.waitpid(relay, os.WNOHANG)[0] == 0 and time.monotonic() < give_up:
+            time.sleep(0.01)
+
+    atexit.register(end)
+    return os.fdopen(before, "w", encoding="utf-8", buffering=1, closefd=False)
+
+
+def _log_unexpected(message: str, error: BaseException | None) -> None:
+    """Writes an error that nobody caught."""
+    if error is not None:
+        log_failure(message, error)
 
 
 def log_event(message: str, *, level: int = logging.INFO, **fields: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from service.edge.scopes import SCOPES
 from service.edge.token_file import (
+    EVERY_GROUP,
     Grant,
     create_token,
     read_scopes,
@@ -41,7 +42,7 @@ def print_new_token(
         name: For logs, limits and the audit log.
         path: The token file; None prints the line for one.
         scopes: What it allows, separated by commas; None for everything.
-        group: Whose speakers it reaches; None for the default group's.
+        group: Whose speakers it reaches, "*" for all; None for the default group's.
         days: Until it expires; None for never.
     """
     token, line = create_token(
@@ -169,7 +170,8 @@ def _columns(grant: Grant, now: datetime) -> list[str]:
     if grant.is_expired(now):
         expires = translate(f"expired {expires}")
     scopes = ",".join(scope for scope in SCOPES if scope in grant.scopes)
-    return [grant.name, grant.fingerprint, grant.group, scopes, expires]
+    group = EVERY_GROUP if grant.reaches_all else grant.group
+    return [grant.name, grant.fingerprint, group, scopes, expires]
 
 
 def _in_days(days: float | None) -> datetime | None:

@@ -6,6 +6,7 @@ r"""Gives a model the thresholds and probabilities of your people and your micro
 RECORDINGS is a folder with a folder of recordings per person, a data list (path<TAB>label), a
 table with the columns path, speaker and, where known, corpus, gender and language, or a file that
 embed.py --for_calibration wrote. The people must be strangers to the training of the model.
+A calibration.json that the service's web page saved holds thresholds already: they are applied.
 
 Trials are the pairs of recordings within a corpus and a sex, whole and cut to 3 s; all groups count
 alike. At the default threshold at most 5 % of the strangers of the worst group pass, at the strict
@@ -16,8 +17,9 @@ corpus. With several corpora each is left out in turn, and what the others promi
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,6 +30,8 @@ from utils.files import atomic_path
 from utils.messages import translate
 from utils.model.archive import update_metadata
 from utils.model.header import ASNORM, ModelHeader, read_header
+from utils.verification.calibration import Calibration
+from utils.verification.calibration_file import SUFFIX, CalibrationFile
 from utils.verification.cohort import SCORE_NORMS
 from utils.verification.conditions import embed_conditions
 from utils.verification.embedding_store import EmbeddingStore
@@ -56,6 +60,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Calibrates a model; returns the exit status."""
     args = parse_args(argv)
+    if args.recordings.endswith(SUFFIX):
+        return apply(args)
     clips = read_clips(args.recordings)
     headers = read_headers(args.model_path, args.score_norm)
     make_folder(args.output_dir)
@@ -79,15 +85,51 @@ def main(argv: list[str] | None = None) -> int:
         plot_thresholds(measured(groups), calibration, args.plot)
         print(translate(f"written: {args.plot}"))
     changes = calibration_entries(args.recordings, clips, groups, calibration)
-    if args.score_norm == ASNORM:
+    write_models(headers, changes, args.output_dir)
+    return 0
+
+
+def apply(args: argparse.Namespace) -> int:
+    """Gives models the thresholds of a file that the web page saved; returns the exit status.
+
+    Raises:
+        ModelError: If they are another model's, or the file is something else.
+    """
+    if args.plot or args.embeddings:
+        raise ModelError(
+            f"{args.recordings}: holds thresholds, no recordings; leave out --plot and --embeddings"
+        )
+    found = CalibrationFile.read(args.recordings)
+    headers = read_headers(args.model_path, found.score_norm)
+    if found.model_id != headers[0].model_id:
+        raise ModelError(
+            f"{args.recordings}: for the model {found.model_id[:8]}, {headers[0].path} is "
+            f"{headers[0].model_id[:8]}; give the model that the service used as --model_path"
+        )
+    make_folder(args.output_dir)
+    calibration = Calibration.from_dict(found.entries)
+    print(translate(f"threshold {calibration.threshold:.4f}: {calibration.rates}"))
+    print(
+        translate(
+            f"strict threshold {calibration.strict_threshold:.4f}: {calibration.strict_rates}"
+        )
+    )
+    write_models(headers, found.entries, args.output_dir)
+    return 0
+
+
+def write_models(
+    headers: Sequence[ModelHeader], changes: Mapping[str, Any], output_dir: str
+) -> None:
+    """Writes copies of models with other thresholds into a folder."""
+    if headers[0].score_norm == ASNORM:
         changes = {ASNORM: {**headers[0].metadata[ASNORM], **changes}}
     for header in headers:
-        target = Path(args.output_dir) / Path(header.path).name
+        target = Path(output_dir) / Path(header.path).name
         with atomic_path(target) as path:
             shutil.copyfile(header.path, path)
             update_metadata(path, changes)
         print(translate(f"written: {target}"))
-    return 0
 
 
 def read_headers(paths: Sequence[str] | None, score_norm: str = "none") -> list[ModelHeader]:

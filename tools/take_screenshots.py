@@ -96,11 +96,11 @@ def take_all(browser: Browser, language: str) -> Iterator[tuple[str, Any]]:
 
     camera.hold(DESKTOP)
     browser.open("enrol")
-    enrol(browser, first, [audio / "a_1.wav", audio / "a_2.wav"])
+    enrol(browser, first, [audio / "a_1.wav", audio / "a_2.wav", audio / "a_1.wav"])
     browser.click("#enrol-submit")
     browser.wait(lambda: browser.shown("#enrol-result .scale"), "the first is enrolled")
     browser.click("#enrol-result button")
-    enrol(browser, second, [audio / "b_1.wav", audio / "b_2.wav"])
+    enrol(browser, second, [audio / "b_1.wav", audio / "b_2.wav", audio / "b_1.wav"])
     yield "enrol", camera.shoot()
     browser.click("#enrol-submit")
     browser.wait(lambda: browser.shown("#enrol-result .scale"), "the second is enrolled")
@@ -122,9 +122,29 @@ def take_all(browser: Browser, language: str) -> Iterator[tuple[str, Any]]:
     camera.hold(DESKTOP)
     yield "refused", camera.shoot()
 
+    browser.open("recognise")
+    browser.click("#question label:last-of-type")
+    browser.fill("#claimed-name", second)
+    browser.click("#challenge-choice")
+    browser.click(f"{CARD} [data-part=record]")
+    browser.wait(lambda: browser.shown("#challenge-digits"), "digits are asked for")
+    browser.wait(lambda: browser.left(CARD).startswith("9."), "it has recorded 2 s")
+    yield "challenge", camera.shoot()
+    browser.click(f"{CARD} [data-part=cancel]")
+
     browser.go("speakers")
     browser.click("#people summary")
     yield "speakers", camera.shoot()
+
+    browser.go("calibrate")
+    for voice in "ab":
+        chosen = "\n".join(str(audio / f"{voice}_{number}.wav") for number in (1, 2))
+        browser.one("#calibrate-capture [data-part=file]").send_keys(chosen)
+        browser.wait(lambda: browser.one("#calibrate-next").is_enabled(), "both are heard")
+        browser.click("#calibrate-next")
+    browser.click("#calibrate-submit")
+    browser.wait(lambda: browser.shown("#calibrate-result .chart"), "thresholds are proposed")
+    yield "calibrate", camera.shoot()
 
     conversation = audio / "conversation.wav"
     browser.go("conversation")

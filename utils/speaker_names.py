@@ -3,7 +3,7 @@
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from utils.audio.suffixes import AUDIO_SUFFIXES
@@ -39,6 +39,12 @@ RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789¹²³"
 }
 """Device names of Windows, with any suffix: opening "nul.wav" there opens no file."""
+
+LOOK_ALIKES = str.maketrans(
+    "авеікмнорстухјѕԁһԛԝ" + "αβεζηικμνορτυχ" + "ıɑɡ",
+    "abeikmhopctyxjsdhqw" + "abezhikmnoptyx" + "iag",
+)
+"""Letters of Cyrillic, Greek and the phonetic alphabet, small or as capitals, that look Latin."""
 
 
 def plain_name(text: str) -> str:
@@ -117,6 +123,17 @@ def clean_name(text: str) -> str:
 def fold_name(name: str) -> str:
     """Returns the form in which names are compared: "Tom" and "tom" are one speaker."""
     return unicodedata.normalize("NFC", name.casefold())
+
+
+def shape_of(name: str) -> str:
+    """Returns what a name looks like: one text for Ann, full-width Ａｎｎ and half-Cyrillic Аnn."""
+    return fold_name(unicodedata.normalize("NFKC", name)).translate(LOOK_ALIKES)
+
+
+def look_alikes(name: str, others: Iterable[str]) -> list[str]:
+    """Returns which other names look like a name, though they are other people's."""
+    shape, own = shape_of(name), fold_name(name)
+    return [other for other in others if shape_of(other) == shape and fold_name(other) != own]
 
 
 def clean_group(text: str) -> str:

@@ -21,7 +21,7 @@ from utils.audio.fidelity import encode_faithfully
 from utils.audio.suffixes import AUDIO_SUFFIXES
 from utils.errors import AudioError, DatabaseError, FileBlockedError
 from utils.files import write_bytes_atomically
-from utils.speaker_names import clean_name, fold_name, report_spellings
+from utils.speaker_names import clean_name, fold_name, look_alikes, report_spellings
 from utils.verification.embedding import Encoder, mean_embedding, scores_to_all
 from utils.verification.embedding_store import EmbeddingStore
 
@@ -148,6 +148,10 @@ class FolderVoiceStore:
         speakers = self.all_recordings()
         found = _spelling(speakers, name)
         return speakers[found] if found else []
+
+    def look_alikes(self, name: str) -> list[str]:
+        """Returns the enrolled names that look like a name, and are other people's."""
+        return look_alikes(name, self.names())
 
     def enrolled_name(self, name: str) -> str | None:
         """Returns the enrolled name that equals `name`, else one that differs in case, else None.

@@ -132,6 +132,14 @@ def choose_if_exists(database: VoiceStore, name: str, if_exists: str) -> str:
     return answer
 
 
+def tell_look_alikes(database: VoiceStore, name: str) -> None:
+    """Says on stderr which enrolled people have names that look the same."""
+    others = database.look_alikes(name)
+    if others:
+        told = f"note: {name} looks like {', '.join(others)}, but is another name"
+        print(translate(told), file=sys.stderr)
+
+
 def enrol(
     database: VoiceStore,
     register: Register,
@@ -143,6 +151,7 @@ def enrol(
     replace = choose_if_exists(database, name, if_exists) == "replace"
     stored = register(database, name, waveforms, replace)
     print(translate(f"已注册{name}："), *stored)
+    tell_look_alikes(database, name)
     return 0
 
 
@@ -203,6 +212,7 @@ class Menu:
             print(translate("已取消，声纹库没有变化"))
         else:
             self._register(self.database, name, [waveform], choice == "replace")
+            tell_look_alikes(self.database, name)
 
     def recognise(self) -> None:
         """Records a voice and tells whose it is."""

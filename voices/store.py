@@ -41,6 +41,9 @@ class VoiceStore(Protocol):
     def enrolled_name(self, name: str) -> str | None:
         """Returns the enrolled spelling of a name, None if nobody has it."""
 
+    def look_alikes(self, name: str) -> list[str]:
+        """Returns the enrolled names that look like a name, and are other people's."""
+
     def add(self, name: str, *waveforms: FloatArray) -> Sequence[object]:
         """Enrols a speaker, or adds recordings."""
 

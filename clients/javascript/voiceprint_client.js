@@ -41,6 +41,10 @@
  * @typedef {object} Info  Without a valid token only auth_required and version.
  * @property {boolean} auth_required
  * @property {string} version
+ * @property {string} [token]
+ * @property {string[]} [scopes]
+ * @property {string} [group]
+ * @property {string[]} [groups]
  * @property {string} [model_id]
  * @property {number} [embedding_size]
  * @property {number} [threshold]
@@ -67,6 +71,26 @@
  * @property {number[]} embedding
  * @property {string} model_id
  * @property {Quality} quality
+ *
+ * @typedef {object} ProposedThreshold  Rates are [rate, lower limit, upper limit], fractions.
+ * @property {number} promised
+ * @property {boolean} is_promised
+ * @property {number} in_use
+ * @property {number} found
+ * @property {number} proposed
+ * @property {number[]} false_accepts
+ * @property {number[]} misses
+ *
+ * @typedef {object} Proposal  Thresholds for certain people; `file` is for tools/calibrate.py.
+ * @property {number} num_people
+ * @property {number} num_pairs
+ * @property {number} num_recordings
+ * @property {number} confidence
+ * @property {ProposedThreshold} strict
+ * @property {ProposedThreshold} default
+ * @property {{thresholds: number[], false_accepts: number[][], misses: number[][]}} curve
+ * @property {Record<string, unknown>} file
+ * @property {string[]} commands
  *
  * @typedef {object} Verification
  * @property {string} name
@@ -162,7 +186,9 @@
  *
  * @typedef {Job & {result: Turns | null}} Diarization  result is there once state is "done".
  *
- * @typedef {Speaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
+ * @typedef {Speaker & {looks_like: string[]}} NewSpeaker  Others' names that look the same.
+ *
+ * @typedef {NewSpeaker & {similarity: number[][], quality: Quality[]}} EnrolledSpeaker
  *
  * @typedef {object} SpeakerPage
  * @property {Speaker[]} speakers
@@ -225,6 +251,7 @@ export class ServiceProblem extends VoiceprintError {
 export class VoiceprintClient {
   #url;
   #token;
+  #group;
   #timeoutMs;
   #maxTries;
   #maxWaitS;
@@ -234,6 +261,7 @@ export class VoiceprintClient {
    * @param {string | URL} [url] Address of the service; what is in its path comes before /v1.
    * @param {object} [options]
    * @param {string} [options.token] Sent as `Authorization: Bearer`.
+   * @param {string} [options.group] Whose speakers requests are about, if the token reaches all groups.
    * @param {number} [options.timeoutMs] Longest time until the whole answer is there.
    * @param {number} [options.maxTries] How often a request is sent at most if the service is too
    *   busy (429, 503).
@@ -246,12 +274,13 @@ export class VoiceprintClient {
     if (!['http:', 'https:'].includes(address.protocol) || address.search || address.hash) {
       throw new TypeError(`url: received ${url}, expected an address like https://HOST:PORT`);
     }
-    const { token, timeoutMs = 60_000, maxTries = 4, maxWaitS = 30 } = options;
+    const { token, group, timeoutMs = 60_000, maxTries = 4, maxWaitS = 30 } = options;
     if (!Number.isInteger(maxTries) || maxTries < 1) {
       throw new TypeError(`maxTries: received ${maxTries}, expected at least 1`);
     }
     this.#url = address.href.replace(/\/+$/, '');
     this.#token = token;
+    this.#group = group;
     this.#timeoutMs = timeoutMs;
     this.#maxTries = maxTries;
     this.#maxWaitS = maxWaitS;
@@ -297,6 +326,24 @@ export class VoiceprintClient {
    */
   embed(recording) {
     return this.#ask('POST', '/v1/embed', form({ file: [recording] }));
+  }
+
+  /**
+   * Proposes thresholds for certain people and their microphone; nothing is changed or kept.
+   * @param {Record<string, Recording[]>} people Several, with several recordings each.
+   * @returns {Promise<Proposal>}
+   */
+  async calibrate(people) {
+    const recordings = [];
+    let modelId = '';
+    for (const [speaker, own] of Object.entries(people)) {
+      for (const recording of several(own)) {
+        const answer = await this.#ask('POST', '/v1/calibrations/recordings', form({ file: [recording] }));
+        recordings.push({ speaker, cuts: answer.cuts });
+        modelId = answer.model_id;
+      }
+    }
+    return this.#ask('POST', '/v1/calibrations', JSON.stringify({ model_id: modelId, recordings }));
   }
 
   /**
@@ -515,7 +562,7 @@ export class VoiceprintClient {
    * @param {string} enrolmentId
    * @param {string | null} [name] Whom, instead of what was told at the beginning.
    * @param {{ifExists?: 'error' | 'add' | 'replace' | null}} [options] Also instead of that.
-   * @returns {Promise<Speaker>}
+   * @returns {Promise<NewSpeaker>}
    */
   finishEnrolment(enrolmentId, name = null, { ifExists = null } = {}) {
     const body = JSON.stringify({ name, if_exists: ifExists });
@@ -626,7 +673,7 @@ export class VoiceprintClient {
     }
     const address = `${this.#url.replace(/^http/, 'ws')}/v1/stream`;
     const stream = new LiveStream(new WebSocket(address), address);
-    await stream.open(this.#token, this.#timeoutMs);
+    await stream.open({ token: this.#token, group: this.#group }, this.#timeoutMs);
     return stream;
   }
 
@@ -660,6 +707,7 @@ export class VoiceprintClient {
   async #sendOnce(method, where, body, headers) {
     const all = { Accept: 'application/json', ...headers };
     if (this.#token !== undefined) all.Authorization = `Bearer ${this.#token}`;
+    if (this.#group !== undefined) all['Voiceprint-Group'] = this.#group;
     if (typeof body === 'string') all['Content-Type'] = 'application/json';
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(), this.#timeoutMs);
@@ -729,9 +777,9 @@ export class LiveStream {
   }
 
   /** Sends the options, and waits until the service is ready; `VoiceprintClient.stream` does it. */
-  async open(token, timeoutMs) {
+  async open(options, timeoutMs) {
     const timer = setTimeout(() => this.close(), timeoutMs);
-    this.#socket.onopen = () => this.#socket.send(JSON.stringify(token === undefined ? {} : { token }));
+    this.#socket.onopen = () => this.#socket.send(JSON.stringify(options));
     try {
       const { value, done } = await this[Symbol.asyncIterator]().next();
       if (done) throw new ServiceUnreachable(`${this.#address}: the stream ended at once`);

@@ -30,7 +30,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, cast
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -112,6 +112,10 @@ class Info(TypedDict, total=False):
 
     auth_required: bool
     version: str
+    token: str
+    scopes: list[str]
+    group: str
+    groups: list[str]
     model_id: str
     embedding_size: int
     threshold: float
@@ -144,6 +148,40 @@ class Embedding(TypedDict):
     embedding: list[float]
     model_id: str
     quality: Quality
+
+
+class ProposedThreshold(TypedDict):
+    """A threshold for certain people; rates are `[rate, lower limit, upper limit]`, fractions."""
+
+    promised: float
+    is_promised: bool
+    in_use: float
+    found: float
+    proposed: float
+    false_accepts: list[float]
+    misses: list[float]
+
+
+class RateCurve(TypedDict):
+    """The rates at every threshold, each `[rate, lower limit, upper limit]`."""
+
+    thresholds: list[float]
+    false_accepts: list[list[float]]
+    misses: list[list[float]]
+
+
+class Proposal(TypedDict):
+    """Thresholds for certain people and their microphone; `file` is for tools/calibrate.py."""
+
+    num_people: int
+    num_pairs: int
+    num_recordings: int
+    confidence: float
+    strict: ProposedThreshold
+    default: ProposedThreshold
+    curve: RateCurve
+    file: dict[str, Any]
+    commands: list[str]
 
 
 class Verification(TypedDict):
@@ -210,7 +248,13 @@ class Speaker(TypedDict):
     recordings: list[StoredRecording]
 
 
-class EnrolledSpeaker(Speaker):
+class NewSpeaker(Speaker):
+    """A speaker who was enrolled now; `looks_like` names others whose names look the same."""
+
+    looks_like: list[str]
+
+
+class EnrolledSpeaker(NewSpeaker):
     """A speaker with the similarity among the sent recordings (cosines) and their quality."""
 
     similarity: list[list[float]]
@@ -393,6 +437,7 @@ class VoiceprintClient:
         url: str = "http://127.0.0.1:8005",
         token: str | None = None,
         *,
+        group: str | None = None,
         timeout_s: float = 60.0,
         max_tries: int = 4,
         max_wait_s: float = 30.0,
@@ -403,6 +448,7 @@ class VoiceprintClient:
         Args:
             url: Address of the service; what is in its path comes before /v1.
             token: Sent as `Authorization: Bearer`.
+            group: Whose speakers requests are about, if the token reaches all groups.
             timeout_s: Longest silence of the service, in seconds.
             max_tries: How often a request is sent at most if the service is too busy (429, 503).
             max_wait_s: Longest `Retry-After` that is waited for; a longer one is raised at once.
@@ -419,6 +465,7 @@ class VoiceprintClient:
         self.url = url.rstrip("/")
         self._parts = parts
         self._token = token
+        self._group = group
         self._timeout_s = timeout_s
         self._max_tries = max_tries
         self._max_wait_s = max_wait_s
@@ -444,6 +491,22 @@ class VoiceprintClient:
     def embed(self, recording: Recording) -> Embedding:
         """Returns the embedding of a recording."""
         return cast(Embedding, self._ask("POST", "/v1/embed", _Form(file=[recording])))
+
+    def calibrate(self, people: Mapping[str, Sequence[Recording]]) -> Proposal:
+        """Proposes thresholds for certain people and their microphone; nothing is changed or kept.
+
+        Args:
+            people: Several, with several recordings each.
+        """
+        recordings, model_id = [], ""
+        for speaker, own in people.items():
+            for recording in _several(own):
+                form = _Form(file=[recording])
+                answer = self._ask("POST", "/v1/calibrations/recordings", form)
+                recordings.append({"speaker": speaker, "cuts": answer["cuts"]})
+                model_id = answer["model_id"]
+        body = _Json({"model_id": model_id, "recordings": recordings})
+        return cast(Proposal, self._ask("POST", "/v1/calibrations", body))
 
     def identify(
         self,
@@ -614,7 +677,7 @@ class VoiceprintClient:
         name: str | None = None,
         *,
         if_exists: Literal["error", "add", "replace"] | None = None,
-    ) -> Speaker:
+    ) -> NewSpeaker:
         """Enrols the speaker, if the recordings are enough and of one voice, or confirmed.
 
         Args:
@@ -623,7 +686,7 @@ class VoiceprintClient:
             if_exists: Also instead of that.
         """
         body = _Json({"name": name, "if_exists": if_exists})
-        return cast(Speaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish", body))
+        return cast(NewSpeaker, self._ask("POST", f"{_enrolment_path(enrolment_id)}/finish", body))
 
     def give_up_enrolment(self, enrolment_id: str) -> None:
         """Removes an enrolment that is under way, with all its recordings."""
@@ -710,7 +773,7 @@ class VoiceprintClient:
             ServiceProblem: If the service doesn't let it in.
             ServiceUnreachable: If there is no answer.
         """
-        return LiveStream(self._parts, self._token, self._timeout_s, self._ssl_context)
+        return LiveStream(self._parts, self._token, self._timeout_s, self._ssl_context, self._group)
 
     def _change(self, method: str, path: str, form: _Form, idempotency_key: str | None) -> Any:
         """Sends a request that must not take effect twice."""
@@ -765,6 +828,8 @@ class VoiceprintClient:
         headers = {"Accept": "application/json", **headers}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
+        if self._group is not None:
+            headers["Voiceprint-Group"] = self._group
         if body is not None:
             headers |= {"Content-Type": body.content_type, "Content-Length": str(body.num_bytes())}
         connection = self._connect()
@@ -809,7 +874,12 @@ class LiveStream:
     """
 
     def __init__(
-        self, url: SplitResult, token: str | None, timeout_s: float, ssl_context: Any
+        self,
+        url: SplitResult,
+        token: str | None,
+        timeout_s: float,
+        ssl_context: Any,
+        group: str | None = None,
     ) -> None:
         """Connects; `VoiceprintClient.stream` calls it."""
         self._address = url.geturl()
@@ -824,7 +894,8 @@ class LiveStream:
                 self._socket = context.wrap_socket(self._socket, server_hostname=url.hostname)
             self._file = self._socket.makefile("rb")
             self._shake_hands(url, token)
-            self._send_text({} if token is None else {"token": token})
+            options = {"token": token, "group": group}
+            self._send_text({name: value for name, value in options.items() if value is not None})
             self.ready = next(iter(self))
             if self.ready["event"] == "error":
                 raise ServiceProblem(int(self.ready["status"]), self.ready, {})
@@ -1035,6 +1106,7 @@ class AsyncVoiceprintClient:
     quality = _in_thread(VoiceprintClient.quality)
     compare = _in_thread(VoiceprintClient.compare)
     embed = _in_thread(VoiceprintClient.embed)
+    calibrate = _in_thread(VoiceprintClient.calibrate)
     identify = _in_thread(VoiceprintClient.identify)
     challenge = _in_thread(VoiceprintClient.challenge)
     verify = _in_thread(VoiceprintClient.verify)

@@ -74,6 +74,12 @@ class InfoDocument(BaseModel):
 
     auth_required: bool
     version: str
+    token: str | None = Field(default=None, description="The name of the token")
+    scopes: list[str] | None = Field(default=None, description="What it allows")
+    group: str | None = Field(default=None, description="Whose speakers the request reaches")
+    groups: list[str] | None = Field(
+        default=None, description="Groups that it may choose by the header Voiceprint-Group"
+    )
     model_id: str | None = None
     embedding_size: int | None = None
     threshold: float | None = None
@@ -141,7 +147,15 @@ class SpeakerDocument(BaseModel):
     recordings: list[RecordingDocument]
 
 
-class EnrolledDocument(SpeakerDocument):
+class NewSpeakerDocument(SpeakerDocument):
+    """A speaker who was enrolled now."""
+
+    looks_like: list[str] = Field(
+        description="Enrolled names of other people that look the same, in other letters"
+    )
+
+
+class EnrolledDocument(NewSpeakerDocument):
     """An enrolled speaker, with how alike and how good the sent recordings are."""
 
     similarity: list[list[float]] = Field(description="Cosines between the sent recordings")

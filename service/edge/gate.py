@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import anyio
@@ -30,6 +31,9 @@ from service.edge.tokens import LOCAL, Tokens
 from service.settings import LOOPBACK, Settings
 
 PROTECTED_PREFIXES = ("/v1/", "/voiceprint/", "/metrics")
+GROUP_HEADER = "voiceprint-group"
+"""In which group a request acts whose token reaches all of them."""
+
 HEALTH_PATH = "/voiceprint/health"
 """The only path with its token in the query, as ?key=."""
 
@@ -134,12 +138,12 @@ class Gate:
         need = needed_scope("WEBSOCKET", scope["path"])
         address = scope["client"][0] if scope.get("client") else "unknown"
 
-        async def admit(presented: str | None) -> Grant:
+        async def admit(presented: str | None, group: str | None = None) -> Grant:
             grant = await self._grant_of(presented, address)
             if grant is None:
                 raise Problem("unauthorized", "no valid token was sent; send it as token")
             self._check_scope(grant, need)
-            return grant
+            return self._in_group(grant, group)
 
         try:
             self._check_origin("WEBSOCKET", headers)
@@ -190,6 +194,8 @@ class Gate:
         address = scope["client"][0] if scope.get("client") else "unknown"
         need = needed_scope(scope["method"], path)
         grant = await self._find_grant(scope, headers, address, need)
+        if grant is not None:
+            grant = self._in_group(grant, headers.get(GROUP_HEADER))
         state = scope.setdefault("state", {})
         state["grant"], state["actor"] = grant, grant and grant.name
         is_free = scope["method"] == "OPTIONS" or not path.startswith(PROTECTED_PREFIXES)
@@ -240,6 +246,22 @@ class Gate:
             # Only failures count: wrong tokens from an address don't block valid ones from it.
             await self.failures.check(address)
         return grant
+
+    def _in_group(self, grant: Grant, wanted: str | None) -> Grant:
+        """Returns what a token allows in the group that a request wants to act in.
+
+        Raises:
+            Problem: 404, if it does not reach the group, or there is none.
+        """
+        if wanted in (None, grant.group):
+            return grant
+        if not (grant.reaches_all and wanted in self.tokens.groups | self.settings.groups.keys()):
+            raise Problem(
+                "unknown-group",
+                f"the token {grant.name} reaches no such group",
+                received=str(wanted)[:50],
+            )
+        return replace(grant, group=wanted)
 
     def _check_scope(self, grant: Grant, need: str | None) -> None:
         """Raises Problem if a token does not allow what a route needs."""

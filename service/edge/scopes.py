@@ -44,6 +44,8 @@ ROUTES = {
     "PATCH /v1/enrolments/{enrolment_id}/recordings/{number}": "enrol",
     "DELETE /v1/enrolments/{enrolment_id}/recordings/{number}": "enrol",
     "POST /v1/enrolments/{enrolment_id}/finish": "enrol",
+    "POST /v1/calibrations/recordings": "administer",
+    "POST /v1/calibrations": "administer",
     "POST /v1/bulk_enrolments": "enrol",
     "POST /v1/diarizations": "identify",
     "GET /v1/diarizations": "identify",

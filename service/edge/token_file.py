@@ -30,6 +30,10 @@ class EmptyTokenFileError(ServiceError):
     """A token file is whole, but has no tokens."""
 
 
+EVERY_GROUP = "*"
+"""What a token's line says instead of a group for all of them."""
+
+
 @dataclass(frozen=True)
 class Grant:
     """What a token allows to whom.
@@ -38,6 +42,7 @@ class Grant:
         name: For logs, limits and the audit log.
         scopes: Some of `SCOPES`.
         group: Whose speakers it reaches.
+        reaches_all: Whether a request with it may choose another group.
         expires_at: When it stops, UTC; None for never.
         sha256: Of the token, in hexadecimal; empty where none is needed.
     """
@@ -47,6 +52,7 @@ class Grant:
     group: str = DEFAULT_GROUP
     expires_at: datetime | None = None
     sha256: str = ""
+    reaches_all: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -62,7 +68,9 @@ class Grant:
         words = [f"{self.name}:{self.sha256}"]
         if self.scopes != frozenset(SCOPES):
             words.append(f"scopes={','.join(scope for scope in SCOPES if scope in self.scopes)}")
-        if self.group != DEFAULT_GROUP:
+        if self.reaches_all:
+            words.append(f"group={EVERY_GROUP}")
+        elif self.group != DEFAULT_GROUP:
             words.append(f"group={self.group}")
         if self.expires_at is not None:
             words.append(f"expires={self.expires_at.isoformat(timespec='seconds')}")
@@ -106,7 +114,8 @@ def create_token(
     if not TOKEN_LINE.fullmatch(f"{name}:{'0' * 64}") or not name.isprintable():
         raise ServiceError(f"received the token name {name!r}, expected one without : and #")
     token = secrets.token_urlsafe(32)
-    new = Grant(name, frozenset(scopes), clean_group(group), expires_at, hash_token(token))
+    new = Grant(name, frozenset(scopes), expires_at=expires_at, sha256=hash_token(token))
+    new = _in_group(new, group)
     if path is not None:
         lines = _parse(path, _read_text(path) if path.exists() else "")
         if any(grant.name == name for _, grant in lines if grant is not None):
@@ -208,12 +217,23 @@ def _with(grant: Grant, where: str, key: str, value: str) -> Grant:
         return replace(grant, scopes=read_scopes(value, where))
     if key == "group":
         try:
-            return replace(grant, group=clean_group(value))
+            return _in_group(grant, value)
         except DatabaseError as error:
             raise ServiceError(f"{where}: {error}") from error
     if key == "expires":
         return replace(grant, expires_at=read_moment(value, where))
     raise ServiceError(f"{where}: received {key}=, expected scopes=, group= or expires=")
+
+
+def _in_group(grant: Grant, group: str) -> Grant:
+    """Returns a token for a group, or for all of them.
+
+    Raises:
+        DatabaseError: If that cannot be the name of a group.
+    """
+    if group == EVERY_GROUP:
+        return replace(grant, group=DEFAULT_GROUP, reaches_all=True)
+    return replace(grant, group=clean_group(group))
 
 
 def read_scopes(text: str, where: str) -> frozenset[str]:

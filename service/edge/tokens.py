@@ -4,8 +4,9 @@ They are lines of a file, which the service reads again when it changes:
 
     NAME:SHA256 scopes=verify,identify group=shop expires=2027-01-31T00:00:00+00:00
 
-Whatever follows the hash may be missing: all scopes, the default group, no expiry. Two lines of one
-name are one token that is being rotated: the old one expires, the new one stays.
+Whatever follows the hash may be missing: all scopes, the default group, no expiry. group=* reaches
+all groups: each request chooses one. Two lines of one name are one token that is being rotated: the
+old one expires, the new one stays.
 """
 
 import hmac
@@ -21,6 +22,7 @@ from service.answers.problems import Problem
 from service.edge.token_file import EmptyTokenFileError, Grant, hash_token, read_token_file
 from service.logs import log_event
 from service.settings import ServiceError
+from utils.speaker_names import DEFAULT_GROUP
 
 MIN_TOKEN_LENGTH = 16
 """Characters. Hashing is fast, so a token must be too long to guess; --new_token makes 43."""
@@ -77,6 +79,11 @@ class Tokens:
     def are_required(self) -> bool:
         """Whether requests need a token."""
         return bool(self._fixed) or self._path is not None
+
+    @property
+    def groups(self) -> set[str]:
+        """The groups that tokens were made for, and the default one."""
+        return {DEFAULT_GROUP} | {grant.group for grant in self._fixed + self._listed}
 
     def find(self, presented: str) -> Grant | None:
         """Returns what a token allows, None if there is no such token.

@@ -84,6 +84,7 @@ class Identifier:
         candidates: list[str] | None = None,
         top_k: int = 1,
         group: str = DEFAULT_GROUP,
+        may_shorten: bool = False,
     ) -> Identified:
         """Identifies the speaker among those of a group; writes the audit log before it returns.
 
@@ -96,7 +97,7 @@ class Identifier:
         """
 
         async def work() -> Identified:
-            (voice,) = await self._reader.read([("file", upload)])
+            (voice,) = await self._reader.read([("file", upload)], may_shorten=may_shorten)
             question = Question(voice.vector, top_k, candidates, group)
             return await self._joiner.handle(Inquiry(voice, question, threshold, actor or NOBODY))
 

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,16 @@ from utils.audio.quality import Quality, measure_quality
 from utils.audio.recording import Recording
 from utils.errors import AudioError
 from utils.verification.channel_voices import differing_channels
+from utils.verification.conditions import embed_waveform_cuts
 from utils.verification.embedding import Encoder
 from voices.sql.records import NewRecording
 from voices.sql.uploads import Upload
 
 DECODE_TIMEOUT_S = 30.0
 """Seconds after which a recording is given up: minutes of speech are decoded in one."""
+
+LONGEST_FACTOR = 10
+"""How many times as long as is used a recording may be from which a part is taken."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Voice:
         audio: FLAC, if audio is kept.
         sha256: Of what was sent.
         upload: By what it would be known again; None if not requested.
+        cuts: Embedding and seconds of speech under each condition of a calibration, if requested.
     """
 
     quality: Quality
@@ -44,6 +49,7 @@ class Voice:
     audio: bytes | None
     sha256: str = ""
     upload: Upload | None = None
+    cuts: Mapping[str, tuple[FloatArray, float]] = field(default_factory=dict)
 
     @property
     def vector(self) -> FloatArray:
@@ -78,6 +84,8 @@ class VoiceReader:
         embed: bool = True,
         store_audio: bool = False,
         take_print: bool = False,
+        may_shorten: bool = False,
+        cut: bool = False,
     ) -> list[Voice]:
         """Reads uploads.
 
@@ -86,19 +94,23 @@ class VoiceReader:
             embed: Whether to compute embeddings.
             store_audio: Whether the recordings will be stored.
             take_print: Whether they are to be known again.
+            may_shorten: Whether of one that is too long the part with most speech is used.
+            cut: Whether to embed them as a calibration wants them, too.
 
         Raises:
             AudioError: If one of them cannot be used.
             Problem: 503 if too many recordings are waiting.
         """
-        options = {"embed": embed, "take_print": take_print}
+        options = {"embed": embed, "take_print": take_print, "cut": cut}
+        options["may_shorten"] = may_shorten
         options["with_audio"] = store_audio and self._settings.keep_audio
-        jobs = [await self._job(field, upload, options) for field, upload in uploads]
+        jobs = [await self._job(name, upload, options) for name, upload in uploads]
         return await self._run(jobs)
 
     async def read_contents(self, contents: Sequence[tuple[str, bytes]]) -> list[Voice]:
         """Reads the contents of files, `(name, content)`, as `read` does with `store_audio`."""
-        options = {"embed": True, "take_print": False, "with_audio": self._settings.keep_audio}
+        options = {"embed": True, "take_print": False, "may_shorten": False}
+        options["with_audio"] = self._settings.keep_audio
         jobs = [partial(self._work, data, "binary", name, **options) for name, data in contents]
         return await self._run(jobs)
 
@@ -112,13 +124,13 @@ class VoiceReader:
         return results
 
     async def _job(
-        self, field: str, upload: UploadFile, options: dict[str, bool]
+        self, name: str, upload: UploadFile, options: dict[str, bool]
     ) -> Callable[[], Voice]:
         """Reads the bytes of an upload, and returns the job to run on them."""
         data = await upload.read()
         await upload.close()
         encoding = upload.headers.get("content-transfer-encoding", "binary").strip().lower()
-        return partial(self._work, data, encoding, field, **options)
+        return partial(self._work, data, encoding, name, **options)
 
     def _work(
         self,
@@ -128,16 +140,21 @@ class VoiceReader:
         *,
         embed: bool,
         take_print: bool,
+        may_shorten: bool,
         with_audio: bool,
+        cut: bool = False,
     ) -> Voice:
         """Processes one recording; runs in a thread of the pool."""
+        max_duration_s = self._settings.max_duration_s
         recording = Recording.load(
             _from_base64(data, source) if encoding == "base64" else data,
             name=source,
             max_bytes=self._settings.max_upload_bytes,
-            max_duration_s=self._settings.max_duration_s,
+            max_duration_s=max_duration_s * (LONGEST_FACTOR if may_shorten else 1),
             timeout_s=DECODE_TIMEOUT_S,
         )
+        if may_shorten:
+            recording = recording.best_part(max_duration_s)
         embedding = self._encoder.embed_waveform(recording) if embed else None
         audio = None
         if with_audio and embedding is not None:
@@ -147,7 +164,8 @@ class VoiceReader:
         if differing_channels(self._encoder, recording, self._encoder.threshold):
             quality = replace(quality, warnings=(*quality.warnings, "two_voices"))
         upload = Upload.of(recording.waveform) if take_print else None
-        return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest(), upload)
+        cuts = embed_waveform_cuts(self._encoder, recording.waveform, source) if cut else {}
+        return Voice(quality, embedding, audio, hashlib.sha256(data).hexdigest(), upload, cuts)
 
 
 def _from_base64(data: bytes, source: str) -> bytes:

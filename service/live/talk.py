@@ -38,6 +38,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     token: str | None = None
+    group: str | None = None
     sample_rate: Literal[16000] = 16000
 
 

@@ -19,6 +19,7 @@ from voices.upkeep.bulk import (
     SKIPPED,
     Row,
     id_of,
+    looks_like,
     read_member,
     recordings_of,
     speaker_of,
@@ -103,7 +104,8 @@ async def _enrol(
     is_known = await service.call(service.voices(request).enrolled_name, name) is not None
     action, remark = "add" if is_known else "enrol", "1 recording of a zip"
     await service.store(request, name, [recording], "add", action=action, remark=remark)
-    return Row(member.filename, name, ENROLLED)
+    others = await service.call(service.voices(request).look_alikes, name)
+    return Row(member.filename, name, ENROLLED, looks_like(others))
 
 
 def _open(data: bytes) -> zipfile.ZipFile:

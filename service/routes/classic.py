@@ -45,7 +45,7 @@ async def register(
     name = checked_name(speaker_id.translate(ID_SIGNS))
     if "," in name:
         raise Problem("bad-name", f"{name} has a comma, which separates ids in identify")
-    (voice,) = await service.reader.read([("file", file)], store_audio=True)
+    (voice,) = await service.reader.read([("file", file)], store_audio=True, may_shorten=True)
     remark = "1 recording, classic"
     await service.store(
         request, name, [voice.to_recording()], "replace", action="enrol", remark=remark
@@ -83,6 +83,7 @@ async def identify(
             threshold,
             candidates=list(spellings),
             group=group_of(request),
+            may_shorten=True,
         )
     except AudioError as error:
         log_event("unusable recording", reason=str(error), actor=request.state.actor)

@@ -11,7 +11,7 @@ from service.answers.schemas import (
     EnrolmentDocument,
     FinishDocument,
     NewEnrolmentDocument,
-    SpeakerDocument,
+    NewSpeakerDocument,
 )
 from service.context import Context, Service, action_of, checked_name, errand_of, owner_of
 from service.encoding.completeness import Completeness, judge
@@ -129,7 +129,7 @@ async def remove_part(
     "/{enrolment_id}/finish",
     status_code=201,
     summary="Enrol the speaker",
-    response_model=SpeakerDocument,
+    response_model=NewSpeakerDocument,
     responses=LOCATION,
 )
 async def finish_enrolment(
@@ -154,7 +154,8 @@ async def finish_enrolment(
         speaker = await service.call(voices.speaker, name)
     await service.call(table.settle, enrolment_id)
     response.headers["Location"] = path_of(speaker.name)
-    return service.describe(speaker)
+    looks_like = await service.call(voices.look_alikes, speaker.name)
+    return {**service.describe(speaker), "looks_like": looks_like}
 
 
 async def _finish(

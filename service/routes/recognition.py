@@ -18,6 +18,7 @@ from service.answers.schemas import (
     VerifyDocument,
 )
 from service.context import Context, Service, check_candidates, group_of, require_speaker
+from service.edge.scopes import SCOPES
 from service.encoding.uploads import Voice
 from service.freshness import ChallengeField, Freshness, admit, begin, note_replay
 from service.logs import log_event
@@ -53,6 +54,10 @@ async def show_info(request: Request, service: Context) -> InfoDocument:
     return InfoDocument(
         auth_required=required,
         version=__version__,
+        token=request.state.actor,
+        scopes=[scope for scope in SCOPES if scope in request.state.grant.scopes],
+        group=group_of(request),
+        groups=service.groups_of(request),
         model_id=encoder.model_id,
         embedding_size=encoder.embedding_size,
         threshold=encoder.threshold,

@@ -288,6 +288,7 @@ async def _enrol(
     matrix = np.stack([voice.vector for voice in voices]).astype(np.float64)
     return {
         **service.describe(speaker),
+        "looks_like": await service.call(service.voices(request).look_alikes, speaker.name),
         "similarity": np.clip(matrix @ matrix.T, -1, 1).round(6).tolist(),
         "quality": [voice.quality.to_dict() for voice in voices],
     }

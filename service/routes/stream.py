@@ -97,7 +97,7 @@ async def _admit(socket: WebSocket, service: Service) -> None:
     options = read_text(message["text"], Options)
     if options.token is not None:
         socket.state.token = options.token
-    grant: Grant = await socket.state.admit(socket.state.token)
+    grant: Grant = await socket.state.admit(socket.state.token, options.group)
     socket.state.grant, socket.state.actor = grant, grant.name
     await socket.send_json(
         {

@@ -3,6 +3,7 @@
 const TOKEN_KEY = 'voiceprint.token';
 const INFO = 'v1/info';
 const SPEAKERS = 'v1/speakers';
+const ENROLMENTS = 'v1/enrolments';
 const DIARIZATIONS = 'v1/diarizations';
 const STREAM = 'v1/stream';
 const MAX_TRIES = 4;
@@ -35,25 +36,39 @@ export class CancelledError extends Error {
   }
 }
 
-let token = readToken();
+const GROUP_KEY = 'voiceprint.group';
 
-function readToken() {
+let token = read(TOKEN_KEY);
+let group = read(GROUP_KEY);
+
+function read(key) {
   try {
-    return sessionStorage.getItem(TOKEN_KEY);
+    return sessionStorage.getItem(key);
   } catch {
     return null;
   }
 }
 
-/** Sets the token for this tab, or forgets it (null). */
-export function setToken(value) {
-  token = value;
+function keep(key, value) {
   try {
-    if (value === null) sessionStorage.removeItem(TOKEN_KEY);
-    else sessionStorage.setItem(TOKEN_KEY, value);
+    if (value === null) sessionStorage.removeItem(key);
+    else sessionStorage.setItem(key, value);
   } catch {
     // Storage is forbidden: it lasts until the page is loaded again.
   }
+}
+
+/** Sets the token for this tab, or forgets it (null); another token begins in its own group. */
+export function setToken(value) {
+  token = value;
+  keep(TOKEN_KEY, value);
+  setGroup(null);
+}
+
+/** Sets the group that requests are about, of those that the token may choose. */
+export function setGroup(value) {
+  group = value;
+  keep(GROUP_KEY, value);
 }
 
 export function hasToken() {
@@ -88,6 +103,7 @@ async function readProblem(response) {
 function makeHeaders(body) {
   const headers = { Accept: 'application/json' };
   if (token !== null) headers.Authorization = `Bearer ${token}`;
+  if (group !== null) headers['Voiceprint-Group'] = group;
   if (typeof body === 'string') headers['Content-Type'] = 'application/json';
   return headers;
 }
@@ -95,19 +111,20 @@ function makeHeaders(body) {
 /**
  * Sends a request and returns what `read` makes of the answer. What the service was too busy for (429
  * and 503, which change nothing there) is tried again after the time it asks for. `signal` cancels it;
- * what `takesLong` is shown elsewhere while it lasts.
+ * what `takesLong` is shown elsewhere while it lasts; one that `outlives` the page goes on without it.
  */
-async function send(method, path, body, read, { signal, takesLong = false } = {}) {
+async function send(method, path, body, read, { signal, takesLong = false, outlives = false } = {}) {
   const controller = new AbortController();
   const tellSlow = () => takesLong || events.dispatchEvent(new Event('slow'));
   const slow = setTimeout(tellSlow, 1000 * SLOW_S);
   signal?.addEventListener('abort', () => controller.abort());
   underway.add(controller);
   try {
-    return await sendAgain(method, path, body, read, controller.signal);
+    return await sendAgain(method, path, body, read, controller.signal, outlives);
   } catch (error) {
     if (!controller.signal.aborted) throw error;
-    throw new CancelledError(method !== 'GET' && path.startsWith(SPEAKERS) && !path.endsWith('/verify'));
+    const isChange = (path.startsWith(SPEAKERS) && !path.endsWith('/verify')) || path.endsWith('/finish');
+    throw new CancelledError(method !== 'GET' && isChange);
   } finally {
     clearTimeout(slow);
     underway.delete(controller);
@@ -115,12 +132,12 @@ async function send(method, path, body, read, { signal, takesLong = false } = {}
   }
 }
 
-async function sendAgain(method, path, body, read, signal) {
+async function sendAgain(method, path, body, read, signal, keepalive) {
   for (let tries = 1; ; tries += 1) {
     let response;
     try {
       response = await fetch(new URL(path, document.baseURI), {
-        method, headers: makeHeaders(body), body, signal, cache: 'no-store', credentials: 'same-origin',
+        method, headers: makeHeaders(body), body, signal, keepalive, cache: 'no-store', credentials: 'same-origin',
       });
     } catch {
       throw new OfflineError(path);
@@ -175,15 +192,29 @@ export const compare = (first, second) =>
 /** Compares with everybody, or with the names of `candidates` only. */
 export const identify = (recording, threshold, candidates) =>
   ask('POST', 'v1/identify', form(files([recording]), { threshold, top_k: 5, candidates }));
-export const verify = (name, recording, threshold) =>
-  ask('POST', `${speakerPath(name)}/verify`, form(files([recording]), { threshold }));
+/** Embeds a recording as a calibration wants it; nothing is kept there. */
+export const embedCuts = (recording) => ask('POST', 'v1/calibrations/recordings', form(files([recording])));
+export const calibrate = (modelId, recordings) =>
+  ask('POST', 'v1/calibrations', JSON.stringify({ model_id: modelId, recordings }), { takesLong: true });
+/** Asks for digits that a recording of a speaker is to be of. */
+export const makeChallenge = (speaker, language) =>
+  ask('POST', 'v1/challenges', JSON.stringify({ speaker, language }));
+export const verify = (name, recording, threshold, challenge) =>
+  ask('POST', `${speakerPath(name)}/verify`, form(files([recording]), { threshold, challenge }));
 export const speakers = (query, offset, limit) =>
   ask('GET', `${SPEAKERS}?${new URLSearchParams({ query, offset, limit })}`);
-export const enrol = (name, recordings) => ask('POST', SPEAKERS, form(files(recordings), { name }));
-export const addRecordings = (name, recordings) =>
-  ask('POST', `${speakerPath(name)}/recordings`, form(files(recordings)));
-export const replaceRecordings = (name, recordings) =>
-  ask('PUT', `${speakerPath(name)}/recordings`, form(files(recordings)));
+
+/** Begins an enrolment, to which recordings are added one by one; every answer tells how far it is. */
+export const beginEnrolment = () => ask('POST', ENROLMENTS, '{}');
+export const addPart = (id, recording) => ask('POST', `${ENROLMENTS}/${id}/recordings`, form(files([recording])));
+export const removePart = (id, number) => ask('DELETE', `${ENROLMENTS}/${id}/recordings/${number}`);
+export const confirmPart = (id, number, confirmed) =>
+  ask('PATCH', `${ENROLMENTS}/${id}/recordings/${number}`, JSON.stringify({ confirmed }));
+export const finishEnrolment = (id, name, ifExists) =>
+  ask('POST', `${ENROLMENTS}/${id}/finish`, JSON.stringify({ name, if_exists: ifExists }));
+/** The page may be on its way out; what doesn't arrive, the service forgets by itself. */
+export const giveUpEnrolment = (id) => send('DELETE', `${ENROLMENTS}/${id}`, undefined, () => null, { outlives: true });
+
 export const rename = (name, newName) => ask('PATCH', speakerPath(name), JSON.stringify({ name: newName }));
 export const remove = (name) => ask('DELETE', speakerPath(name));
 export const removeRecording = (name, id) =>
@@ -210,4 +241,4 @@ export function openStream() {
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   return new WebSocket(url);
 }
-export const credentials = () => (token === null ? {} : { token });
+export const credentials = () => ({ ...(token !== null && { token }), ...(group !== null && { group }) });

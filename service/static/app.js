@@ -1,6 +1,7 @@
 // The page: its parts, the address (#recognise, #enrol, ...), the language and the token.
 
 import * as api from './api.js';
+import * as calibrate from './calibrate.js';
 import { abandonRecording } from './capture.js';
 import * as compare from './compare.js';
 import * as conversation from './conversation.js';
@@ -15,8 +16,10 @@ import * as recognise from './recognise.js';
 import { refresh, service } from './service.js';
 import * as speakers from './speakers.js';
 
-const VIEWS = { recognise, enrol, compare, conversation, live, speakers, events: happenings };
+const VIEWS = { recognise, enrol, compare, conversation, live, speakers, events: happenings, calibrate };
+const NEEDED = { events: 'read', calibrate: 'administer' }; // views that make no sense without a scope
 const MODEL_ID_LENGTH = 8;
+const USUAL_GROUP = 'default';
 
 let isFirst = true;
 
@@ -63,6 +66,30 @@ async function start() {
   const model = service.modelId.slice(0, MODEL_ID_LENGTH);
   if (service.isOpen) say(byId('service-version'), 'footer_version', { version: service.version, model });
   byId('forget-token').hidden = !api.hasToken();
+  showGroup();
+  for (const [view, scope] of Object.entries(NEEDED)) {
+    byId('nav').querySelector(`[href="#${view}"]`).hidden = service.isOpen && !service.scopes.includes(scope);
+  }
+}
+
+/** Says in which group of speakers one works, if there is more to it than the usual one. */
+function showGroup() {
+  const { group, groups } = service;
+  const choice = byId('group-choice');
+  const hasChoice = groups.length > 1;
+  byId('group').hidden = !service.isOpen || (!hasChoice && group === USUAL_GROUP);
+  choice.hidden = !hasChoice;
+  choice.replaceChildren(...groups.map((name) => new Option(name, name, false, name === group)));
+  if (!hasChoice) say(byId('group-name'), 'group_is', { group });
+  else byId('group-name').hidden = true;
+}
+
+/** Every view shows what the group has, so that the page begins anew with another one. */
+function setGroup() {
+  byId('group-choice').addEventListener('change', (event) => {
+    api.setGroup(event.target.value);
+    location.reload();
+  });
 }
 
 function showLanguageButton() {
@@ -124,7 +151,9 @@ conversation.set();
 live.set();
 naming.set();
 speakers.set();
+calibrate.set();
 setToken();
+setGroup();
 showLanguage();
 showLanguageButton();
 

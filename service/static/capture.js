@@ -27,25 +27,43 @@ export class Capture extends EventTarget {
    * @param {number} options.maxSeconds Where a recording ends by itself.
    * @param {string} [options.sentence] Key of a sentence to read.
    * @param {boolean} [options.showTitle] Whether the title is seen too.
+   * @param {boolean} [options.takesMany] Whether several files may be chosen or dropped: one after the other
+   *   becomes the recording, each once `handled` of the one before, a promise of the view's, is done.
    * @param {() => number} options.maxBytes Upload limit of the service.
    */
-  constructor(place, { title, maxSeconds, sentence, showTitle, maxBytes }) {
+  constructor(place, { title, maxSeconds, sentence, showTitle, takesMany = false, maxBytes }) {
     super();
+    this.takesMany = takesMany;
+    this.takesFiles = true;
+    this.handled = null;
     this.maxSeconds = maxSeconds;
     this.maxBytes = maxBytes;
     this.recording = null;
     this.element = byId('capture-template').content.firstElementChild.cloneNode(true);
     this.parts = {};
     for (const part of this.element.querySelectorAll('[data-part]')) this.parts[part.dataset.part] = part;
+    this.parts.file.multiple = takesMany;
     translate(this.element);
     label(this.element, ...title);
     if (showTitle) {
-      const heading = document.createElement('h2');
-      this.element.prepend(say(heading, ...title));
+      this.heading = document.createElement('h2');
+      this.element.prepend(say(this.heading, ...title));
     }
     if (sentence) say(this.parts.sentence, sentence);
     place.append(this.element);
     this.listen();
+  }
+
+  /** Lets files be chosen and dropped, or not. */
+  allowFiles(isAllowed) {
+    this.takesFiles = isAllowed;
+    this.show(this.element.dataset.state ?? 'idle');
+  }
+
+  /** Gives the card another title. */
+  retitle(key, values) {
+    label(this.element, key, values);
+    say(this.heading, key, values);
   }
 
   listen() {
@@ -55,7 +73,7 @@ export class Capture extends EventTarget {
     cancel.addEventListener('click', () => current?.cancel());
     choose.addEventListener('click', () => file.click());
     file.addEventListener('change', () => {
-      if (file.files.length) this.takeFile(file.files[0]);
+      this.takeFiles([...file.files]);
       file.value = ''; // the same file can be chosen again
     });
     playOnPress(play, async () => this.sound, (error) => this.fail(error));
@@ -63,7 +81,8 @@ export class Capture extends EventTarget {
       if (event.key === 'Escape') current?.cancel();
     });
     takeDrops(this.element, (files) => {
-      if (files.length === 1) this.takeFile(files[0]);
+      if (!this.takesFiles) return;
+      if (files.length === 1 || (files.length && this.takesMany)) this.takeFiles([...files]);
       else showWords(this.parts.error, files.length ? 'drop_one' : 'drop_no_file');
     });
   }
@@ -76,7 +95,8 @@ export class Capture extends EventTarget {
     this.element.dataset.state = state;
     recording.hidden = done.hidden = !isRecording;
     cancel.hidden = isFree;
-    record.hidden = choose.hidden = drop.hidden = !isFree;
+    record.hidden = !isFree;
+    choose.hidden = drop.hidden = !(isFree && this.takesFiles);
     play.hidden = !(state === 'ready' && this.sound);
     sound.hidden = !(isRecording || (state === 'ready' && this.sound));
     say(this.parts['record-text'], state === 'ready' ? 'record_again' : 'record');
@@ -166,6 +186,15 @@ export class Capture extends EventTarget {
     this.levels.add(block, seconds);
   }
 
+  /** Takes files one after the other, until one can't be used. */
+  async takeFiles(files) {
+    for (const file of files) {
+      await this.takeFile(file);
+      await this.handled;
+      if (!this.parts.error.hidden) break;
+    }
+  }
+
   async takeFile(file) {
     if (this.isRefused()) return;
     stopPlaying();
@@ -225,6 +254,15 @@ export class Capture extends EventTarget {
 
   showQuality(quality) {
     showQuality(this.parts.quality, quality);
+  }
+
+  /** After a recording was refused: what is wrong with it, below the refusal. */
+  async explain() {
+    const { error } = this.parts;
+    const kept = [...error.childNodes];
+    await this.checkQuality();
+    error.replaceChildren(...kept);
+    error.hidden = false;
   }
 
   /** Shows the quality of the recording, measured by the service; false if it can't be used. */

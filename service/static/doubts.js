@@ -43,6 +43,10 @@ export class Doubts extends EventTarget {
     return row;
   }
 
+  isCleared(key) {
+    return this.cleared.has(key);
+  }
+
   /** Whether every doubt is cleared. */
   get areCleared() {
     return this.keys.every((key) => this.cleared.has(key));

@@ -1,38 +1,41 @@
-// Enrolment: a name and two or three recordings, checked against each other as they come.
+// Enrolment: a name, and recordings until they are enough. The service judges each as it comes.
 
 import * as api from './api.js';
 import { Capture } from './capture.js';
 import { announce, button, byId, icon, made, make } from './dom.js';
 import { Doubts } from './doubts.js';
+import { Enrolment } from './enrolment.js';
 import { say, t } from './language.js';
 import { showError, showWords } from './problem.js';
 import { makeScale, round } from './scale.js';
 import { service } from './service.js';
 
-const NUM_SLOTS = 3;
-const NUM_NEEDED = 2;
+const NUM_SENTENCES = 3;
 const MAX_SECONDS = 8;
 
-let slots = []; // of { capture, item, number, isUsable, known, strange }
+let slots = []; // of { capture, item, number, sent: the recording that the service got, known, strange }
 let doubts;
-let pairs = new Map(); // "0 1" -> { of: [recording, recording], answer }
+const enrolment = new Enrolment();
 let numChecks = 0; // checks that are under way
 
 export function set() {
   doubts = new Doubts();
-  doubts.addEventListener('change', showHint);
-  for (let i = 0; i < NUM_SLOTS; i += 1) slots.push(makeSlot(i));
+  doubts.addEventListener('change', () => runCheck(() => enrolment.confirm(doubts.isCleared(apartKey()))));
   byId('enrol-form').addEventListener('submit', (event) => {
     event.preventDefault();
-    submit(api.enrol);
+    submit('error');
   });
-  byId('enrol-add').addEventListener('click', () => submitKnown(api.addRecordings));
-  byId('enrol-replace').addEventListener('click', () => submitKnown(api.replaceRecordings));
+  byId('enrol-add').addEventListener('click', () => submitKnown('add'));
+  byId('enrol-replace').addEventListener('click', () => submitKnown('replace'));
   byId('enrol-name').addEventListener('input', () => {
     byId('enrol-name-wrong').hidden = true;
     byId('enrol-exists').hidden = true;
     for (const slot of slots) slot.strange = null;
     showDoubts();
+  });
+  window.addEventListener('pagehide', () => enrolment.giveUp());
+  window.addEventListener('pageshow', ({ persisted }) => {
+    if (persisted) for (const slot of slots) if (slot.capture.recording) check(slot); // the page is back
   });
   restart();
 }
@@ -43,74 +46,92 @@ export function show() {
   showHint();
 }
 
-function makeSlot(i) {
-  const item = make('li', i < NUM_NEEDED ? {} : { class: 'optional' });
+function addSlot() {
+  const number = slots.length + 1;
+  const item = make('li');
   byId('enrol-slots').append(item);
-  const number = i + 1;
   const capture = new Capture(item, {
-    title: [i < NUM_NEEDED ? 'slot' : 'slot_optional', { number }],
+    title: ['slot', { number }],
     showTitle: true,
-    sentence: `sentence_${number}`,
+    sentence: `sentence_${((number - 1) % NUM_SENTENCES) + 1}`,
     maxSeconds: MAX_SECONDS,
     maxBytes: () => service.maxUploadBytes,
   });
-  const slot = { capture, item, number, isUsable: false, known: null, strange: null };
+  const slot = { capture, item, number, sent: null, known: null, strange: null };
   capture.addEventListener('change', () => check(slot));
-  return slot;
+  slots.push(slot);
 }
 
 function restart() {
-  for (const slot of slots) {
-    slot.capture.reset();
-    Object.assign(slot, { isUsable: false, known: null, strange: null });
-  }
-  pairs.clear();
+  enrolment.restart();
+  slots = [];
+  byId('enrol-slots').replaceChildren();
   byId('enrol-name').value = '';
   byId('enrol-exists').hidden = true;
-  byId('enrol-similarity').hidden = true;
   byId('enrol-unchecked').hidden = true;
-  showSlots();
-  showDoubts();
+  addSlot();
+  showAll();
 }
 
-/** The next slot comes when the one before is done. */
+const usable = () => slots.filter(({ capture }) => enrolment.has(capture.recording));
+const isEmpty = (slot) => !enrolment.has(slot.capture.recording);
+
+/** The next slot comes when those before are done. */
 function showSlots() {
-  slots.forEach(({ item, capture }, i) => {
-    item.hidden = i > 0 && !slots[i - 1].isUsable && !capture.recording && !slots[i].isUsable;
-  });
+  if (usable().length === slots.length && slots.length < service.maxRecordings) addSlot();
+  const isEnough = enrolment.document?.next === 'finish';
+  for (const slot of slots) {
+    const isOptional = isEnough && isEmpty(slot);
+    slot.item.classList.toggle('optional', isOptional);
+    slot.capture.retitle(isOptional ? 'slot_optional' : 'slot', { number: slot.number });
+  }
 }
 
-const usable = () => slots.filter((slot) => slot.isUsable);
-
-/** Measures a new recording's quality, and compares it with the others. */
-async function check(slot) {
-  Object.assign(slot, { isUsable: false, known: null, strange: null });
-  byId('enrol-result').replaceChildren();
-  byId('enrol-exists').hidden = true;
+function showAll() {
+  showSlots();
+  showProgress();
   showSimilarity();
   showDoubts();
-  const { recording } = slot.capture;
-  if (!recording) return;
+}
+
+/** Runs something that the enrolment has to wait for, and shows what came of it. */
+async function runCheck(work) {
   numChecks += 1;
   showHint();
   try {
-    const isUsable = await slot.capture.checkQuality();
-    if (recording !== slot.capture.recording) return;
-    slot.isUsable = isUsable;
-    showSlots();
-    if (!isUsable) return;
-    const known = await findKnown(slot);
-    await compareAll();
-    if (recording === slot.capture.recording) slot.known = known;
+    return await work();
   } catch (error) {
-    if (recording !== slot.capture.recording) return;
-    slot.isUsable = false;
-    slot.capture.fail(error);
+    showFailure(error);
+    return null;
   } finally {
     numChecks -= 1;
-    showSimilarity();
-    showDoubts();
+    showAll();
   }
+}
+
+/** Sends a new recording, and looks who else has this voice. */
+async function check(slot) {
+  const { capture } = slot;
+  const { recording } = capture;
+  Object.assign(slot, { known: null, strange: null });
+  byId('enrol-result').replaceChildren();
+  byId('enrol-exists').hidden = true;
+  await runCheck(async () => {
+    try {
+      const before = slot.sent;
+      slot.sent = recording;
+      const sent = enrolment.replace(before, recording);
+      await (recording ? capture.during(sent) : sent);
+      if (!recording || recording !== capture.recording) return;
+      capture.showQuality(enrolment.partOf(recording).quality);
+      showAll();
+      slot.known = await findKnown(slot);
+    } catch (error) {
+      if (recording !== capture.recording) return;
+      capture.fail(error);
+      if (error instanceof api.ServiceError && error.code === 'bad-recording') await capture.explain();
+    }
+  });
 }
 
 /** The answer to a question that helps but isn't needed; null, and a note, if the token may not ask it. */
@@ -122,9 +143,10 @@ async function askIfAllowed(capture, request) {
 
 /** Who is already enrolled with the voice of a recording: { name, score }, or null. */
 async function findKnown({ capture }) {
-  const answer = await askIfAllowed(capture, api.identify(capture.recording));
+  const { recording } = capture;
+  const answer = await askIfAllowed(capture, api.identify(recording));
   const [best] = answer?.matches ?? [];
-  return best?.score >= service.strictThreshold ? best : null;
+  return recording === capture.recording && best?.score >= service.strictThreshold ? best : null;
 }
 
 /** Notes which recordings don't sound like an enrolled person. */
@@ -140,49 +162,50 @@ async function findStrange(name) {
   }
 }
 
-/** Asks the service for the similarity of every pair that it wasn't asked for yet. */
-async function compareAll() {
-  const there = usable();
-  for (let j = 1; j < there.length; j += 1) {
-    for (let i = 0; i < j; i += 1) {
-      const key = `${there[i].number} ${there[j].number}`;
-      const of = [there[i].capture.recording, there[j].capture.recording];
-      if (isCurrent(pairs.get(key), of)) continue;
-      const answer = await askIfAllowed(there[j].capture, api.compare(...of));
-      if (answer === null) return;
-      pairs.set(key, { of, answer });
-      showSimilarity();
-    }
-  }
+const apartKey = () => `apart ${enrolment.apart.map(({ number }) => number).join(' ')}`;
+
+/** The pairs of recordings, in the numbers of their slots: { first, second, score }. */
+function comparedPairs() {
+  const slotOf = (part) => slots.find(({ capture }) => enrolment.partOf(capture.recording) === part)?.number;
+  const order = enrolment.parts.map(slotOf);
+  const pairs = order.flatMap((second, j) =>
+    order.slice(0, j).map((first, i) => ({
+      first: Math.min(first, second), second: Math.max(first, second), score: enrolment.document.similarity[i][j],
+    })));
+  return pairs.filter(({ first }) => Number.isInteger(first)); // others are being replaced
 }
 
-const isCurrent = (pair, of) => pair !== undefined && pair.of.every((recording, i) => recording === of[i]);
-
-/** The pairs of the recordings that are there: { first, second, score }. */
-function currentPairs() {
-  return [...pairs].sort().flatMap(([key, pair]) => {
-    const [first, second] = key.split(' ').map(Number);
-    const recordings = [first, second].map((number) => slots[number - 1].capture.recording);
-    return isCurrent(pair, recordings) ? [{ first, second, score: pair.answer.score }] : [];
-  });
+/** The pair that is least alike, if a recording has another voice. */
+function findApart(pairs) {
+  if (!enrolment.apart.length || !pairs.length) return undefined;
+  return pairs.reduce((least, pair) => (pair.score < least.score ? pair : least));
 }
 
-const findApart = (compared) => compared.find(({ score }) => score < service.threshold);
+const makeRows = (pairs) =>
+  pairs.map(({ first, second, score }) => ({ name: () => t('similarity_pair', { first, second }), score }));
 
-const makeRows = (compared) =>
-  compared.map(({ first, second, score }) => ({ name: () => t('similarity_pair', { first, second }), score }));
+function showProgress() {
+  const place = byId('enrol-progress');
+  place.hidden = !usable().length;
+  if (place.hidden) return;
+  const { speech_s: seconds, needed_speech_s: needed, needed_recordings: recordings, completeness } = enrolment.document;
+  byId('enrol-bar').value = completeness;
+  const count = enrolment.parts.filter(({ agrees, confirmed }) => agrees || confirmed).length;
+  const values = { seconds: seconds.toFixed(1), needed, recordings, count };
+  say(byId('enrol-progress-text'), completeness >= 1 ? 'enrol_progress_enough' : 'enrol_progress_more', values);
+}
 
 function showSimilarity() {
   const place = byId('enrol-similarity');
-  const compared = currentPairs();
-  const apart = findApart(compared);
-  place.hidden = compared.length === 0;
-  if (!compared.length) return;
-  const words = apart ? ['similarity_poor', apart] : ['similarity_good', {}];
+  const pairs = comparedPairs();
+  place.hidden = pairs.length === 0;
+  if (place.hidden) return;
+  const least = findApart(pairs);
+  const words = least ? ['similarity_poor', least] : ['similarity_good', {}];
   place.replaceChildren(
     made('h2', '', 'similarity'),
-    make('p', { class: apart ? 'poor' : 'good' }, icon(apart ? 'warning' : 'check'), made('span', '', ...words)),
-    makeScale(service.threshold, makeRows(compared)),
+    make('p', { class: least ? 'poor' : 'good' }, icon(least ? 'warning' : 'check'), made('span', '', ...words)),
+    makeScale(service.threshold, makeRows(pairs)),
   );
   announce(...words);
 }
@@ -203,8 +226,7 @@ function byName(match) {
 function showDoubts() {
   const found = [];
   const name = byId('enrol-name').value.trim();
-  const apart = findApart(currentPairs());
-  if (apart) found.push({ key: `apart ${apart.first} ${apart.second}`, confirm: ['doubt_apart', {}] });
+  if (enrolment.apart.length) found.push({ key: apartKey(), confirm: ['doubt_apart', {}] });
   const known = byName((slot) => slot.known).filter(({ other }) => !isSameName(other, name));
   const strange = byName((slot) => slot.strange);
   for (const [kind, voices] of Object.entries({ known, stranger: strange })) {
@@ -221,33 +243,31 @@ function showDoubts() {
 /** Names differ in more than capital letters, as for the service. */
 const isSameName = (one, other) => one.normalize().toLowerCase() === other.normalize().toLowerCase();
 
-/** Says what is missing until the voice can be enrolled. */
+/** Key and values of what is missing until the voice can be enrolled. */
+function missing() {
+  if (numChecks) return ['enrol_hint_wait', {}];
+  if (!usable().length) return ['enrol_hint_first', {}];
+  const { next } = enrolment.document;
+  if (next === 'record') return ['enrol_hint_more', { number: (slots.find(isEmpty) ?? slots.at(-1)).number }];
+  if (!byId('enrol-name').value.trim()) return ['enrol_hint_name', {}];
+  if (!doubts.areCleared || next !== 'finish') return ['enrol_hint_doubts', {}];
+  return ['enrol_hint_ready', {}];
+}
+
+const isReady = () => missing()[0] === 'enrol_hint_ready';
+
 function showHint() {
-  const count = usable().length;
-  let key = 'enrol_hint_ready';
-  if (numChecks) key = 'enrol_hint_wait';
-  else if (count < NUM_NEEDED) key = 'enrol_hint_two';
-  else if (!byId('enrol-name').value.trim()) key = 'enrol_hint_name';
-  else if (!doubts.areCleared) key = 'enrol_hint_doubts';
-  say(byId('enrol-hint'), key);
-  byId('enrol-submit').setAttribute('aria-disabled', String(key !== 'enrol_hint_ready'));
+  say(byId('enrol-hint'), ...missing());
+  byId('enrol-submit').setAttribute('aria-disabled', String(!isReady()));
 }
 
 /** Adds to an enrolled person's recordings or replaces them, if they sound like that person's. */
-async function submitKnown(send) {
+async function submitKnown(ifExists) {
   if (numChecks) return;
-  numChecks += 1;
-  showHint();
-  try {
-    await findStrange(byId('enrol-name').value.trim());
-  } catch (error) {
-    showFailure(error);
-    return;
-  } finally {
-    numChecks -= 1;
-    showDoubts();
-  }
-  if (doubts.areCleared) await submit(send);
+  const before = byId('enrol-result').firstChild;
+  await runCheck(() => findStrange(byId('enrol-name').value.trim()));
+  if (byId('enrol-result').firstChild !== before) return; // it failed
+  if (doubts.areCleared) await submit(ifExists);
   else announce('enrol_hint_doubts');
 }
 
@@ -257,57 +277,50 @@ function showFailure(error) {
   showError(problem, error);
 }
 
-async function submit(send) {
+async function submit(ifExists) {
   const input = byId('enrol-name');
   const name = input.value.trim();
-  const recordings = usable().map((slot) => slot.capture.recording);
   if (!name) {
     showWords(byId('enrol-name-wrong'), 'name_missing');
     input.focus();
     return;
   }
-  if (numChecks || recordings.length < NUM_NEEDED || !doubts.areCleared) {
-    announce(byId('enrol-hint').dataset.t);
+  if (!isReady()) {
+    announce(...missing());
     return;
   }
   byId('enrol-exists').hidden = true;
-  numChecks += 1;
-  showHint();
-  try {
-    const speaker = await send(name, recordings);
-    const compared = currentPairs();
-    restart();
-    showEnrolled(speaker, compared);
-  } catch (error) {
-    if (error instanceof api.ServiceError && error.code === 'speaker-exists' && send === api.enrol) {
+  await runCheck(async () => {
+    try {
+      const speaker = await enrolment.finish(name, ifExists);
+      const pairs = comparedPairs();
+      const least = findApart(pairs);
+      restart();
+      showEnrolled(speaker, pairs, least);
+    } catch (error) {
+      if (!(error instanceof api.ServiceError && error.code === 'speaker-exists' && ifExists === 'error')) throw error;
       say(byId('enrol-exists-text'), 'exists', { name });
       byId('enrol-exists').hidden = false;
       byId('enrol-add').focus();
-    } else {
-      showFailure(error);
     }
-  } finally {
-    numChecks -= 1;
-    showHint();
-  }
+  });
 }
 
-/** Shows who was enrolled, and how alike the recordings are; the service's own figures may be other scores. */
-function showEnrolled(speaker, compared) {
+/** Shows who was enrolled, and how alike the recordings are. */
+function showEnrolled(speaker, pairs, least) {
   const { name, recordings } = speaker;
   service.numSpeakers = Math.max(1, service.numSpeakers);
   const seconds = recordings.reduce((sum, recording) => sum + recording.speech_s, 0).toFixed(1);
-  const apart = findApart(compared);
-  const words = apart ? ['enrolled_apart', { name, ...apart }] : ['enrolled', { name }];
-  const mark = icon(apart ? 'warning' : 'check');
+  const words = least ? ['enrolled_apart', { name, ...least }] : ['enrolled', { name }];
+  const mark = icon(least ? 'warning' : 'check');
   const heading = make('h2', { tabindex: '-1' }, mark, made('span', '', ...words));
   const card = make(
     'div',
-    { class: `card verdict ${apart ? 'unsure' : 'match'}` },
+    { class: `card verdict ${least ? 'unsure' : 'match'}` },
     heading,
     made('p', '', 'enrolled_text', { recordings: recordings.length, seconds }),
   );
-  if (compared.length) card.append(makeScale(service.threshold, makeRows(compared)));
+  if (pairs.length) card.append(makeScale(service.threshold, makeRows(pairs)));
   const link = made('a', 'button primary', 'enrolled_try');
   link.href = '#recognise';
   const next = button('enrolled_next', () => {

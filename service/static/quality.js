@@ -64,7 +64,8 @@ export function showQuality(element, quality) {
   element.hidden = false;
 }
 
-function adviceFor(code) {
+/** Key and values of the advice on a code. */
+export function adviceFor(code) {
   const key = `advice_${code}`;
   return key in STRINGS.en ? [key, { seconds: GOOD_SPEECH_S }] : ['advice_other', { code }];
 }

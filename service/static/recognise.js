@@ -1,15 +1,18 @@
 // "Who is speaking?": identification among everybody, and verification of one person.
 
 import * as api from './api.js';
-import { Capture } from './capture.js';
+import { Capture, abandonRecording } from './capture.js';
+import { Challenge } from './challenge.js';
 import { announce, byId, icon, made, make, reveal } from './dom.js';
 import { percent, say } from './language.js';
-import { showError } from './problem.js';
+import { showError, showWords } from './problem.js';
 import { showRates } from './rates.js';
 import { makeScale, round } from './scale.js';
 import { service } from './service.js';
 
 const MAX_SECONDS = 6;
+const MAX_CHALLENGE_SECONDS = 12;
+const KEPT = ['not-read', 'bad-recording', 'too-many-requests', 'busy']; // codes: the digits still count
 const NUM_SUGGESTIONS = 20;
 const TYPING_PAUSE_MS = 200;
 
@@ -23,6 +26,7 @@ const IDENTIFIED = { same: 'identified', perhaps: 'identified_perhaps', differen
 const VERIFIED = { same: 'verified', perhaps: 'verified_perhaps', different: 'verified_not' };
 
 let capture;
+const challenge = new Challenge();
 let asked = 0; // answers to older questions are not shown
 const answers = new Map(); // of this recording: question -> { isVerification, answer }
 
@@ -32,6 +36,7 @@ export function set() {
     maxSeconds: MAX_SECONDS,
     maxBytes: () => service.maxUploadBytes,
   });
+  capture.addEventListener('begin', askForDigits);
   capture.addEventListener('change', () => {
     answers.clear();
     byId('recognise-result').replaceChildren();
@@ -40,7 +45,14 @@ export function set() {
   byId('question').addEventListener('change', () => {
     byId('claimed').hidden = question() !== 'verify';
     byId('recognise-result').replaceChildren();
+    showChallenge();
     ask();
+  });
+  byId('with-challenge').addEventListener('change', () => {
+    capture.reset(); // of digits that are asked for from now on, it can't be
+    answers.clear();
+    byId('recognise-result').replaceChildren();
+    showChallenge();
   });
   byId('strictness').addEventListener('change', () => ask());
   const name = byId('claimed-name');
@@ -59,7 +71,46 @@ export async function show() {
   byId('rates').hidden = service.rates.length < 2; // of some models nothing was measured
   if (service.rates.length === 2) showRates(byId('rates-chart'), service.rates);
   byId('recognise-empty').hidden = service.numSpeakers > 0;
+  showChallenge();
   await suggestNames();
+}
+
+/** Leaves the digits alone where the view is left. */
+export function leave() {
+  challenge.drop();
+}
+
+/** Whether the recording has to be of digits that are shown. */
+const isChallenged = () => question() === 'verify' && byId('with-challenge').checked;
+
+/** Shows whether digits may be asked for, and what follows from it for the recording. */
+function showChallenge() {
+  const isPossible = service.challenge !== 'off';
+  const box = byId('with-challenge');
+  byId('challenge-choice').hidden = byId('challenge-hint').hidden = !isPossible;
+  box.disabled = service.challenge === 'required';
+  box.checked = isPossible && (box.checked || box.disabled);
+  if (!isChallenged()) challenge.drop();
+  capture.maxSeconds = isChallenged() ? MAX_CHALLENGE_SECONDS : MAX_SECONDS;
+  capture.allowFiles(!isChallenged());
+}
+
+/** A recording begins: what it is to be of. */
+async function askForDigits() {
+  if (!isChallenged()) return;
+  let failure = null;
+  await null; // from here on, the recording can be given up
+  if (claimedName()) {
+    try {
+      await challenge.ask(claimedName());
+    } catch (error) {
+      failure = error;
+    }
+  }
+  if (challenge.id !== undefined) return;
+  if (failure) capture.fail(failure);
+  else showWords(capture.parts.error, 'claimed_missing');
+  abandonRecording();
 }
 
 const claimedName = () => byId('claimed-name').value.trim();
@@ -95,13 +146,18 @@ async function ask() {
     showAnswer(answers.get(key));
     return;
   }
+  if (isChallenged() && challenge.id === undefined) {
+    showWords(capture.parts.error, 'challenge_over');
+    return;
+  }
   const mine = asked;
   showError(capture.parts.error, null);
   try {
     const request = isVerification
-      ? api.verify(claimed, recording, threshold())
+      ? api.verify(claimed, recording, threshold(), isChallenged() ? challenge.id : undefined)
       : api.identify(recording, threshold());
     const answer = await capture.during(request);
+    if (isVerification) challenge.drop();
     if (mine !== asked || recording !== capture.recording) return;
     capture.showQuality(answer.quality);
     answers.set(key, { isVerification, answer });
@@ -110,17 +166,9 @@ async function ask() {
     if (mine !== asked || recording !== capture.recording) return;
     byId('recognise-result').replaceChildren();
     capture.fail(error);
-    if (error instanceof api.ServiceError && error.code === 'bad-recording') await explain();
+    if (isVerification && !KEPT.includes(error.code)) challenge.drop();
+    if (error instanceof api.ServiceError && error.code === 'bad-recording') await capture.explain();
   }
-}
-
-/** After a recording was refused: what is wrong with it. */
-async function explain() {
-  const { error } = capture.parts;
-  const kept = [...error.childNodes];
-  await capture.checkQuality();
-  error.replaceChildren(...kept);
-  error.hidden = false;
 }
 
 /** What an answer means at the threshold that is chosen now: same, perhaps or different. */
@@ -143,6 +191,7 @@ function showAnswer(answered) {
   if (rows.length) {
     const values = { score: round(best.score), threshold: round(limit), percent: percent(best.probability) };
     card.append(made('p', '', words, values));
+    if (answered.answer.challenge_passed) card.append(made('p', 'good', 'challenge_passed'));
     if (rows.length > 1) card.append(made('h3', '', 'closest'));
     card.append(
       makeScale(

@@ -39,6 +39,8 @@ export async function runScenario(url, token, speech) {
   check((await client.compare(first, second)).is_same_speaker, 'compare with the same speaker');
   check(!(await client.compare(first, other)).is_same_speaker, 'compare with another speaker');
   equal((await client.embed(first)).embedding.length, 64, 'embed');
+  const proposal = await client.calibrate({ one: [first, second], another: [other] });
+  equal([proposal.num_people, proposal.num_recordings], [2, 3], 'calibrate');
 
   const enrolled = await client.enrol(NAME, [first, second]);
   equal(enrolled.name, NAME, 'enrol');

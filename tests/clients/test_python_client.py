@@ -21,7 +21,7 @@ from clients.python.voiceprint_client import (
     VoiceprintClient,
     VoiceprintError,
 )
-from service.answers import schemas
+from service.answers import calibration, schemas
 from tests.clients.routes import called_routes, documented_routes
 from tests.support.service_client import TOKEN, speech
 from tests.support.service_process import ServiceProcess, service_process
@@ -59,6 +59,10 @@ def test_every_route_of_the_interface_has_its_method(
     assert client.compare(wav, speech(1, 4))["is_same_speaker"]
     assert not client.compare(str(wav), speech(2))["is_same_speaker"]
     assert len(client.embed(wav)["embedding"]) == 64
+    people = {str(n): [speech(n), speech(n, 1)] for n in (1, 2)}
+    proposal = client.calibrate(people)
+    assert (proposal["num_people"], proposal["num_recordings"]) == (2, 4)
+    assert proposal["default"]["in_use"] == 0.5
 
     enrolled = client.enrol(NAME, [wav, speech(1, 1)])
     assert enrolled["name"] == NAME
@@ -318,6 +322,7 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("Quality", "QualityDocument"),
         ("StoredRecording", "RecordingDocument"),
         ("Speaker", "SpeakerDocument"),
+        ("NewSpeaker", "NewSpeakerDocument"),
         ("EnrolledSpeaker", "EnrolledDocument"),
         ("SpeakerPage", "SpeakersDocument"),
         ("OtherModels", "OtherModelsDocument"),
@@ -335,8 +340,12 @@ def test_what_cannot_be_sent_is_refused_before(client: VoiceprintClient, tmp_pat
         ("BulkReport", "BulkDocument"),
         ("Enrolment", "EnrolmentDocument"),
         ("EnrolmentPart", "EnrolmentPartDocument"),
+        ("Proposal", "ProposalDocument"),
+        ("ProposedThreshold", "ProposedThresholdDocument"),
+        ("RateCurve", "CurveDocument"),
     ],
 )
 def test_types_are_those_of_the_service(typed: str, document: str) -> None:
-    fields = getattr(schemas, document).model_fields
+    module = schemas if hasattr(schemas, document) else calibration
+    fields = getattr(module, document).model_fields
     assert set(getattr(voiceprint_client, typed).__annotations__) == set(fields)

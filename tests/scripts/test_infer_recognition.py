@@ -145,6 +145,13 @@ def test_register_an_enrolled_name() -> None:
     assert Path("audio_db/李达康.wav").read_bytes() == Path("known.wav").read_bytes()
 
 
+def test_a_name_that_looks_like_an_enrolled_one(capsys: pytest.CaptureFixture[str]) -> None:
+    infer_recognition.main(["--register", "Ann", "known.wav"])
+    assert capsys.readouterr().err == ""
+    infer_recognition.main(["--register", "Аnn", "known.wav"])  # in Cyrillic
+    assert capsys.readouterr().err == "note: Аnn looks like Ann, but is another name\n"
+
+
 @pytest.mark.parametrize(
     ("name", "path", "error"),
     [("../甲", "known.wav", DatabaseError), ("甲", "none.wav", AudioError)],

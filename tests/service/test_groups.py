@@ -92,7 +92,13 @@ def test_routes_use_the_store_of_the_requests_group() -> None:
     """Whoever adds a route asks `service.voices(request)`, never the whole database."""
     for path in (ROOT / "service" / "routes").glob("*.py"):
         used = set(re.findall(r"service\.database\.(\w+)", path.read_text(encoding="utf-8")))
-        used -= {"ping", "jobs", "enrolments", "audit_log"}  # these name group or owner
+        used -= {
+            "ping",
+            "jobs",
+            "enrolments",
+            "challenges",
+            "audit_log",
+        }  # these name group or owner
         assert not used, path
     assert ROUTES
 
@@ -168,3 +174,43 @@ def test_the_operator_lists_and_deletes_groups(
         ("operator", "delete group", "1 speakers", "shop")
     )
     database.close()
+
+
+def test_a_token_of_all_groups_chooses_one(
+    database_url: str, tmp_path: Path, headers: dict[str, dict[str, str]]
+) -> None:
+    path = tmp_path / "t"
+    token, line = create_token("boss", path, group="*")
+    assert line.endswith(" group=*")
+    assert read_token_file(path)[-1].line() == line
+    boss = {"Authorization": f"Bearer {token}"}
+    in_shop, in_bank = ({**boss, "Voiceprint-Group": group} for group in ("shop", "bank"))
+    limits = {"new": GroupLimits()}
+    with running(database_url, token_file=path, authorized=False, groups=limits) as client:
+        info = client.get("/v1/info", headers=boss).json()
+        assert (info["token"], info["group"]) == ("boss", "default")
+        assert info["groups"] == ["bank", "default", "new", "shop"]
+        assert client.get("/v1/info", headers=in_shop).json()["group"] == "shop"
+        info = client.get("/v1/info", headers=headers["shop"]).json()
+        assert (info["group"], info["groups"]) == ("shop", ["shop"])
+
+        sent = files(speech(1))
+        answer = client.post("/v1/speakers", data={"name": "Ann"}, files=sent, headers=in_shop)
+        assert answer.status_code == 201
+        totals = [
+            client.get("/v1/speakers", headers=each).json()["total"]
+            for each in (boss, in_bank, in_shop, headers["shop"], headers["bank"])
+        ]
+        assert totals == [0, 0, 1, 1, 0]
+        line = client.app.state.service.database.audit_log.last(1)[0]
+        assert (line.actor, line.group) == ("boss", "shop")
+        with client.websocket_connect("ws://127.0.0.1/v1/stream", headers=boss) as socket:
+            socket.send_json({"group": "nowhere"})
+            assert socket.receive_json()["type"] == "/problems/unknown-group"
+
+        # A group that there is not, and one that a token does not reach, are told alike.
+        for who, wanted in [(boss, "nowhere"), (headers["shop"], "bank"), (boss, "*")]:
+            answer = client.get("/v1/speakers", headers={**who, "Voiceprint-Group": wanted})
+            check_problem(answer, 404, "unknown-group")
+        own = {**headers["shop"], "Voiceprint-Group": "shop"}
+        assert client.get("/v1/speakers", headers=own).status_code == 200

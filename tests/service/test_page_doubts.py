@@ -265,7 +265,7 @@ def test_a_token_that_may_only_enrol_does_so_unchecked(
     browser.go("enrol")
     browser.fill("#enrol-name", "Unchecked")
     choose_slots(browser, root / "audio" / "b_1.wav", root / "audio" / "b_2.wav")
-    browser.wait_text("#enrol-unchecked", "Your token does not allow comparing voices")
+    browser.wait_text("#enrol-unchecked", "Your token does not allow searching voices")
     browser.wait(lambda: browser.shown(READY), "it can be enrolled")
     browser.click("#enrol-submit")
     browser.wait_text("#enrol-result h2", "Unchecked is enrolled.")

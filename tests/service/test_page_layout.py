@@ -130,6 +130,17 @@ def show_everything(browser: Browser, root: Path, language: str = "en") -> Itera
     yield "removal"
     browser.click("#delete-dialog [data-close]")
     yield "speakers"
+    browser.go("calibrate")
+    recordings = [str(root / "audio" / f"{name}.wav") for name in ("a_1", "a_2", "b_1", "b_2")]
+    for chosen in (recordings[:2], recordings[2:]):
+        browser.one("#calibrate-capture [data-part=file]").send_keys("\n".join(chosen))
+        wait("#calibrate-next:enabled")
+        browser.click("#calibrate-next")
+    browser.fill("#calibrate-name", LONG_NAME)
+    yield "calibrate"
+    browser.click("#calibrate-submit[aria-disabled=false]")
+    wait("#calibrate-result .chart")
+    yield "proposal"
 
 
 CONTRASTS = """

@@ -11,9 +11,11 @@ import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
+from service.edge.token_file import create_token, revoke_token
 from tests.support.browser import Browser, Service, missing
 from tests.support.page import (
     COMPARE,
@@ -179,6 +181,46 @@ def tab_to(browser: Browser, selector: str, text: str = "") -> None:
         ):
             return
     raise AssertionError(f"Tab doesn't lead to {selector}")
+
+
+def test_the_bar_shows_how_complete_an_enrolment_is(browser: Browser, root: Path) -> None:
+    browser.go("enrol")
+    assert not browser.shown("#enrol-progress")
+    assert browser.text("#enrol-hint") == "Begin with the first recording."
+    choose(browser, SLOT.format(1), root / "audio" / "a_1.wav")
+    browser.wait_text("#enrol-progress", "Speech: 4.6 of 4 s. Recordings: 1 of 2.")
+    assert browser.one("#enrol-bar").get_property("value") == 0.5
+    browser.wait_text("#enrol-hint", "Go on with recording 2.")
+    # What the service has forgotten meanwhile is sent anew.
+    enrolment = browser.script(
+        """const { name } = performance.getEntriesByType('resource').findLast(
+          (entry) => entry.name.endsWith('/recordings'));
+        const path = name.replace('/recordings', '');
+        await fetch(path, { method: 'DELETE' });
+        return path;"""
+    )
+    choose(browser, SLOT.format(2), root / "audio" / "a_2.wav")
+    browser.wait_text("#enrol-progress", "Enough: 8.9 s of speech in 2 recordings.")
+    assert browser.one("#enrol-bar").get_property("value") == 1
+    assert "404" in "".join(browser.complaints())
+    browser.wait_text("#enrol-hint", "Fill in a name.")
+    assert "optional" in browser.text(SLOT.format(3))
+    # A recording that is made again takes the place of the one before.
+    choose(browser, SLOT.format(2), root / "audio" / "b_1.wav")
+    browser.wait_text("#enrol-progress", "Speech: 0.0 of 4 s. Recordings: 0 of 2.")
+    choose(browser, SLOT.format(3), root / "audio" / "a_2.wav")
+    browser.wait_text("#enrol-similarity", "Recordings 2 and 3 don’t sound like one person.")
+    browser.wait_text("#enrol-progress", "Enough: 8.9 s of speech in 2 recordings.")
+    browser.wait_text("#enrol-hint", "Fill in a name.")
+    # Who leaves the page leaves nothing on the service.
+    newest = browser.script(
+        """return performance.getEntriesByType('resource').findLast(
+          (entry) => entry.name.endsWith('/recordings')).name.replace('/recordings', '')"""
+    )
+    assert newest != enrolment
+    assert httpx.get(newest).status_code == 200
+    browser.open()
+    browser.wait(lambda: httpx.get(newest).status_code == 404, "it is given up")
 
 
 def test_recordings_of_two_people_are_noticed(browser: Browser, root: Path) -> None:
@@ -584,8 +626,13 @@ def test_a_service_that_is_gone_is_told_in_words(browser: Browser, root: Path) -
 def test_asks_for_a_token_and_keeps_it_in_the_tab(
     one_browser: Browser, tmp_path: Path, root: Path
 ) -> None:
+    from selenium.webdriver.support.ui import Select
+
     token = "a-token-for-this-test-only"
-    with Service(tmp_path, token=token) as service:
+    path = tmp_path / "tokens.txt"
+    boss, _ = create_token("boss", path, group="*")
+    shop, _ = create_token("shop", path, group="shop", scopes=["identify", "verify"])
+    with Service(tmp_path, "--token_file", str(path), token=token) as service:
         home, one_browser.base_url = one_browser.base_url, service.url
         try:
             one_browser.open("speakers")
@@ -604,11 +651,47 @@ def test_asks_for_a_token_and_keeps_it_in_the_tab(
             one_browser.wait_text("h1", "This service needs a token")
             one_browser.fill("#token", token + ENTER)
             one_browser.wait_text("h1", "Who is speaking?")
+            assert not one_browser.shown("#group"), "there is only the usual one"
             one_browser.click("#forget-token")
             one_browser.wait_text("h1", "This service needs a token")
+
+            # A token of one group says which; views that its scopes make pointless are left out.
+            one_browser.fill("#token", shop + ENTER)
+            one_browser.wait_text("#group", "Group: shop")
+            views = [link.text for link in one_browser.shown("nav a")]
+            assert "Enrol" in views and not {"Events", "Calibrate"} & set(views)
+            one_browser.click("#forget-token")
+            one_browser.wait_text("h1", "This service needs a token")
+
+            # One of all groups chooses, until the tab is closed.
+            one_browser.fill("#token", boss + ENTER)
+            one_browser.wait_text("h1", "Who is speaking?")
+            sent = {"file": wav_bytes(root / "audio" / "a_1.wav")}
+            headers = {"Authorization": f"Bearer {boss}", "Voiceprint-Group": "shop"}
+            service.post("v1/speakers", data={"name": "Ann"}, files=sent, headers=headers)
+            choice = Select(one_browser.one("#group-choice"))
+            assert [option.text for option in choice.options] == ["default", "shop"]
+            one_browser.go("speakers")
+            one_browser.wait_text("#speakers-total", "Nobody is enrolled yet.")
+            choice.select_by_visible_text("shop")
+            one_browser.wait_text("#people", "Ann")
+            assert Select(one_browser.one("#group-choice")).first_selected_option.text == "shop"
+            revoke_token("shop", path)  # and with it the group is gone
+            one_browser.wait(
+                lambda: not knows_groups(service, boss), "the service has read the file"
+            )
+            one_browser.driver.refresh()
+            one_browser.wait_text("#speakers-total", "Nobody is enrolled yet.")
+            assert not one_browser.shown("#group")
         finally:
             one_browser.base_url = home
             one_browser.complaints()
+
+
+def knows_groups(service: Service, token: str) -> bool:
+    """Whether the service still knows more than the usual group."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return len(service.get("v1/info", headers=headers).json()["groups"]) > 1
 
 
 # --- The page itself ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A folder of a few people's recordings becomes thresholds in the model's files."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from tools import calibrate
 from utils.errors import DataListError, ModelError, VoiceprintError
 from utils.export.onnx import write_onnx
 from utils.model.header import read_header
+from utils.verification.calibration import Calibration, ThresholdRates
+from utils.verification.calibration_file import CalibrationFile
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,32 @@ def test_both_files_of_a_model_get_thresholds_of_these_people(
     np.savez(store, **kept)
     assert calibrate.main([str(people), *files, "--output_dir", str(made)]) == 0
     assert read_header(made / onnx.name).calibration != headers[0].calibration
+
+
+def test_thresholds_that_the_web_page_saved_are_applied(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = read_header(model)
+    found = Calibration(0.31, 0.52, 10.0, -4.0, rates=ThresholdRates(0.01, 0.02, 0.03, "3 s", 90))
+    saved, made = tmp_path / "calibration.json", tmp_path / "made"
+    onnx = model.with_suffix(".onnx")
+
+    def save(model_id: str) -> None:
+        content = CalibrationFile(model_id, "none", found.to_dict()).to_dict()
+        saved.write_text(json.dumps(content), encoding="utf-8")
+
+    save(header.model_id)
+    options = [str(saved), "--model_path", str(model), str(onnx), "--output_dir", str(made)]
+    assert calibrate.main(options) == 0
+    assert "threshold 0.3100: 1.00% false accepts, at worst 3.00% (3 s)" in capsys.readouterr().out
+    for path in (model, onnx):
+        changed = read_header(made / path.name)
+        assert (changed.calibration, changed.model_id) == (found, header.model_id)
+    with pytest.raises(ModelError, match="holds thresholds, no recordings; leave out --plot"):
+        calibrate.main([*options, "--plot", "a.png"])
+    save("f" * 64)
+    with pytest.raises(ModelError, match=r"for the model ffffffff, .* is .*give the model that"):
+        calibrate.main(options)
 
 
 def test_files_of_two_models(people: Path, model: Path, tmp_path: Path) -> None:

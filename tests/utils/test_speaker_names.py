@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.errors import DatabaseError
-from utils.speaker_names import clean_name, plain_name, report_spellings
+from utils.speaker_names import clean_name, look_alikes, plain_name, report_spellings
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,15 @@ def test_one_form(text: str, name: str) -> None:
 @given(st.text(max_size=20))
 def test_a_plain_name_is_its_own(text: str) -> None:
     assert plain_name(plain_name(text)) == plain_name(text)
+
+
+def test_names_that_only_look_the_same() -> None:
+    others = ["Ann", "Ａｎｎ", "Аnn", "ANN", "Anna", "Bob", "Вова", "李雷"]
+    assert look_alikes("ann", others) == ["Ａｎｎ", "Аnn"]
+    assert look_alikes("Аnn", others) == ["Ann", "Ａｎｎ", "ANN"]
+    assert look_alikes("Bова", others) == ["Вова"]  # a Latin B, then Cyrillic
+    assert look_alikes("李雷", others) == []
+    assert look_alikes("Tοm", ["Tom"]) == ["Tom"]  # a Greek omicron
 
 
 def test_lost_bytes_are_no_name() -> None:

@@ -80,6 +80,16 @@ class Recording:
         samples = slice(round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE))
         return Recording(self.waveform[samples], self.source)
 
+    def best_part(self, duration_s: float) -> Recording:
+        """Returns the part of some length in which most is spoken; itself if it is no longer."""
+        length = round(duration_s * SAMPLE_RATE)
+        if len(self.waveform) <= length:
+            return self
+        spoken = np.concatenate([[0], np.cumsum(self.activity.is_speech)])
+        width = min(length // FRAME_SAMPLES, len(spoken) - 1)
+        start = FRAME_SAMPLES * int(np.argmax(spoken[width:] - spoken[:-width]))
+        return Recording(self.waveform[start : start + length], self.source)
+
     def blocks(self) -> Iterator[Recording]:
         """Yields the recording in blocks of 30 s, the last one shorter; itself if it has one."""
         size = round(BLOCK_S * SAMPLE_RATE)

@@ -15,6 +15,9 @@ from utils.verification.trial_groups import TrialGroup
 CONFIDENCE = 0.95
 """How often the limits hold, in the long run."""
 
+CURVE_STEPS = 201
+"""Thresholds at which the rates of a calibration are told."""
+
 
 @dataclass(frozen=True)
 class Certainty:
@@ -43,16 +46,51 @@ class Certainty:
         return f"{people} pairs of them) promise {rate} false accepts: {limit}"
 
 
+@dataclass(frozen=True, eq=False)
+class RateCurve:
+    """Error rates with their limits against the threshold.
+
+    Attributes:
+        thresholds: Ascending, shape `(n,)`.
+        false_accepts: Rate, lower and upper limit at each, fractions, shape `(n, 3)`.
+        misses: The same of pairs of one person.
+    """
+
+    thresholds: npt.NDArray[np.float64]
+    false_accepts: npt.NDArray[np.float64]
+    misses: npt.NDArray[np.float64]
+
+    def lowest_promising(self, rate: float) -> float | None:
+        """Returns the lowest threshold at and above which no more than `rate` pass, surely.
+
+        None if these people are too few to promise that of any threshold.
+        """
+        holds = np.logical_and.accumulate(self.false_accepts[::-1, 2] <= rate)[::-1]
+        return float(self.thresholds[holds][0]) if holds.any() else None
+
+
+def rate_curve(groups: Sequence[TrialGroup], *marked: float) -> RateCurve:
+    """Returns the rates over all thresholds that matter, `marked` ones included.
+
+    Args:
+        groups: Trials, some of them of one person.
+        marked: Thresholds that the curve reaches to in any case.
+    """
+    ends = [*marked, *(float(end(group.scores)) for group in groups for end in (np.min, np.max))]
+    thresholds = np.linspace(min(ends), max(ends), CURVE_STEPS)
+    pairs = _PairsOfPeople(groups)
+    accepts = [pairs.certainty(float(threshold)) for threshold in thresholds]
+    with_targets = [group for group in groups if group.has_targets]
+    return RateCurve(
+        thresholds,
+        np.array([(found.rate, found.lower_limit, found.upper_limit) for found in accepts]),
+        np.array([miss_certainty(with_targets, float(threshold)) for threshold in thresholds]),
+    )
+
+
 def certainty_of(groups: Sequence[TrialGroup], threshold: float) -> Certainty:
     """Returns the false accept rate at a threshold with its confidence limits."""
-    accepted, num_trials, people = _pair_table(groups, threshold)
-    is_pair = num_trials > 0
-    rates = np.divide(accepted, num_trials, out=np.zeros_like(accepted), where=is_pair)
-    num_pairs = int(is_pair.sum()) // 2
-    rate = float(rates.sum() / is_pair.sum())
-    effective = num_pairs / _design_effect(rates, is_pair, rate)
-    lower, upper = binomial_limits(rate * effective, effective)
-    return Certainty(rate, lower, upper, len(people), num_pairs)
+    return _PairsOfPeople(groups).certainty(threshold)
 
 
 def miss_certainty(groups: Sequence[TrialGroup], threshold: float) -> tuple[float, float, float]:
@@ -87,19 +125,34 @@ def binomial_limits(num_errors: float, num_trials: float) -> tuple[float, float]
     return lower, float(betaincinv(num_errors + 1, num_trials - num_errors, CONFIDENCE))
 
 
-def _pair_table(
-    groups: Sequence[TrialGroup], threshold: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Returns accepted trials and trials of each pair of people, `(n, n)`, symmetric, and who."""
-    pairs = np.concatenate([group.speakers[~group.is_target] for group in groups])
-    accepted = np.concatenate([group.nontarget_scores >= threshold for group in groups])
-    people, rows = np.unique(pairs, return_inverse=True)
-    rows = rows.reshape(pairs.shape)
-    cells = rows[:, 0] * len(people) + rows[:, 1]
-    shape = (len(people), len(people))
-    num_trials = np.bincount(cells, minlength=len(people) ** 2).reshape(shape).astype(np.float64)
-    num_accepted = np.bincount(cells, accepted, minlength=len(people) ** 2).reshape(shape)
-    return num_accepted + num_accepted.T, num_trials + num_trials.T, people
+class _PairsOfPeople:
+    """The trials of two people, counted by pair of people."""
+
+    def __init__(self, groups: Sequence[TrialGroup]) -> None:
+        pairs = np.concatenate([group.speakers[~group.is_target] for group in groups])
+        self._scores = np.concatenate([group.nontarget_scores for group in groups])
+        people, rows = np.unique(pairs, return_inverse=True)
+        rows = rows.reshape(pairs.shape)
+        self._num_people = len(people)
+        self._cells = rows[:, 0] * len(people) + rows[:, 1]
+        self._num_trials = self._table(np.ones(len(pairs)))
+        self._is_pair = self._num_trials > 0
+
+    def _table(self, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Returns the sum of the weights of each pair, shape `(num_people, num_people)`."""
+        size = self._num_people
+        table = np.bincount(self._cells, weights, minlength=size**2).reshape(size, size)
+        return np.asarray(table + table.T)
+
+    def certainty(self, threshold: float) -> Certainty:
+        """Returns the false accept rate at a threshold with its confidence limits."""
+        accepted, is_pair = self._table((self._scores >= threshold).astype(float)), self._is_pair
+        rates = np.divide(accepted, self._num_trials, out=np.zeros_like(accepted), where=is_pair)
+        num_pairs = int(is_pair.sum()) // 2
+        rate = float(rates.sum() / is_pair.sum())
+        effective = num_pairs / _design_effect(rates, is_pair, rate)
+        lower, upper = binomial_limits(rate * effective, effective)
+        return Certainty(rate, lower, upper, self._num_people, num_pairs)
 
 
 def _design_effect(

@@ -1,7 +1,7 @@
 """Recordings embedded as a calibration wants them: whole, and cut to 3 s and 1 s of speech."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,13 +66,17 @@ def embed_conditions(
     """
     conditions = _embed(encoder, clips, store)
     is_usable = np.isfinite(conditions[0].embeddings[:, 0])
-    labels = [clip.label for clip, usable in zip(clips, is_usable, strict=True) if usable]
+    check_people([clip.label for clip, usable in zip(clips, is_usable, strict=True) if usable])
+    return ConditionedClips(clips, conditions)
+
+
+def check_people(labels: Sequence[int | str]) -> None:
+    """Raises DataListError if recordings of these speakers cannot calibrate anything."""
     if len(set(labels)) < 2 or len(set(labels)) == len(labels):
         raise DataListError(
             f"{len(labels)} usable clips of {len(set(labels))} speakers, expected several clips "
             "of several speakers to calibrate on"
         )
-    return ConditionedClips(clips, conditions)
 
 
 def embed_cuts(encoder: Encoder, path: str) -> dict[str, Cut]:
@@ -81,12 +85,52 @@ def embed_cuts(encoder: Encoder, path: str) -> dict[str, Cut]:
     Raises:
         AudioError: If it can't be used.
     """
-    speech = remove_silence(load_audio(path))
+    return embed_waveform_cuts(encoder, load_audio(path), path)
+
+
+def embed_waveform_cuts(encoder: Encoder, waveform: FloatArray, source: str) -> dict[str, Cut]:
+    """Embeds a recording that is held in memory under every condition.
+
+    Args:
+        encoder: The model.
+        waveform: Shape `(num_samples,)`, 16 kHz mono.
+        source: What to call it in an error.
+
+    Raises:
+        AudioError: If it can't be used.
+    """
+    speech = remove_silence(waveform)
     cuts = {}
     for name, length_s in LENGTHS_S.items():
         part = speech if length_s is None else _middle(speech, length_s)
-        cuts[name] = (encoder.embed_waveform(part, source=path), len(part) / SAMPLE_RATE)
+        cuts[name] = (encoder.embed_waveform(part, source=source), len(part) / SAMPLE_RATE)
     return cuts
+
+
+def condition_recordings(
+    speakers: Sequence[str], cuts: Sequence[Mapping[str, Cut]]
+) -> ConditionedClips:
+    """Returns recordings that were embedded under every condition before.
+
+    Args:
+        speakers: Whose each recording is.
+        cuts: What `embed_waveform_cuts` returned of each.
+
+    Raises:
+        DataListError: If there are no two people, one of them with two recordings.
+    """
+    check_people(speakers)
+    labels = {name: label for label, name in enumerate(dict.fromkeys(speakers))}
+    clips = [LabelledClip("", labels[name], speaker=name) for name in speakers]
+    conditions = [
+        Condition(
+            name,
+            np.stack([own[name][0] for own in cuts]),
+            np.array([own[name][1] for own in cuts]),
+        )
+        for name in LENGTHS_S
+    ]
+    return ConditionedClips(clips, conditions)
 
 
 def _embed(

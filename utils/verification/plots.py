@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from utils.files import atomic_path
 from utils.verification.calibration import Calibration
-from utils.verification.certainty import CONFIDENCE, certainty_of, miss_certainty
+from utils.verification.certainty import CONFIDENCE, certainty_of, rate_curve
 from utils.verification.metrics import ErrorCurve
 from utils.verification.scoring import BINS_PER_UNIT, ScoreHistogram, bin_edges
 from utils.verification.trial_groups import TrialGroup
@@ -41,9 +41,6 @@ MAX_LOWEST_RATE = 0.01
 
 BAR_WIDTH = 0.01
 """Width of the bars of the score histograms, on the scale of the score."""
-
-THRESHOLD_STEPS = 201
-"""Thresholds at which the curves of a calibration are drawn."""
 
 PERCENT_FLOOR = 0.01
 """Lowest rate in % that they show."""
@@ -165,20 +162,13 @@ def plot_thresholds(
     sentence = certainty_of(groups, calibration.strict_threshold).sentence()
     title = textwrap.fill(f"At the strict threshold: {sentence}", TITLE_WIDTH)
     figure, axes = _new_figure((8.0, 4.8), title)
-    low = min(min(float(group.scores.min()) for group in groups), *marked)
-    high = max(max(float(group.scores.max()) for group in groups), *marked)
-    thresholds = np.linspace(low, high, THRESHOLD_STEPS)
-    with_targets = [group for group in groups if group.has_targets]
-    accepts = []
-    for threshold in thresholds:
-        certainty = certainty_of(groups, float(threshold))
-        accepts.append((certainty.rate, certainty.lower_limit, certainty.upper_limit))
-    misses = [miss_certainty(with_targets, float(threshold)) for threshold in thresholds]
+    curve = rate_curve(groups, *marked)
+    thresholds = curve.thresholds
     for name, rows, colour in (
-        ("strangers accepted", accepts, NONTARGET_COLOUR),
-        ("right speakers refused", misses, TARGET_COLOUR),
+        ("strangers accepted", curve.false_accepts, NONTARGET_COLOUR),
+        ("right speakers refused", curve.misses, TARGET_COLOUR),
     ):
-        rate, lower, upper = np.maximum(100 * np.array(rows).T, PERCENT_FLOOR)
+        rate, lower, upper = np.maximum(100 * rows.T, PERCENT_FLOOR)
         axes.plot(thresholds, rate, color=colour, linewidth=2, label=name)
         axes.fill_between(thresholds, lower, upper, color=colour, alpha=0.2, linewidth=0)
     for threshold, style, name in zip(marked, ("-", "--"), ("threshold", "strict"), strict=True):
@@ -186,7 +176,7 @@ def plot_thresholds(
         axes.axvline(threshold, color="black", linestyle=style, linewidth=1, label=label)
     axes.set_yscale("log")
     axes.set_ylim(PERCENT_FLOOR, 100)
-    axes.set_xlim(low, high)
+    axes.set_xlim(thresholds[0], thresholds[-1])
     axes.set_xlabel("Threshold on the score")
     axes.set_ylabel(f"Rate in % (bands: limits with {CONFIDENCE:.0%} confidence)")
     figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, ncols=4)

@@ -80,8 +80,8 @@ def calibrate(groups: Sequence[TrialGroup]) -> Calibration:
         for group in clean
         if group.has_targets
     ]
-    threshold = max(_upper_score(clean, PROMISED_RATE), float(np.mean(equal_errors)))
-    strict_threshold = max(_upper_score(clean, STRICT_AIM), threshold)
+    threshold = max(upper_score(clean, PROMISED_RATE), float(np.mean(equal_errors)))
+    strict_threshold = max(upper_score(clean, STRICT_AIM), threshold)
     # Four digits are as fine as scores are told.
     threshold, strict_threshold = round(threshold, 4), round(strict_threshold, 4)
     slope, offset, slope_by_speech, offset_by_speech = fit_speech_log_odds(groups)
@@ -97,7 +97,7 @@ def calibrate(groups: Sequence[TrialGroup]) -> Calibration:
     )
 
 
-def _upper_score(groups: Sequence[TrialGroup], rate: float) -> float:
+def upper_score(groups: Sequence[TrialGroup], rate: float) -> float:
     """Returns the score that at most `rate` of the strangers of a new group should reach."""
     scores = [_score_at_rate(group.nontarget_scores, rate) for group in groups]
     spread = float(np.std(scores, ddof=1)) if len({group.corpus for group in groups}) > 1 else 0.0

@@ -113,6 +113,12 @@ class GroupSpeakers:
             query = query.where(self._are_comparable())
         return [row.name for row in self._connections.fetch(query)]
 
+    def names_of_length(self, length: int) -> list[str]:
+        """Returns the names of so many characters: a database of 100,000 need not send all."""
+        query = select(speakers.c.name).where(self.are_members)
+        query = query.where(func.length(speakers.c.folded_name) == length)
+        return [row.name for row in self._connections.fetch(query)]
+
     def all(self) -> list[Speaker]:
         """Returns all with their recordings, in the order of their names."""
         with self._connections.read() as connection:

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from utils.arrays import FloatArray
 from utils.audio.fidelity import encode_faithfully
 from utils.errors import DatabaseError, UnknownSpeakerError
-from utils.speaker_names import DEFAULT_GROUP, clean_group
+from utils.speaker_names import DEFAULT_GROUP, clean_group, look_alikes, shape_of
 from utils.verification.embedding import Encoder, score_pair
 from utils.verification.verdict import cosine_score
 from voices.sql.audio import to_playable
@@ -220,6 +220,10 @@ class SqlVoiceStore:
         with self._connections.read() as connection:
             row = self._group.find(connection, name)
         return None if row is None else str(row.name)
+
+    def look_alikes(self, name: str) -> list[str]:
+        """Returns the enrolled names that look like a name, and are other people's."""
+        return look_alikes(name, self._group.names_of_length(len(shape_of(name))))
 
     def recordings(self, name: str) -> list[StoredRecording]:
         """Returns the recordings of a speaker; empty if nobody has the name."""

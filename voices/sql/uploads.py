@@ -6,7 +6,7 @@ Deleting the speaker destroys them.
 
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -93,11 +93,15 @@ class UploadMemory:
             UsedChallengeError: If the challenge was used.
             UnknownSpeakerError: If the speaker was deleted meanwhile.
         """
+        # Comparing takes a while: others may write meanwhile, and only what they add is left.
+        with self._connections.read() as connection:
+            seen, is_replayed = self._compare(connection, speaker_id, new)
         with self._connections.write() as connection:
             self._hold(connection, speaker_id)
             if challenge_id is not None:
                 use(connection, challenge_id)
-            is_replayed = self._are_known(connection, speaker_id, new)
+            if not is_replayed:
+                _, is_replayed = self._compare(connection, speaker_id, new, seen)
             if not is_replayed:
                 self._keep(connection, speaker_id, new, retention)
         if is_replayed:
@@ -111,7 +115,7 @@ class UploadMemory:
         def admit(connection: Connection, speaker_id: str) -> None:
             if challenge_id is not None:
                 use(connection, challenge_id)
-            if self._are_known(connection, speaker_id, new):
+            if self._compare(connection, speaker_id, new)[1]:
                 raise ReplayedError("this recording was sent before; say it anew")
             self._keep(connection, speaker_id, new, retention)
 
@@ -138,18 +142,29 @@ class UploadMemory:
         if connection.execute(query).one_or_none() is None:
             raise UnknownSpeakerError("the speaker was deleted meanwhile")
 
-    def _are_known(self, connection: Connection, speaker_id: str, new: Sequence[Upload]) -> bool:
-        """Tells whether a recording is one of those that are remembered."""
+    def _compare(
+        self,
+        connection: Connection,
+        speaker_id: str,
+        new: Sequence[Upload],
+        seen: Collection[str] = (),
+    ) -> tuple[set[str], bool]:
+        """Compares recordings with those that are remembered and were not seen.
+
+        Returns:
+            The ids of those that they were compared with, and whether one is known.
+        """
         query = select(uploads.c.id, uploads.c.content, keys.c.stored)
         query = query.join(keys, keys.c.id == uploads.c.key_id)
-        earlier = []
-        for row in connection.execute(query.where(uploads.c.speaker_id == speaker_id)):
+        query = query.where(uploads.c.speaker_id == speaker_id, uploads.c.id.not_in(seen))
+        earlier = {}
+        for row in connection.execute(query) if new else ():
             try:
                 content = unseal(self._ring.open(row.stored), row.content, f"{row.id} upload")
             except DamagedVoiceError:
                 continue  # was changed from outside; the others still count
-            earlier.append(Upload.from_bytes(content))
-        return any(each.is_known(earlier) for each in new)
+            earlier[row.id] = Upload.from_bytes(content)
+        return set(earlier), any(each.is_known(list(earlier.values())) for each in new)
 
     def _keep(
         self,

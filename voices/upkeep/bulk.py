@@ -8,7 +8,7 @@ import csv
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -16,9 +16,11 @@ from typing import NamedTuple
 from utils.audio.decode import load_audio
 from utils.audio.fidelity import encode_faithfully
 from utils.audio.suffixes import AUDIO_SUFFIXES
-from utils.errors import AudioError, DatabaseError, VoiceprintError
+from utils.corpus.embedding_file import is_embedding_file, read_embedding_file
+from utils.errors import AudioError, DatabaseError, DataListError, VoiceprintError
 from utils.speaker_names import DEFAULT_GROUP, clean_name, fold_name
 from utils.verification.embedding import Encoder
+from voices.bulk_enrolment import enrol_each
 from voices.folder import FolderVoiceStore
 from voices.move import MAX_FILE_BYTES
 from voices.sql.records import NewRecording
@@ -51,14 +53,18 @@ def enrol_many(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Itera
     """Enrols the recordings of a folder, a zip or a table, and yields what became of each.
 
     Args:
-        source: A folder as infer_recognition.py has it (NAME.wav, NAME/*.wav), a zip of one, or a
-            CSV file with the columns `path` and `speaker`.
+        source: A folder as infer_recognition.py has it (NAME.wav, NAME/*.wav), a zip of one, a
+            CSV file with the columns `path` and `speaker`, or what embed.py wrote.
         database: Where they go; it keeps their sound or not.
         encoder: The speaker model.
 
     Raises:
         DatabaseError: If the source cannot be read, or the database fails.
+        DataListError: If embeddings cannot be read, or are of another model.
     """
+    if is_embedding_file(source):
+        yield from _enrol_embeddings(source, database, encoder)
+        return
     for found in _sources(source):
         if isinstance(found, Row):
             yield found
@@ -76,7 +82,26 @@ def enrol_many(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Itera
             database.ping()  # A database that fails ends the run.
             yield Row(found.label, found.speaker, SKIPPED, " ".join(str(error).split()))
             continue
-        yield Row(found.label, name, ENROLLED)
+        yield Row(found.label, name, ENROLLED, looks_like(database.look_alikes(name)))
+
+
+def _enrol_embeddings(source: Path, database: SqlVoiceStore, encoder: Encoder) -> Iterator[Row]:
+    """Enrols the speakers of a file of embeddings; each is enrolled whole, once."""
+    content = read_embedding_file(source)
+    if content.model_id != encoder.model_id:
+        raise DataListError(f"{source}: embeddings of another model; give its --model_path")
+    for speaker in enrol_each(database, content.entries.values()):
+        outcome = ENROLLED if speaker.is_enrolled else PRESENT if speaker.is_present else SKIPPED
+        reason = speaker.reason
+        if speaker.is_enrolled:
+            reason = looks_like(database.look_alikes(speaker.speaker))
+        for path in speaker.recordings:
+            yield Row(path, speaker.speaker, outcome, reason)
+
+
+def looks_like(others: Sequence[str]) -> str:
+    """Returns a remark on an enrolled speaker, empty if nobody's name looks the same."""
+    return f"the name looks like {', '.join(others)}" if others else ""
 
 
 def _embed(

@@ -44,12 +44,13 @@ def test_each_recording_has_its_row(client: TestClient, tmp_path: Path) -> None:
         "/etc/passwd.wav": speech(4),
         "../../up/a.wav": speech(6),
         "a:b/1.wav": speech(5),
+        "Вob.wav": speech(7),
         "notes.txt": b"",
         "__MACOSX/Ann/1.wav": b"",
     }
     answer = send(client, zipped(people)).json()
     counts = {key: answer[key] for key in ("enrolled", "present", "skipped", "left")}
-    assert counts == {"enrolled": 5, "present": 0, "skipped": 2, "left": 0}
+    assert counts == {"enrolled": 6, "present": 0, "skipped": 2, "left": 0}
     rows = {row["recording"]: row for row in answer["recordings"]}
     assert set(rows) == set(people) - {"notes.txt", "__MACOSX/Ann/1.wav", "../../up/a.wav"}
     assert rows["staff/李雷/a.wav"]["speaker"] == "李雷"
@@ -57,14 +58,15 @@ def test_each_recording_has_its_row(client: TestClient, tmp_path: Path) -> None:
     assert (rows["a:b/1.wav"]["outcome"], rows["Bob/text.wav"]["outcome"]) == ("skipped",) * 2
     assert "not audio" in rows["Bob/text.wav"]["reason"]
     assert "which is not allowed in names" in rows["a:b/1.wav"]["reason"]
+    assert rows["Вob.wav"]["reason"] == "the name looks like Bob"  # of Cyrillic and Latin letters
     speakers = client.get("/v1/speakers").json()["speakers"]
     assert {s["name"]: len(s["recordings"]) for s in speakers} == {
-        "Ann": 2, "Bob": 1, "etc": 1, "李雷": 1,
+        "Ann": 2, "Bob": 1, "etc": 1, "Вob": 1, "李雷": 1,
     }  # fmt: skip
     again = send(client, zipped({**people, "Ann/3.wav": speech(1, 2)})).json()
-    assert (again["enrolled"], again["present"], again["skipped"]) == (1, 5, 2)
+    assert (again["enrolled"], again["present"], again["skipped"]) == (1, 6, 2)
     lines = client.app.state.service.database.audit_log.last(6)[::-1]
-    assert [line.action for line in lines] == ["enrol", "add", "enrol", "enrol", "enrol", "add"]
+    assert [line.action for line in lines] == ["add", "enrol", "enrol", "enrol", "enrol", "add"]
 
 
 def test_a_group_has_recordings_of_its_own(tmp_path: Path) -> None:

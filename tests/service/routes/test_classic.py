@@ -9,7 +9,16 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import numpy as np
 import pytest
 
-from tests.support.service_client import TOKEN, TestClient, files, pack, running, speech
+from tests.support.service_client import (
+    TOKEN,
+    TestClient,
+    check_problem,
+    files,
+    pack,
+    running,
+    speech,
+)
+from tests.support.synthetic_voices import synthetic_speech
 
 
 @pytest.fixture
@@ -78,6 +87,26 @@ def test_a_recording_that_cannot_be_used_is_nobodys(client: TestClient, sound: b
     answer = client.post("/voiceprint/identify", data={"speaker_ids": "user_1"}, files=files(sound))
     assert answer.status_code == 200
     assert answer.json() == {"speaker_id": "", "score": 0.0}
+
+
+def test_of_a_long_recording_the_part_with_most_speech_is_used(tmp_path: Path) -> None:
+    """Its clients know no limit, and take a refusal for a failure of the service."""
+    url = f"sqlite:///{tmp_path}/v.sqlite3"
+    with running(url, token=TOKEN, max_duration_s=3.0) as client:
+        long = pack(np.concatenate([np.zeros(80_000), synthetic_speech(1, 0, 3.0)]))
+        form = {"speaker_id": "user_1"}
+        answer = client.post("/voiceprint/register", data=form, files=files(long))
+        assert answer.json()["success"]
+        (speaker,) = client.get("/v1/speakers").json()["speakers"]
+        assert speaker["recordings"][0]["duration_s"] == 3
+        assert speaker["recordings"][0]["speech_s"] > 2
+        form = {"speaker_ids": "user_1"}
+        answer = client.post("/voiceprint/identify", data=form, files=files(long))
+        assert answer.json()["speaker_id"] == "user_1"
+        endless = pack(np.tile(synthetic_speech(1, 0, 3.0), 11))
+        answer = client.post("/voiceprint/identify", data=form, files=files(endless))
+        assert answer.json() == {"speaker_id": "", "score": 0.0}
+        check_problem(client.post("/v1/identify", files=files(long)), 413, "too-long")
 
 
 @pytest.mark.slow

@@ -128,7 +128,10 @@ def test_a_recording_that_differs_counts_once_it_is_confirmed(client: TestClient
     check_problem(answer, 404, "unknown-recording")
     check_problem(client.patch(f"{path}/recordings/3", json={}), 422, "bad-field")
     client.patch(f"{path}/recordings/3", json={"confirmed": True})
-    assert len(client.post(f"{path}/finish").json()["recordings"]) == 3
+    enrol(client, "Αnn", 3)
+    enrolled = client.post(f"{path}/finish").json()
+    assert len(enrolled["recordings"]) == 3
+    assert enrolled["looks_like"] == ["Αnn"]  # with a Greek letter
     (line,) = client.app.state.service.database.audit_log.last(1)
     assert line.outcome == "3 recordings, one by one, 1 of them confirmed"
 

@@ -46,6 +46,8 @@ OPERATIONS = [
     "DELETE /v1/speakers/{name}/recordings/{recording_id}",
     "GET /v1/speakers/{name}/recordings/{recording_id}/audio",
     "POST /v1/speakers/{name}/verify",
+    "POST /v1/calibrations/recordings",
+    "POST /v1/calibrations",
     "POST /v1/diarizations",
     "GET /v1/diarizations",
     "GET /v1/diarizations/{job_id}",

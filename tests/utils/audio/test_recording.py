@@ -108,3 +108,14 @@ def test_channels_of_one_sound_are_none_of_their_own(tmp_path: Path) -> None:
     for channels in ([voice, 0.3 * voice], [voice, -voice], [voice, silence], [silence, silence]):
         assert written(tmp_path / "stereo.wav", *channels).channels == {}
     assert Recording.load(tmp_path / "stereo.wav", channel="left").channels == {}
+
+
+def test_the_part_with_most_speech() -> None:
+    speech = synthetic_speech(1, 0, 2.0)
+    pause = np.zeros(48_000, np.float32)
+    whole = Recording(np.concatenate([pause, speech, pause, speech[:8000]]))
+    best = whole.best_part(2.0)
+    assert best.duration_s == 2.0
+    assert best.speech_s > 0.9 * Recording(speech).speech_s
+    assert whole.best_part(60.0) is whole
+    assert Recording(pause).best_part(1.0).duration_s == 1.0

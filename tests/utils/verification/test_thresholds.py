@@ -35,12 +35,12 @@ def test_the_worst_group_decides_with_a_margin() -> None:
     equal_error = 0.13 + 0.1 * (0.8 - 0.13) / 0.15  # of the mean group
     assert found.threshold == pytest.approx(equal_error, abs=0.02)
     assert found.strict_threshold >= found.threshold
-    upper = thresholds._upper_score(GROUPS, 0.05)
+    upper = thresholds.upper_score(GROUPS, 0.05)
     assert upper == pytest.approx(0.16 + 1.645 * 0.1 + 0.03, abs=0.008)
-    strict = thresholds._upper_score(GROUPS, 0.002)
+    strict = thresholds.upper_score(GROUPS, 0.002)
     assert strict == pytest.approx(0.16 + 2.878 * 0.1 + 0.03, abs=0.02)
     # One corpus alone has nothing to tell a margin from.
-    assert thresholds._upper_score(GROUPS[1:2], 0.05) == pytest.approx(0.16 + 0.1645, abs=0.006)
+    assert thresholds.upper_score(GROUPS[1:2], 0.05) == pytest.approx(0.16 + 0.1645, abs=0.006)
 
 
 def test_rates_are_means_over_groups_and_the_worst_is_named() -> None:

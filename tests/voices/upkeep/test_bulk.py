@@ -10,7 +10,9 @@ import pytest
 import manage_voices
 from tests.support.fake_encoder import FakeEncoder
 from tests.support.synthetic_voices import synthetic_speech, write_wav
-from utils.errors import DatabaseError
+from utils.corpus.embedding_file import EmbeddingFile, StoredEmbedding, pack
+from utils.corpus.lists import LabelledClip
+from utils.errors import DatabaseError, DataListError
 from utils.model import encoder as encoder_module
 from voices.sql.store import SqlVoiceStore
 from voices.upkeep import bulk
@@ -80,6 +82,31 @@ def test_a_folder_a_zip_and_a_table_are_the_same(
     assert database.rank(FakeEncoder().embed_waveform(synthetic_speech(1, 7)))[0][0] == "Ann"
     assert database.audit_log.last(1)[0].outcome == "1 recordings of list.csv"
     database.close()
+
+
+def test_embeddings_that_were_made_elsewhere(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def entry(speaker: str, label: int, number: int) -> StoredEmbedding:
+        clip = LabelledClip(f"{label}/{speaker}/{number}.wav", label, speaker=speaker, seconds=2.0)
+        waveform = synthetic_speech(label, number)
+        return StoredEmbedding((1,), "", FakeEncoder().embed_waveform(waveform), 1.0, clip=clip)
+
+    entries = [entry("Ann", 1, 0), entry("Ann", 1, 1), entry("Bob", 2, 0), entry("Ann", 3, 0)]
+    content = {each.clip.path: each for each in entries if each.clip}
+    Path("people.npz").write_bytes(pack(EmbeddingFile("fake", content)))
+    status, told, report = run(capsys, database_url, Path("people.npz"), "--group", "shop")
+    assert (status, told) == (2, "3 recordings enrolled, 0 were enrolled before, 1 skipped")
+    assert report["1/Ann/1.wav"] == ("Ann", "enrolled", "")
+    assert report["3/Ann/0.wav"][1:] == (
+        "skipped",
+        "two people of the list have this name; rename one",
+    )
+    status, told, report = run(capsys, database_url, Path("people.npz"), "--group", "shop")
+    assert (status, told) == (2, "0 recordings enrolled, 3 were enrolled before, 1 skipped")
+    Path("people.npz").write_bytes(pack(EmbeddingFile("another", content)))
+    with pytest.raises(DataListError, match="embeddings of another model"):
+        run(capsys, database_url, Path("people.npz"))
 
 
 def test_stopped_it_goes_on_in_its_group(
