@@ -108,6 +108,8 @@ export async function runScenario(url, token, speech) {
   equal(problem.retryAfterS, null, 'its Retry-After');
   const stranger = new VoiceprintClient(url, { token: 'a-wrong-token' });
   equal((await thrown(stranger.speakers(), ServiceProblem, 'a wrong token')).status, 401, 'its status');
+  const elsewhere = new VoiceprintClient(url, { token, group: 'elsewhere' });
+  equal((await thrown(elsewhere.speakers(), ServiceProblem, 'a group')).code, 'unknown-group', 'no such group');
 
   equal((await client.delete('renamed')).removed.recordings, 1, 'delete');
   equal((await client.delete('other')).name, 'other', 'delete the other');

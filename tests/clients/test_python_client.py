@@ -191,6 +191,12 @@ def test_a_refusal_carries_the_problem(service: ServiceProcess, client: Voicepri
     assert VoiceprintClient(service.url).info() == {**VoiceprintClient(service.url).info()}
     assert "threshold" not in VoiceprintClient(service.url).info()
 
+    elsewhere = VoiceprintClient(service.url, TOKEN, group="elsewhere")
+    for ask in (elsewhere.speakers, elsewhere.stream):
+        with pytest.raises(ServiceProblem) as refusal:
+            ask()
+        assert (refusal.value.status, refusal.value.code) == (404, "unknown-group")
+
 
 def test_an_upload_that_is_refused_half_way_is_a_problem_not_a_broken_pipe(
     client: VoiceprintClient, tmp_path: Path

@@ -19,6 +19,7 @@ from voices.sql.audit import write_lines
 from voices.sql.engine import SqlConnections
 from voices.sql.group import GroupSpeakers
 from voices.sql.identity import Identity
+from voices.sql.jobs import JobTable
 from voices.sql.outside_index import OutsideIndex
 from voices.sql.records import AuditLine, IfExists, NewRecording, Removal, Speaker
 from voices.sql.requests import Errand, recall, remember
@@ -44,6 +45,7 @@ class SpeakerChanges:
         identity: Identity,
         group: GroupSpeakers,
         outside_index: OutsideIndex,
+        jobs: JobTable,
         *,
         errand: Errand | None,
         keep_audio: bool,
@@ -56,6 +58,7 @@ class SpeakerChanges:
         self._identity = identity
         self._group = group
         self._outside_index = outside_index
+        self._jobs = jobs
 
     def enrol(
         self,
@@ -137,6 +140,7 @@ class SpeakerChanges:
             if only is not None and {recording.id for recording in old} != set(only):
                 raise DatabaseError(f"{row.name} has changed meanwhile and was left as it is")
             self._rows.remove_speaker(connection, row.id, number)
+            self._jobs.forget_in(connection, self._group.name, row.name)
             self._note(connection, row.name, f"{len(old)} recordings", str(len(old)))
         self._forget()
         files = [f"{row.name}/{recording.id}" for recording in old]

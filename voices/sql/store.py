@@ -515,6 +515,7 @@ class SqlVoiceStore:
             self._identity,
             self._group,
             self.outside_index,
+            self.jobs,
             errand=self.errand,
             keep_audio=self.keep_audio,
         )
