@@ -49,8 +49,8 @@ INDEX: dict[str, Any] = {
 """A graph over full vectors: 1 kB a speaker of 192 numbers."""
 
 SEARCH: dict[str, Any] = {"ef": 1024}
-"""How many speakers a search of the graph looks at, at least. Among 200,000 it finds the best in 98 %
-of the questions; with 256 in 87 %, in no less time (benchmarks/identification.py)."""
+"""How many speakers a search of the graph looks at, at least: among 200,000 it finds the best in
+98 % of the questions; 256 do in 87 %, in no less time (benchmarks/identification.py)."""
 
 BUILD_POLL_S = 0.5
 """Seconds between two looks whether the graph is built."""
