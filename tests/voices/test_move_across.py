@@ -157,7 +157,7 @@ def test_another_key_in_place(
     database.close()
     monkeypatch.setenv(KEY_VARIABLE, OTHER.hex())
     assert manage_voices.main([*command, "--decrypt"]) == 2
-    assert capsys.readouterr().out.endswith("7 records sealed anew, 1 damaged\n")
+    assert capsys.readouterr().out.endswith("8 records sealed anew, 1 damaged\n")
     database = SqlVoiceStore(database_url, FakeEncoder("new"))
     assert database.identify(vector(3)) == before["scores"]["default"][:1]
     assert database.num_damaged == 1
