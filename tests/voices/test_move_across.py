@@ -137,7 +137,7 @@ def test_another_key_in_place(
         raw = b"".join(path.read_bytes() for path in files)
         assert not any(bytes(key[:32]) in raw for key in keys if any(key))
     else:
-        assert beside._connections.ask("SELECT count(*) FROM voiceprint_vectors") == 0
+        assert beside._connections.ask("SELECT count(*) FROM voiceprint_model_vectors") == 0
     beside.close()
     with pytest.raises(DatabaseError, match="is encrypted; give its key"):
         of(database_url)
@@ -162,7 +162,7 @@ def test_another_key_in_place(
     assert database.identify(vector(3)) == before["scores"]["default"][:1]
     assert database.num_damaged == 1
     if not database._connections.is_sqlite:
-        assert database._connections.ask("SELECT count(*) FROM voiceprint_vectors") == 3
+        assert database._connections.ask("SELECT count(*) FROM voiceprint_model_vectors") == 3
     database.close()
 
 
