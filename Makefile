@@ -17,6 +17,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
 export PYTHON MIRROR
+# Else each of the tests' processes compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 export DATA WORK OUTPUT TEACHER WHEEL EPOCHS STEPS BATCH VIEWS PRECISION WARMUP WORKERS TRAIN_ARGS DESCRIPTION
 
 .PHONY: demo serve test coverage check lint bench model clean setup setup-infer setup-service setup-dev

@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
             print(translate("error: ") + translate(str(error)), file=sys.stderr)
             status = EXIT_USER_ERROR
             continue
-        report = Report(path, found.duration_s, *name_speakers(found, rank, args.threshold))
+        named = name_speakers(found, rank, args.threshold)
+        report = Report(path, found.duration_s, found.overlap_share, *named)
         print(report.json() if args.json else "\n".join(report.lines()), flush=True)
         write_outputs(report, outputs[path])
         for wish in wishes:

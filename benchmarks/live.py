@@ -31,6 +31,7 @@ from utils.crops.noises import SoundFolder
 from utils.errors import run_script
 from utils.model.encoder import SpeakerEncoder
 from utils.verification.embedding import mean_embedding
+from voices import live_voices
 from voices.live import LiveRecogniser, LiveTurn, best_of
 
 CORPORA = ("cv_zhCN", "cv_en")
@@ -92,6 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--conversations", type=positive_int, default=6, help="of each language")
     add("--duration_s", type=positive_int, default=120, help="seconds of each")
     add("--first_seed", type=non_negative_int, default=0, help="of the conversations")
+    add("--lenience", type=float, help="another one than that of voices/live_voices.py")
     add("--model_path", help="speaker model")
     add_json_option(parser)
     return parser.parse_args(argv)
@@ -100,6 +102,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Follows the conversations and prints the table."""
     args = parse_args(argv)
+    if args.lenience is not None:
+        kept = live_voices.KEPT_LENIENCE - live_voices.LENIENCE
+        live_voices.LENIENCE = args.lenience
+        live_voices.KEPT_LENIENCE = args.lenience + kept
     encoder = SpeakerEncoder(args.model_path, num_threads=1)
     items, noises = read_items(args.list), SoundFolder(args.noise)
     counts: dict[str, Counts] = {}

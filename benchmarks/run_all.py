@@ -60,6 +60,7 @@ PARTS = [
     Part("voices", "voices.py"),
     Part("diarization", "diarization.py"),
     Part("live", "live.py"),
+    Part("streams", "streams.py"),
     Part("training_step", "training_step.py"),
     Part("input_pipeline", "input_pipeline.py"),
     Part("create_data", "create_data.py"),

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,12 +154,17 @@ class RunningService:
     """serve.py in a separate process."""
 
     def __init__(
-        self, folder: Path, database: str, model_path: str | None, queue_size: int = QUEUE_SIZE
+        self,
+        folder: Path,
+        database: str,
+        model_path: str | None,
+        queue_size: int = QUEUE_SIZE,
+        options: Sequence[str] = (),
     ) -> None:
         """Starts it and waits until it answers."""
         log_path = folder / "service.log"
         command = [sys.executable, str(ROOT / "serve.py"), "--port", "0", "--rate_limit", "0"]
-        command += ["--database", database, "--queue_size", str(queue_size)]
+        command += ["--database", database, "--queue_size", str(queue_size), *options]
         command += ["--model_path", model_path] if model_path else []
         environment = {k: v for k, v in os.environ.items() if not k.startswith("VOICEPRINT_")}
         with log_path.open("wb") as log:

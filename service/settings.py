@@ -102,6 +102,9 @@ class Settings:
         1, "positive_int", "such recordings at a time, each in a process of low priority"
     )
     diarization_queue_size: int = option(4, "positive_int", "such recordings that may wait")
+    diarization_jobs_per_token: int = option(
+        2, "positive_int", "such recordings of one token that run or wait"
+    )
     diarization_keep_s: float = option(
         3600.0, "positive_float", "seconds until who spoke when is removed"
     )

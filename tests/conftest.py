@@ -4,16 +4,21 @@ import hashlib
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 
+from tests.support.eagerly import never_compiling
 from tests.support.postgres_server import NO_SERVER, READY, PostgresServer, shared_server
 from tests.support.synthetic_voices import write_speech_folder
 from utils.processors import num_processors
+
+# Compiled modules are kept: else each of hundreds of processes compiles all of ours anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before TensorFlow is imported by any test: quiet, and on the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -62,16 +67,10 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains without compiling: of a tiny network, five steps take less time than that."""
-    from utils.training.learner import SpeakerLearner
-
-    compile_learner = SpeakerLearner.compile
-
-    def compile_eagerly(learner: SpeakerLearner, **options: Any) -> None:
-        compile_learner(learner, **{**options, "run_eagerly": True, "jit_compile": False})
-
-    monkeypatch.setattr(SpeakerLearner, "compile", compile_eagerly)
+def eager() -> Iterator[None]:
+    """Trains without compiling."""
+    with never_compiling():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -131,10 +130,22 @@ def new_url(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Callabl
         postgres_server.drop_database(url)
 
 
+WITHOUT_SLOW = "not slow"
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many processes again as processors: many tests wait for another process, not work."""
-    return num_processors() * 3 // 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Half as many processes again as processors: many slow tests wait for another process."""
+    is_quick = config.option.markexpr == WITHOUT_SLOW
+    return num_processors() if is_quick else num_processors() * 3 // 2
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Passes over files of slow tests where none is wanted: importing some takes a second."""
+    if config.option.markexpr != WITHOUT_SLOW or collection_path.suffix != ".py":
+        return None
+    is_slow = "\npytestmark = pytest.mark.slow\n" in collection_path.read_text(encoding="utf-8")
+    return True if is_slow else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

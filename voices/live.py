@@ -6,7 +6,7 @@ enrolled gets a number that stays.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +14,16 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.detector import FRAME_SAMPLES, SpeechStream
 from utils.audio.waveform import SAMPLE_RATE
-from utils.errors import AudioError, DatabaseError
+from utils.errors import AudioError
 from utils.verification.embedding import Encoder, score_pair
-from utils.verification.verdict import verdict
+from voices.live_voices import (
+    KEPT_S,
+    NEWCOMER_SHARE,
+    NUM_RANKED,
+    Judgement,
+    Rank,
+    SessionVoices,
+)
 from voices.store import VoiceStore
 
 START_PROBABILITY = 0.5
@@ -30,6 +37,9 @@ START_FRAMES = 3
 
 PAUSE_FRAMES = 16
 """About 0.5 s without speech end a turn."""
+
+BREAK_FRAMES = 8
+"""About 0.25 s without speech: whoever speaks after it may be somebody else."""
 
 FIRST_S = 0.8
 """Seconds of speech after which a turn is named for the first time."""
@@ -46,26 +56,8 @@ CHANGE_S = 1.6
 CHANGE_MARGIN = 0.12
 """How much more alike another voice must be than the turn's own to take the turn over."""
 
-NEWCOMER_SHARE = 0.75
-"""Below this share of the ordinary threshold, twice running, the latest speech is a newcomer's."""
-
-MARGIN = 0.1
-"""How far the best enrolled speaker must stand out from the second below the strict threshold."""
-
 NEW_SPEAKER_S = 1.2
 """Seconds of speech that make a new unknown speaker; shorter turns of nobody keep no number."""
-
-KEPT_S = 20.0
-"""Seconds of speech of an unknown speaker that are kept for an enrolment."""
-
-MAX_UNKNOWN = 50
-"""Unknown speakers to remember; those who were silent longest are forgotten."""
-
-NUM_RANKED = 5
-"""Enrolled voices that a turn is compared with: the most similar ones."""
-
-Rank = Callable[[FloatArray], Sequence[tuple[str, float]]]
-"""From an embedding to the most similar enrolled voices and their scores, the best first."""
 
 
 def best_of(database: VoiceStore) -> Rank:
@@ -99,25 +91,19 @@ class LiveTurn:
         return self.number if self.name is None else self.name
 
 
-@dataclass
-class _Voice:
-    """A voice that was heard in this session.
+@dataclass(frozen=True)
+class _Break:
+    """A short pause inside a turn, after which somebody else may speak.
 
     Attributes:
-        total: Sum of the embeddings of its turns.
-        speech: Speech for an enrolment, the latest last; empty for enrolled speakers.
-        heard_at: When it spoke last, in seconds.
+        start: Its first frame, counted from the start of the sound.
+        end: The frame after its last one.
+        num_before: Frames of the turn's speech before it.
     """
 
-    total: FloatArray
-    speech: deque[FloatArray]
-    heard_at: float
-
-    @property
-    def mean(self) -> FloatArray:
-        """The mean of the turns, unit length."""
-        length = max(float(np.linalg.norm(self.total)), 1e-9)
-        return np.asarray(self.total / length, np.float32)
+    start: int
+    end: int
+    num_before: int
 
 
 class LiveRecogniser:
@@ -132,8 +118,7 @@ class LiveRecogniser:
             strict_threshold: Score from which a turn is an enrolled speaker's.
         """
         self._encoder = encoder
-        self._rank = rank
-        self._strict_threshold = strict_threshold
+        self._voices = SessionVoices(encoder, rank, strict_threshold)
         self._stream = SpeechStream()
         self._rest = np.empty(0, np.float32)
         self._num_frames = 0
@@ -146,8 +131,8 @@ class LiveRecogniser:
         self._num_named = 0
         self._embedding: FloatArray | None = None
         self._is_doubtful = False
-        self._voices: dict[str | int, _Voice] = {}
-        self._next_number = 1
+        self._break: _Break | None = None
+        self._judgement = Judgement()
 
     def hear(self, samples: FloatArray) -> Iterator[LiveTurn]:
         """Hears the next piece.
@@ -177,33 +162,18 @@ class LiveRecogniser:
         Raises:
             DatabaseError: If nobody has the number.
         """
-        voice = self._voices.get(number)
-        speech = [] if voice is None else list(voice.speech)
-        if self._turn is not None and self._turn.number == number:
-            speech += self._speech
-        if not speech:
-            numbers = {label for label in self._voices if isinstance(label, int)}
-            numbers |= {self._turn.number} if self._turn and self._turn.number else set()
-            raise DatabaseError(
-                f"received the number {number}, expected one of an unknown speaker: "
-                + (", ".join(map(str, sorted(numbers))) or "nobody unknown was heard so far")
-            )
-        return np.concatenate(speech)
+        number_now = None if self._turn is None else self._turn.number
+        return self._voices.speech_of(number, self._speech, number_now)
 
     def rename(self, number: int, name: str) -> None:
         """Gives an unknown speaker the name under which they were enrolled."""
-        voice = self._voices.pop(number, None)
-        if voice is not None:
-            known = self._voices.get(name)
-            voice.total = voice.total + (0 if known is None else known.total)
-            voice.speech.clear()
-            self._voices[name] = voice
+        self._voices.rename(number, name)
         if self._turn is not None and self._turn.number == number:
             self._turn = replace(self._turn, name=name, number=None)
 
     @property
     def _now_s(self) -> float:
-        return self._num_frames * FRAME_SAMPLES / SAMPLE_RATE
+        return _seconds(self._num_frames)
 
     def _hear_frame(self, frame: FloatArray, probability: float) -> Iterator[LiveTurn]:
         """Hears 32 ms."""
@@ -218,9 +188,14 @@ class LiveRecogniser:
             if self._num_pause >= PAUSE_FRAMES:
                 yield from self._end_turn()
             return
+        if self._num_pause >= BREAK_FRAMES:
+            end = self._num_frames - 1
+            self._break = _Break(end - self._num_pause, end, self._num_heard)
+            self._num_named = self._num_heard
         self._num_pause = 0
         self._keep(frame)
-        wanted = FIRST_S if self._num_named == 0 else STEP_S
+        is_first = self._num_named == (0 if self._break is None else self._break.num_before)
+        wanted = FIRST_S if is_first else STEP_S
         if (self._num_heard - self._num_named) * FRAME_SAMPLES >= wanted * SAMPLE_RATE:
             yield from self._name_turn()
 
@@ -232,12 +207,13 @@ class LiveRecogniser:
         if len(self._speech) > most:
             del self._speech[: len(self._speech) - most]
 
-    def _begin_turn(self, frames: list[FloatArray]) -> Iterator[LiveTurn]:
-        """Begins a turn with speech that was heard already."""
-        length_s = len(frames) * FRAME_SAMPLES / SAMPLE_RATE
-        self._turn = LiveTurn(self._now_s - length_s, self._now_s)
+    def _begin_turn(self, frames: list[FloatArray], start: int | None = None) -> Iterator[LiveTurn]:
+        """Begins a turn with speech that was heard already, at a frame or just so long ago."""
+        start = self._num_frames - len(frames) if start is None else start
+        self._turn = LiveTurn(_seconds(start), self._now_s)
+        self._break = None
         self._speech, self._num_heard, self._num_named = list(frames), len(frames), 0
-        self._embedding = None
+        self._embedding, self._judgement = None, Judgement()
         self._is_doubtful = False
         self._num_speech = self._num_pause = 0
         self._recent.clear()
@@ -247,19 +223,32 @@ class LiveRecogniser:
         """Ends the turn, and remembers its voice."""
         assert self._turn is not None
         turn = self._turn
-        if self._num_heard > self._num_named:
+        if self._break is not None and self._embedding is not None:
+            # Who spoke after the pause is not known.
+            del self._speech[-(self._num_heard - self._break.num_before) :]
+            self._num_heard = self._break.num_before
+        elif self._num_heard > self._num_named:
             self._embedding = self._embed(None, None)
             turn = self._judge(self._embedding, turn)
         pause_s = self._num_pause * FRAME_SAMPLES / SAMPLE_RATE
         turn = replace(turn, end_s=self._now_s - pause_s, is_over=True)
         self._remember(turn)
-        self._turn, self._speech = None, []
+        self._turn, self._speech, self._break = None, [], None
         yield turn
 
     def _name_turn(self) -> Iterator[LiveTurn]:
         """Names the turn by its speech so far, or ends it where another voice has taken over."""
         assert self._turn is not None
         self._num_named = self._num_heard
+        if self._break is not None:
+            found = self._is_taken_over(self._num_heard - self._break.num_before)
+            if found:
+                yield from self._part_at(self._break)
+                return
+            if found is None and self._turn.speaker is not None:
+                return
+            if found is False:
+                self._break = None
         if num_frames := self._num_taken_over():
             rest = self._speech[-num_frames:]
             del self._speech[-len(rest) :]
@@ -275,27 +264,59 @@ class LiveRecogniser:
         if self._turn.speaker != before.speaker:
             yield self._turn
 
+    def _part_at(self, pause: "_Break") -> Iterator[LiveTurn]:
+        """Ends the turn where a pause began, and begins another where it ended."""
+        rest = self._speech[-(self._num_heard - pause.num_before) :]
+        del self._speech[-len(rest) :]
+        self._num_heard = self._num_named = pause.num_before
+        self._num_pause = self._num_frames - pause.start
+        self._break = None
+        yield from self._end_turn()
+        yield from self._begin_turn(rest, pause.end)
+
+    def _is_taken_over(self, num_latest: int) -> bool | None:
+        """Returns whether the latest frames are another voice's; None if it cannot be told yet."""
+        likeness = self._likeness(num_latest)
+        if likeness is None:
+            return None
+        mine, best = likeness
+        threshold = self._encoder.threshold
+        if (best >= threshold and best > mine + CHANGE_MARGIN) or mine < NEWCOMER_SHARE * threshold:
+            return True
+        return False if mine >= threshold or num_latest >= _num_frames(CHANGE_S) else None
+
     def _num_taken_over(self) -> int:
-        """Returns how many of the latest frames are another voice's than the turn's own."""
+        """Returns how many of the latest frames are another voice's, who spoke without a pause."""
         assert self._turn is not None
-        length_s = self._num_heard * FRAME_SAMPLES / SAMPLE_RATE
-        own = self._turn.speaker
-        if own is None or length_s < 2 * CHANGE_S:
+        if self._turn.speaker is None or _seconds(self._num_heard) < 2 * CHANGE_S:
             return 0
         num_latest = _num_frames(CHANGE_S)
-        latest, earlier = self._embed(-num_latest, None), self._embed(None, -num_latest)
-        if latest is None or earlier is None:
+        likeness = self._likeness(num_latest)
+        if likeness is None:
             return 0
-        scores = self._scores(latest)
-        mine = max(scores.get(own, -1.0), score_pair(self._encoder, latest, earlier))
-        others = [score for label, score in scores.items() if label != own]
-        best = max(others, default=-1.0)
+        mine, best = likeness
         if best >= self._encoder.threshold and best > mine + CHANGE_MARGIN:
             return num_latest // 2
         # Nobody known: a voice unlike the turn's own is a newcomer's.
         was_doubtful = self._is_doubtful
         self._is_doubtful = mine < NEWCOMER_SHARE * self._encoder.threshold
         return num_latest if self._is_doubtful and was_doubtful else 0
+
+    def _likeness(self, num_latest: int) -> tuple[float, float] | None:
+        """Returns how alike the latest frames and the turn before are, and they and other voices.
+
+        None if there is too little speech.
+        """
+        assert self._turn is not None
+        latest, earlier = self._embed(-num_latest, None), self._embed(None, -num_latest)
+        if latest is None or earlier is None:
+            return None
+        scores = self._voices.scores(latest)
+        mine = score_pair(self._encoder, latest, earlier)
+        own = self._turn.speaker
+        if own is not None:
+            mine = max(mine, scores.get(own, -1.0))
+        return mine, max((s for label, s in scores.items() if label != own), default=-1.0)
 
     def _embed(self, first: int | None, last: int | None) -> FloatArray | None:
         """Embeds frames of the turn's speech, at most the latest 5 s; None if they are too few."""
@@ -305,90 +326,43 @@ class LiveRecogniser:
         except AudioError:
             return None
 
-    def _scores(self, embedding: FloatArray) -> dict[str | int, float]:
-        """Returns the similarity with each voice of the session and the best enrolled ones."""
-        scores = self._heard(embedding)
-        for name, score in self._rank(embedding):
-            scores[name] = max(score, scores.get(name, -1.0))
-        return scores
-
-    def _heard(self, embedding: FloatArray) -> dict[str | int, float]:
-        """Returns the score of each voice that was heard in this session."""
-        return {
-            label: score_pair(self._encoder, embedding, voice.mean)
-            for label, voice in self._voices.items()
-        }
-
     def _judge(self, embedding: FloatArray | None, turn: LiveTurn) -> LiveTurn:
-        """Returns the turn with the speaker whose voice its embedding resembles most."""
+        """Returns the turn with the speaker whose voice its embedding has."""
         if embedding is None:
             return turn
-        heard = self._heard(embedding)
-        label, score = max(heard.items(), key=lambda item: item[1], default=(None, -1.0))
-        found = self._recognise(embedding)
-        if isinstance(label, int) and score >= self._encoder.threshold and found is None:
-            # All that was heard of an unknown speaker may say more than one turn.
-            found = self._recognise(embedding + self._voices[label].total)
-        if found is not None:
-            return replace(turn, name=found[0], number=None, score=found[1])
-        # Who spoke before in this session needs less than who appears for the first time.
-        if isinstance(label, str) and score >= self._encoder.threshold:
-            return replace(turn, name=label, number=None, score=score)
-        if isinstance(label, int) and score >= self._encoder.threshold:
-            return replace(turn, name=None, number=label, score=score)
-        if turn.number == self._next_number:
+        found = self._judgement = self._voices.judge(embedding, self._embedded_s)
+        if found.name is not None:
+            return replace(turn, name=found.name, number=None, score=found.score)
+        if found.voice is not None:
+            known = self._voices.number_of(found)
+            return replace(turn, name=None, number=known, score=found.score)
+        if turn.number == self._voices.next_number:
             return turn
-        is_long = self._num_heard * FRAME_SAMPLES >= NEW_SPEAKER_S * SAMPLE_RATE
-        return replace(turn, name=None, number=self._next_number if is_long else None, score=None)
-
-    def _recognise(self, vector: FloatArray) -> tuple[str, float] | None:
-        """Returns the enrolled speaker with this voice and the score, None if it is nobody's.
-
-        Below the strict threshold, down to halfway to the ordinary one, the best must also stand
-        out from the second: a stranger resembles several alike.
-        """
-        ranked = self._rank(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-9)))
-        if not ranked:
-            return None
-        name, score = ranked[0]
-        margin = score - ranked[1][1] if len(ranked) > 1 else MARGIN
-        least = (self._strict_threshold + min(self._encoder.threshold, self._strict_threshold)) / 2
-        is_match = verdict(score, self._strict_threshold) or (
-            verdict(score, least) and margin >= MARGIN
-        )
-        return (name, score) if is_match else None
+        is_long = _seconds(self._num_heard) >= NEW_SPEAKER_S
+        number = self._voices.next_number if is_long else None
+        return replace(turn, name=None, number=number, score=None)
 
     def _remember(self, turn: LiveTurn) -> None:
         """Adds the turn to what is known of its voice."""
-        label = turn.speaker
-        if label is None or self._embedding is None:
-            return
-        voice = self._voices.get(label)
-        if isinstance(label, str):
-            self._forget_double(label)
-        if voice is None:
-            if label == self._next_number:
-                self._next_number += 1
-            voice = _Voice(np.zeros_like(self._embedding), deque(), self._now_s)
-            self._voices[label] = voice
-        voice.total = voice.total + self._embedding
-        voice.heard_at = self._now_s
-        if isinstance(label, int):
-            voice.speech.extend(self._speech)
-            while len(voice.speech) * FRAME_SAMPLES > KEPT_S * SAMPLE_RATE:
-                voice.speech.popleft()
-            unknown = [other for other in self._voices if isinstance(other, int)]
-            if len(unknown) > MAX_UNKNOWN:
-                del self._voices[min(unknown, key=lambda other: self._voices[other].heard_at)]
+        if turn.speaker is not None and self._embedding is not None:
+            self._voices.remember(
+                self._judgement,
+                turn.speaker,
+                self._embedding,
+                self._speech,
+                self._embedded_s,
+                self._now_s,
+            )
 
-    def _forget_double(self, name: str) -> None:
-        """Drops the number that a speaker had until the turns together revealed the name."""
-        assert self._embedding is not None
-        for label, score in self._heard(self._embedding).items():
-            if isinstance(label, int) and score >= self._encoder.threshold:
-                found = self._recognise(self._embedding + self._voices[label].total)
-                if found is not None and found[0] == name:
-                    del self._voices[label]
+    @property
+    def _embedded_s(self) -> float:
+        """Seconds of the turn's speech that are embedded."""
+        return min(_seconds(self._num_heard), LONGEST_S)
+
+
+def _seconds(num_frames: int) -> float:
+    """Returns the length of frames of 32 ms."""
+    return num_frames * FRAME_SAMPLES / SAMPLE_RATE
 
 
 def _num_frames(seconds: float) -> int:

@@ -180,6 +180,7 @@
  * @typedef {object} Turns  Who spoke when; times in seconds.
  * @property {string} recording
  * @property {number} duration_s
+ * @property {number | null} overlap_share
  * @property {number} threshold
  * @property {FoundSpeaker[]} speakers
  * @property {Turn[]} turns

@@ -342,6 +342,7 @@ class Turns(TypedDict):
 
     recording: str
     duration_s: float
+    overlap_share: float | None
     threshold: float
     speakers: list[FoundSpeaker]
     turns: list[Turn]

@@ -274,6 +274,11 @@ class DiarizationResult(BaseModel):
 
     recording: str = Field(description="The name of the file that was sent, without its ending")
     duration_s: float
+    overlap_share: float | None = Field(
+        None,
+        description="Share of the speech with several people at once; from 0.4 on, speakers and "
+        "turns are doubtful",
+    )
     threshold: float = Field(description="Least score that names a speaker")
     speakers: list[FoundSpeakerDocument]
     turns: list[TurnDocument]

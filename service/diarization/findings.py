@@ -40,6 +40,7 @@ def describe(
     result = {
         "recording": PurePath(file_name.replace("\\", "/")).stem or "recording",
         "duration_s": round(findings.diarization.duration_s, 3),
+        "overlap_share": round(findings.diarization.overlap_share, 3),
         "threshold": threshold,
         "speakers": list(documents.values()),
         "turns": [

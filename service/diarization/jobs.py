@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -109,7 +110,7 @@ class Jobs:
         self._worker = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
-        self._num_places = 0
+        self._places: Counter[Owner | None] = Counter()
         self._is_closing = threading.Event()
         self.is_stopping = False
         self._executor: ThreadPoolExecutor | None = None
@@ -150,25 +151,33 @@ class Jobs:
             self._beats.join()
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, owner: Owner | None) -> Iterator[None]:
         """Holds a place for a job while its recording arrives.
 
+        Args:
+            owner: Whose; None where no tokens are required, for as many places as there are.
+
         Raises:
-            Problem: 503 if all are taken, or the service is stopping.
+            Problem: 429 if the owner's are taken, 503 if all are or the service is stopping.
         """
         with self._lock:
             if self.is_stopping:
                 raise retry_later("stopping", "the service is stopping", RETRY_S)
+            own = self._places[owner] + sum(j.order.owner == owner for j in self._running.values())
+            if owner is not None and own >= self._settings.diarization_jobs_per_token:
+                detail = f"{own} recordings of this token are being worked on or waiting"
+                raise retry_later("too-many-requests", f"{detail}; wait or remove one", RETRY_S)
             most = self._settings.diarization_jobs + self._settings.diarization_queue_size
-            if len(self._running) + self._num_places >= most:
+            if len(self._running) + self._places.total() >= most:
                 detail = f"{most} recordings are being worked on or waiting"
                 raise retry_later("busy", detail, RETRY_S)
-            self._num_places += 1
+            self._places[owner] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._num_places -= 1
+                self._places[owner] -= 1
+                self._places += Counter()  # forgets who has none
 
     def start(self, order: Order) -> Job:
         """Accepts an order: looks at the recording's header, and puts it into the queue.
@@ -213,7 +222,9 @@ class Jobs:
         if job is not None:
             self._end(job)
             job.order.spool.close()
-            if job.process is not None:
+            if job.process is None:
+                self._forget(job)  # its place is free before its turn comes
+            else:
                 job.is_over.wait(BEAT_S)
 
     def _end(self, job: _Running) -> None:
@@ -349,6 +360,10 @@ class Jobs:
             result=json.dumps(result).encode(),
             voices=packed,
         )
+        # Whoever was deleted after the comparison stays deleted.
+        for name in {name for name, _ in named if name is not None}:
+            if voices.enrolled_name(name) is None:
+                self._database.jobs.forget(order.owner.group, name)
 
     def _fail(self, job: _Running, problem: Problem, state: str = FAILED) -> None:
         """Notes why there is no result."""

@@ -8,7 +8,8 @@ import numpy as np
 from utils.arrays import FloatArray
 from utils.audio.waveform import SAMPLE_RATE
 from utils.verification.embedding import Encoder
-from voices.live import LiveRecogniser, LiveTurn, Rank
+from voices.live import LiveRecogniser, LiveTurn
+from voices.live_voices import Rank
 
 BYTES_PER_SAMPLE = 2
 

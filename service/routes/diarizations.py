@@ -81,7 +81,7 @@ async def start_diarization(
 ) -> dict[str, Any]:
     """Takes a recording of any length, and answers with a job that works on it."""
     settings = service.settings
-    with service.jobs.place():
+    with service.jobs.place(owner_of(request) if service.auth_required else None):
         form = await read_form(
             request,
             settings.diarization_max_bytes,

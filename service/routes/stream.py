@@ -18,7 +18,7 @@ from utils.arrays import FloatArray
 from utils.audio.fidelity import encode_faithfully
 from utils.audio.waveform import SAMPLE_RATE
 from utils.errors import DatabaseError, VoiceprintError
-from voices.live import NUM_RANKED
+from voices.live_voices import NUM_RANKED
 from voices.sql.records import AuditLine, NewRecording
 from voices.sql.store import SqlVoiceStore
 

@@ -85,7 +85,7 @@ def test_table_of_both_systems(
             raise AudioError("m1.wav: no speech")
         turns = read_rttm(path.with_suffix(".rttm"))[path.stem]
         turns = turns if "Mandarin" in path.stem else [Turn(0, 10, "1")]
-        return Diarization(turns, np.eye(2, dtype=np.float32), 40.0)
+        return Diarization(turns, np.eye(2, dtype=np.float32), 40.0, 0.0)
 
     monkeypatch.setattr(diarization, "SpeakerEncoder", Encoder)
     monkeypatch.setattr(diarization, "diarize", find)

@@ -20,6 +20,7 @@ import soxr
 import create_data
 import infer_contrast
 from tests.support.containers import encode_with_av
+from tests.support.remembering import remembering_encoder
 from tests.support.service_client import files, running
 from tests.support.synthetic_sounds import sounds
 from tests.support.synthetic_voices import synthetic_speech
@@ -170,7 +171,7 @@ def reason(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def encoder() -> SpeakerEncoder:
-    return SpeakerEncoder(num_threads=1)
+    return remembering_encoder()
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def findings(size: int, *, is_alone: bool = True) -> Findings:
     voices = np.eye(size, dtype=np.float32)[:2]
     second = FoundVoice(voices[1], 1.0, 1.0, b"fLaC...") if is_alone else None
     return Findings(
-        Diarization(turns, voices, 5.0),
+        Diarization(turns, voices, 5.0, 0.125),
         {
             "1": FoundVoice(voices[0], 1.7, 1.7, None),
             "2": second or FoundVoice(None, 0.0, 0.0, None, "speaks only while others do"),

@@ -131,7 +131,10 @@ class PostgresServer:
         """Makes a database, empty or a copy of another, and returns its address."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         with self._connect("postgres") as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+            how = f'TEMPLATE "{template}"'
+            if connection.info.server_version >= 150_000:
+                how += " STRATEGY FILE_COPY"  # half the time of writing page by page
+            connection.execute(f'CREATE DATABASE "{name}" {how}')
         return f"postgresql://tester@/{name}?host={self.folder}"
 
     def make_ready(self) -> None:

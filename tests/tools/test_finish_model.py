@@ -109,6 +109,7 @@ def test_weights_of_several_checkpoints_are_averaged(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(weight), 3 * value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_classes_of_other_speeds_are_dropped(tmp_path: Path) -> None:
     network = build_tiny_network(num_classes=9)
     path = checkpoint(tmp_path / "c.keras", network, num_classes=3, num_speed_classes=3)

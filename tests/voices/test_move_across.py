@@ -18,6 +18,7 @@ from voices.sql.store import SqlVoiceStore
 from voices.sql.transfer import SpeakerRows, Transfer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", PAIRS)
 def test_everything_arrives(
     kinds: tuple[str, str],

@@ -48,6 +48,21 @@ def assemble_turns(
     return sorted(turns, key=lambda turn: (turn.start_s, turn.end_s))
 
 
+def overlap_share(windows: Sequence[Window]) -> float:
+    """Returns the share of the speech in which several people speak at once, a fraction.
+
+    What the segmentation hears counts, also where no turn came of it: voices that are never alone
+    have no embedding, and are given to the others.
+    """
+    num_speech = num_overlapped = 0
+    for window in windows:
+        first, last = (frame - window.start for frame in window.middle)
+        at_once = window.active[first:last].sum(axis=1)
+        num_speech += int(np.count_nonzero(at_once))
+        num_overlapped += int(np.count_nonzero(at_once > 1))
+    return num_overlapped / max(num_speech, 1)
+
+
 def _speaker_activity(windows: Sequence[Window], labels: IntArray, num_speakers: int) -> BoolArray:
     """Returns who speaks in each frame of the recording, shape `(num_frames, num_speakers)`.
 

@@ -16,7 +16,7 @@ from utils.audio.decoders import Source
 from utils.audio.detector import NoSpeechError, SpeechListener
 from utils.audio.recording import Recording
 from utils.audio.waveform import SAMPLE_RATE, describe_defect
-from utils.diarization.assembly import assemble_turns
+from utils.diarization.assembly import assemble_turns, overlap_share
 from utils.diarization.clustering import SpeakerCount, cluster_stretches
 from utils.diarization.segmentation import FRAME_SAMPLES, HOP_FRAMES, WINDOW_SAMPLES, num_frames
 from utils.diarization.stretches import Window, hear_window
@@ -43,11 +43,13 @@ class Diarization:
         turns: In order of time; their speakers are numbered "1", "2", ... as they first speak.
         embeddings: Each speaker's, unit length, shape `(num_speakers, embedding_size)`.
         duration_s: Length of the recording in seconds.
+        overlap_share: As `utils.diarization.assembly.overlap_share`.
     """
 
     turns: list[Turn]
     embeddings: FloatArray
     duration_s: float
+    overlap_share: float
 
 
 def diarize(
@@ -102,7 +104,8 @@ def diarize(
         )
     labels, means = cluster_stretches(stretches, count or SpeakerCount())
     names = [str(number) for number in range(1, len(means) + 1)]
-    return Diarization(assemble_turns(found, labels, means, names), means, heard.duration_s)
+    turns = assemble_turns(found, labels, means, names)
+    return Diarization(turns, means, heard.duration_s, overlap_share(found))
 
 
 class _Heard:

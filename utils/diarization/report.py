@@ -20,6 +20,10 @@ from utils.errors import VoiceprintError
 from utils.files import write_text_atomically
 from utils.messages import translate
 
+CROWDED_SHARE = 0.4
+"""Share of the speech with several voices at once from which the turns deserve a warning: lively
+meetings stay below, and who is hardly ever heard alone has no turns."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -28,17 +32,19 @@ class Report:
     Attributes:
         path: The recording.
         duration_s: Its length in seconds.
+        overlap_share: Share of the speech in which several people speak at once.
         turns: In order of time, with the speakers' labels.
         speakers: In the order in which they first speak.
     """
 
     path: str
     duration_s: float
+    overlap_share: float
     turns: Sequence[Turn]
     speakers: Sequence[FoundSpeaker]
 
     def lines(self) -> list[str]:
-        """Returns what is printed: a line a turn, then a line a speaker."""
+        """Returns what is printed: a line a turn, a line a speaker, a warning of many overlaps."""
         lines = [
             f"{turn_time(turn.start_s)}  {turn_time(turn.end_s)}  {turn.speaker}"
             + ("" if turn.score is None else f"  {turn.score:.3f}")
@@ -60,11 +66,18 @@ class Report:
                     f"与声纹库最高相似度{speaker.score:.3f}"
                 )
             lines.append(translate(line))
+        if self.overlap_share >= CROWDED_SHARE:
+            lines.append(
+                translate(
+                    f"警告：{100 * self.overlap_share:.0f}%的语音中有多人同时说话，"
+                    "说话人数和发言可能不准；请让每人靠近各自的话筒，或轮流发言"
+                )
+            )
         return lines
 
     def json(self) -> str:
         """Returns one JSON object."""
-        return format_json(self.turns, self.path, self.duration_s)
+        return format_json(self.turns, self.path, self.duration_s, self.overlap_share)
 
 
 def _write_rttm(report: Report, path: Path) -> None:

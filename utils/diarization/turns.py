@@ -83,11 +83,14 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
     return {name: sorted(turns, key=lambda t: t.start_s) for name, turns in recordings.items()}
 
 
-def format_json(turns: Sequence[Turn], recording: str, duration_s: float) -> str:
-    """Returns one JSON object: recording, length, seconds of each speaker, turns."""
+def format_json(
+    turns: Sequence[Turn], recording: str, duration_s: float, overlap_share: float
+) -> str:
+    """Returns one JSON object: recording, length, overlaps, seconds of each speaker, turns."""
     report = {
         "audio_path": recording,
         "duration_s": round(duration_s, 3),
+        "overlap_share": round(overlap_share, 3),
         "speakers": {name: round(s, 3) for name, s in speaking_seconds(turns).items()},
         "turns": [
             {

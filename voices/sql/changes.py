@@ -19,6 +19,7 @@ from voices.sql.audit import write_lines
 from voices.sql.engine import SqlConnections
 from voices.sql.group import GroupSpeakers
 from voices.sql.identity import Identity
+from voices.sql.jobs import JobTable
 from voices.sql.records import AuditLine, IfExists, NewRecording, Removal, Speaker
 from voices.sql.requests import Errand, recall, remember
 from voices.sql.rows import VoiceRows, recordings_of
@@ -42,6 +43,7 @@ class SpeakerChanges:
         rows: VoiceRows,
         identity: Identity,
         group: GroupSpeakers,
+        jobs: JobTable,
         *,
         errand: Errand | None,
         keep_audio: bool,
@@ -53,6 +55,7 @@ class SpeakerChanges:
         self._rows = rows
         self._identity = identity
         self._group = group
+        self._jobs = jobs
 
     def enrol(
         self,
@@ -134,6 +137,7 @@ class SpeakerChanges:
             if only is not None and {recording.id for recording in old} != set(only):
                 raise DatabaseError(f"{row.name} has changed meanwhile and was left as it is")
             self._rows.remove_speaker(connection, row.id, number)
+            self._jobs.forget_in(connection, self._group.name, row.name)
             self._note(connection, row.name, f"{len(old)} recordings", str(len(old)))
         self._connections.truncate_log()
         files = [f"{row.name}/{recording.id}" for recording in old]

@@ -5,16 +5,19 @@ stays out, the process is gone and the job is lost. What was found is sealed und
 as every voice record is, and destroyed with it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
+from utils.errors import DamagedVoiceError
+from utils.speaker_names import fold_name
 from voices.sql.cipher import KeyRing, seal, unseal
 from voices.sql.engine import SqlConnections
-from voices.sql.keys import new_key
+from voices.sql.keys import destroy_keys, new_key, remove_sealed
 from voices.sql.owned import OwnedTable, Owner, utc_now
 from voices.sql.schema import jobs, keys
 
@@ -132,14 +135,44 @@ class JobTable(OwnedTable):
             if not connection.execute(row.values(**values)).rowcount:
                 return False
             if result is not None:
-                key_id, key = new_key(connection, self._ring)
-                sealed = {
-                    "result": seal(key, result, f"{job_id} result"),
-                    "voices": seal(key, voices or b"", f"{job_id} voices"),
-                }
-                stored = update(jobs).where(jobs.c.id == job_id)
-                connection.execute(stored.values(key_id=key_id, **sealed))
+                self._put(connection, job_id, result, voices or b"")
         return True
+
+    def forget(self, group: str, name: str) -> None:
+        """Does what `forget_in` does, in a transaction of its own."""
+        with self._connections.write() as connection:
+            self.forget_in(connection, group, name)
+        self._connections.truncate_log()
+
+    def forget_in(self, connection: Connection, group: str, name: str) -> None:
+        """Takes a person who is deleted out of what the group's jobs found: the name and the voice.
+
+        What a job finds is JSON: `speakers` and `turns` with a `name` each, and `voices` by the
+        speaker's `label`. Jobs that run wait for the end of the transaction before they finish.
+
+        Args:
+            connection: An open transaction; the log has to be truncated after it.
+            group: The person's.
+            name: As it was enrolled.
+        """
+        mine = select(jobs.c.id, jobs.c.key_id, jobs.c.result, jobs.c.voices, keys.c.stored)
+        mine = mine.outerjoin(keys, keys.c.id == jobs.c.key_id).where(jobs.c.group_name == group)
+        # In one order, so that two deletions wait for each other instead of for ever.
+        mine = mine.order_by(jobs.c.id).with_for_update(of=jobs)
+        for row in connection.execute(mine).all():
+            if row.result is None:
+                continue
+            try:
+                key = self._ring.open(row.stored)
+                result = json.loads(unseal(key, row.result, f"{row.id} result"))
+                voices = json.loads(unseal(key, row.voices, f"{row.id} voices"))
+            except DamagedVoiceError:
+                remove_sealed(connection, self._ring, jobs, (jobs.c.id == row.id,))
+                continue
+            if _forget(result, voices, fold_name(name)):
+                destroy_keys(connection, self._ring, [row.key_id])
+                contents = [json.dumps(content).encode() for content in (result, voices)]
+                self._put(connection, row.id, *contents)
 
     def result(self, job_id: str) -> bytes | None:
         """Returns what a job found, None if there is nothing."""
@@ -148,6 +181,16 @@ class JobTable(OwnedTable):
     def voices(self, job_id: str) -> bytes | None:
         """Returns the voices that a job found, None if there is nothing."""
         return self._open(job_id, "voices")
+
+    def _put(self, connection: Connection, job_id: str, result: bytes, voices: bytes) -> None:
+        """Stores what a job found under a new key."""
+        key_id, key = new_key(connection, self._ring)
+        sealed = {
+            "result": seal(key, result, f"{job_id} result"),
+            "voices": seal(key, voices, f"{job_id} voices"),
+        }
+        stored = update(jobs).where(jobs.c.id == job_id)
+        connection.execute(stored.values(key_id=key_id, **sealed))
 
     def _read(self, *conditions: Any) -> list[Job]:
         """Returns jobs that meet conditions; those without a sign of life are lost."""
@@ -170,3 +213,19 @@ class JobTable(OwnedTable):
         if not rows:
             return None
         return unseal(self._ring.open(rows[0].stored), rows[0].content, f"{job_id} {column}")
+
+
+def _forget(result: dict[str, Any], voices: dict[str, Any], folded_name: str) -> bool:
+    """Takes a person out of what a job found; returns whether the person was in it."""
+
+    def is_it(entry: dict[str, Any]) -> bool:
+        return entry["name"] is not None and fold_name(entry["name"]) == folded_name
+
+    named = [speaker for speaker in result["speakers"] if is_it(speaker)]
+    for speaker in named:
+        speaker |= {"name": None, "score": None, "can_be_enrolled": False}
+        voice = voices["voices"][speaker["label"]]
+        voice |= {"embedding": None, "audio": None, "defect": "the person was deleted"}
+    for turn in filter(is_it, result["turns"]):
+        turn["name"] = None
+    return bool(named)

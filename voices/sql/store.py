@@ -511,6 +511,7 @@ class SqlVoiceStore:
             self._rows,
             self._identity,
             self._group,
+            self.jobs,
             errand=self.errand,
             keep_audio=self.keep_audio,
         )

@@ -14,7 +14,7 @@ def test_the_result_names_speakers_by_the_threshold() -> None:
 
     result, named = describe(findings(4), rank, 0.8, "C:\\talks\\Monday noon.m4a")
     assert named == [("Ann", pytest.approx(0.9)), (None, 0.0)]
-    assert result["recording"] == "Monday noon"
+    assert (result["recording"], result["overlap_share"]) == ("Monday noon", 0.125)
     assert [speaker["label"] for speaker in result["speakers"]] == ["1", "2"]
     assert [speaker["name"] for speaker in result["speakers"]] == ["Ann", None]
     assert [speaker["speech_s"] for speaker in result["speakers"]] == [2.2, 1.5]

@@ -3,16 +3,17 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from service.answers.problems import Problem
 from service.diarization import jobs as module
+from service.diarization.findings import unpack_voice
 from service.diarization.jobs import Jobs, Order
 from service.diarization.spool import Spool
 from service.settings import Settings
@@ -79,6 +80,7 @@ def state(database: SqlVoiceStore, job_id: str) -> str:
     return job.state
 
 
+@pytest.mark.slow
 def test_a_job_is_done_and_named(database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     voice = np.eye(64, dtype=np.float32)[1]
     for name, group in [("Ann", "default"), ("Bob", "default"), ("Eve", "other")]:
@@ -197,13 +199,39 @@ def test_a_removal_by_another_process_ends_the_job(
 
 def test_places_are_limited(database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     with working(database, monkeypatch, fake_workers.hangs, diarization_queue_size=1) as jobs:
-        with jobs.place():
+        with jobs.place(ME):
             jobs.start(order())
-            with pytest.raises(Problem, match="503") as caught, jobs.place():
+            with pytest.raises(Problem, match="503") as caught, jobs.place(None):
                 raise AssertionError
             assert caught.value.code == "busy"
             assert caught.value.extra["retry_after_s"] == 60
-        with jobs.place():
+        with jobs.place(ME):
+            pass
+
+
+def test_a_token_gets_its_share_of_the_places(
+    database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with working(database, monkeypatch, fake_workers.hangs) as jobs:
+        started = [jobs.start(order()) for _ in range(2)]
+        with pytest.raises(Problem, match="429") as caught, jobs.place(ME):
+            raise AssertionError
+        assert caught.value.code == "too-many-requests"
+        assert caught.value.extra["retry_after_s"] == 60
+        # Uploads that arrive count too; the same name in another group is somebody else.
+        theirs = Owner("me", "shop")
+        with ExitStack() as places:
+            for _ in range(2):
+                places.enter_context(jobs.place(theirs))
+            with pytest.raises(Problem, match="429"):
+                places.enter_context(jobs.place(theirs))
+            places.enter_context(jobs.place(None))
+            with pytest.raises(Problem, match="503"):
+                places.enter_context(jobs.place(None))
+        assert not jobs._places
+        jobs.cancel(started[1].id)
+        wait(lambda: jobs.num_pending == 1)
+        with jobs.place(ME):
             pass
 
 
@@ -220,7 +248,7 @@ def test_a_stop_loses_jobs_and_says_so(
         assert found is not None
         assert found.state == "lost"
         assert json.loads(found.error or "")["type"] == "/problems/lost"
-    with pytest.raises(Problem, match="503") as caught, jobs.place():
+    with pytest.raises(Problem, match="503") as caught, jobs.place(ME):
         raise AssertionError
     assert caught.value.code == "stopping"
     sent = order()
@@ -279,6 +307,61 @@ def test_jobs_of_a_group_go_with_it(database: SqlVoiceStore) -> None:
     # What is over stays as it is.
     assert not database.jobs.finish("a" * 32, "failed", 3600)
     assert not database.jobs.finish("c" * 32, "done", 3600, result=b"{}")
+
+
+def test_whoever_is_deleted_is_in_no_result(
+    database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = np.eye(64, dtype=np.float32)[:2]
+    for group in ("default", "shop"):
+        voices = database.in_group(group)
+        voices.enrol("Ann", [NewRecording(first, 1.0, None, 1.0)])
+        voices.enrol("Bob", [NewRecording(second, 1.0, None, 1.0)])
+
+    def names(job_id: str) -> list[list[str | None]]:
+        result = json.loads(database.jobs.result(job_id) or b"")
+        return [[entry["name"] for entry in result[key]] for key in ("speakers", "turns")]
+
+    with working(database, monkeypatch, fake_workers.finds) as jobs:
+        mine, theirs = jobs.start(order()), jobs.start(order(owner=Owner("me", "shop")))
+        wait(lambda: database.jobs.result(theirs.id) and jobs.num_pending == 0)
+        assert names(mine.id) == [["Ann", "Bob"], ["Ann", "Bob", "Ann"]]
+        with database._connections.read() as connection:
+            old_key = connection.execute(select(rows.c.key_id).where(rows.c.id == mine.id)).scalar()
+        database.remove("ann")
+        assert names(mine.id) == [[None, "Bob"], [None, "Bob", None]]
+        assert names(theirs.id) == [["Ann", "Bob"], ["Ann", "Bob", "Ann"]]
+        with database._connections.read() as connection:
+            stored = connection.execute(select(keys.c.stored).where(keys.c.id == old_key)).scalar()
+        assert set(stored or b"x") == {0}
+        # Neither is the voice left, that of the others is.
+        packed = database.jobs.voices(mine.id) or b""
+        with pytest.raises(AudioError, match="speaker 1: the person was deleted"):
+            unpack_voice(packed, "1")
+        voice, _ = unpack_voice(packed, "2")
+        assert voice is not None
+        # Nor whoever is deleted between the comparison and the end of the job.
+        finish = database.jobs.finish
+
+        def finish_late(*args: Any, **options: Any) -> bool:
+            database.remove("Bob")
+            return finish(*args, **options)
+
+        monkeypatch.setattr(database.jobs, "finish", finish_late)
+        late = jobs.start(order())
+        wait(lambda: jobs.num_pending == 0)
+        assert names(late.id) == [[None, None], [None, None, None]]
+
+
+def test_a_damaged_result_does_not_keep_a_person(database: SqlVoiceStore) -> None:
+    database.enrol("Ann", [NewRecording(np.eye(64, dtype=np.float32)[0], 1.0, None, 1.0)])
+    database.jobs.add("a" * 32, ME, "w", 3600)
+    database.jobs.finish("a" * 32, "done", 3600, result=b"{}", voices=b"{}")
+    with database._connections.write() as connection:
+        connection.execute(update(rows).values(result=b"damaged"))
+    database.remove("Ann")
+    assert database.names() == []
+    assert database.jobs.of(ME) == []
 
 
 def test_a_database_that_is_away_is_logged_and_waited_for(

@@ -4,6 +4,7 @@ import io
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from utils.audio.decode import load_audio
 from utils.diarization.error_rates import measure_errors
 from utils.diarization.turns import read_rttm
 from utils.model.encoder import SpeakerEncoder
+from voices.sql.owned import Owner
 
 SAMPLE = ROOT / "audio" / "conversation.wav"
 PATH = "/v1/diarizations"
@@ -50,6 +52,7 @@ def client(
     encoder = SpeakerEncoder(str(ROOT / "models" / "campplus.int8.onnx"), 1)
     options: dict[str, Any] = {"token_file": Path(tokens["path"]), "keep_audio": True}
     options |= {"diarization_max_duration_s": 60.0, "diarization_queue_size": 20}
+    options |= {"diarization_jobs_per_token": 20}
     with running(
         f"sqlite:///{folder}/v.sqlite3", encoder=encoder, authorized=False, **options
     ) as client:
@@ -230,11 +233,15 @@ def test_what_is_no_form(client: TestClient, tokens: dict[str, str]) -> None:
 
 def test_too_many_wait(client: TestClient) -> None:
     jobs = client.app.state.service.jobs
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "_num_places", 21)
-        answer = send(client, pack(np.zeros(16000)))
-        problem = check_problem(answer, 503, "busy")
-        assert answer.headers["retry-after"] == str(problem["retry_after_s"])
+    for owner, status, code in [
+        (Owner("other", "default"), 503, "busy"),
+        (Owner("me", "default"), 429, "too-many-requests"),
+    ]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jobs, "_places", Counter({owner: 21}))
+            answer = send(client, pack(np.zeros(16000)))
+            problem = check_problem(answer, status, code)
+            assert answer.headers["retry-after"] == str(problem["retry_after_s"])
 
 
 @pytest.mark.slow

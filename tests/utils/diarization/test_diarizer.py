@@ -1,5 +1,7 @@
 """The windows of a recording, and the speakers of long ones; the networks are stand-ins."""
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,21 @@ def test_turns_are_where_the_tones_are(tmp_path: Path, num_threads: int) -> None
 
 
 @pytest.mark.usefixtures("tones")
+def test_everybody_at_once_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crowd(samples: FloatArray) -> BoolArray:
+        active = loud(samples)
+        active[60:, 1] = active[60:, 0]  # alone for the first second only
+        return active
+
+    path = write_tones(tmp_path / "a.wav", [350], 8)
+    assert diarize(path, Voices()).overlap_share == 0
+    monkeypatch.setattr(stretches, "local_speakers", crowd)
+    found = diarize(path, Voices())
+    assert found.overlap_share == pytest.approx(7 / 8, abs=0.01)
+    assert len(found.embeddings) == 1
+
+
+@pytest.mark.usefixtures("tones")
 @pytest.mark.parametrize(
     "num_samples", [6400, HOP_SAMPLES, HOP_SAMPLES + 1, 2 * HOP_SAMPLES, 160001]
 )
@@ -93,6 +110,41 @@ def test_fifty_speakers(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     hertz = [150 + 100 * (number % 25) for number in range(50)]
     assert len(diarize(write_tones(path, hertz, 2.5), Voices()).embeddings) == 25
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tones")
+def test_six_hours_are_heard_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_blocks = 6 * 3600 * 16000 // HOP_SAMPLES
+
+    def blocks(*_: object, **__: object) -> Iterator[FloatArray]:
+        for number in range(num_blocks):
+            # Four people, a minute each in turn.
+            yield np.full(HOP_SAMPLES, 0.1 * (1 + number // 12 % 4), np.float32)
+
+    def somebody(samples: FloatArray) -> BoolArray:
+        active = np.zeros((num_frames(len(samples)), 3), bool)
+        active[250:330, 0] = True  # 1.3 s in the middle
+        return active
+
+    class Loudness:
+        def embed_speech(self, speech: FloatArray) -> FloatArray:
+            embedding = np.zeros(192, np.float32)
+            embedding[round(10 * float(speech[0]))] = 1
+            return embedding
+
+    monkeypatch.setattr(diarizer, "read_blocks", blocks)
+    monkeypatch.setattr(stretches, "local_speakers", somebody)
+    monkeypatch.setattr(stretches, "without_rumble", lambda samples: samples)
+    tracemalloc.start()
+    try:
+        found = diarize("long.wav", Loudness(), num_threads=2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.duration_s == pytest.approx(6 * 3600, abs=6)
+    assert len(found.embeddings) == 4
+    assert peak < 300e6  # the samples alone would be 1.4 GB
 
 
 @pytest.mark.usefixtures("tones")

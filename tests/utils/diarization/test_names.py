@@ -1,5 +1,6 @@
 """Names of found speakers, the speech to enrol them, what is printed and written."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ FOUND = Diarization(
     [Turn(0, 2, "1", 0.8), Turn(1, 4, "2", 0.9), Turn(3.5, 5, "3", 0.7), Turn(6, 7, "1", 0.6)],
     EMBEDDINGS,
     8.0,
+    0.2,
 )
 
 
@@ -82,7 +84,7 @@ def test_speech_to_enrol_is_the_longest_that_is_alone(tmp_path: Path) -> None:
 
 
 def test_report_has_a_line_a_turn_and_a_line_a_speaker() -> None:
-    report = Report("a.wav", 8.0, *name_speakers(FOUND, rank, 0.7))
+    report = Report("a.wav", 8.0, 0.2, *name_speakers(FOUND, rank, 0.7))
     assert report.lines() == [
         "0:00:00.00  0:00:02.00  说话人1  0.800",
         "0:00:01.00  0:00:04.00  Tom  0.900",
@@ -94,6 +96,12 @@ def test_report_has_a_line_a_turn_and_a_line_a_speaker() -> None:
         "说话人3：1.5秒，20.0%，1段，与声纹库最高相似度0.600",
     ]
     assert turn_time(3661.239) == "1:01:01.24"
+
+
+def test_many_overlaps_give_a_warning() -> None:
+    report = Report("a.wav", 8.0, 0.612, *name_speakers(FOUND, rank, 0.7))
+    assert report.lines()[-1].startswith("警告：61%的语音中有多人同时说话")
+    assert json.loads(report.json())["overlap_share"] == 0.612
 
 
 def test_outputs_of_one_and_of_several_recordings(tmp_path: Path) -> None:
@@ -109,7 +117,7 @@ def test_outputs_of_one_and_of_several_recordings(tmp_path: Path) -> None:
 
 
 def test_files_are_written_whole(tmp_path: Path) -> None:
-    report = Report("a.wav", 8.0, *name_speakers(FOUND, rank, 0.7))
+    report = Report("a.wav", 8.0, 0.2, *name_speakers(FOUND, rank, 0.7))
     kinds = {"rttm": ".rttm", "srt": ".srt", "labels": ".txt", "plot": ".png"}
     write_outputs(report, [(kind, tmp_path / f"a{suffix}") for kind, suffix in kinds.items()])
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -67,12 +67,12 @@ def test_other_formats() -> None:
         "1\n00:00:00,500 --> 00:00:02,000\n李 达康\n\n"
         "2\n00:00:01,750 --> 01:00:01,250\nSpeaker 2\n\n"
     )
-    report = json.loads(format_json(TURNS, "a.wav", 3602.0))
+    report = json.loads(format_json(TURNS, "a.wav", 3602.0, 0.25))
     assert report["speakers"] == {"李 达康": 1.5, "Speaker 2": 3599.5}
     assert report["turns"][1] == {
         "start_s": 1.75, "end_s": 3601.25, "speaker": "Speaker 2", "score": None,
     }  # fmt: skip
-    assert report["duration_s"] == 3602
+    assert (report["duration_s"], report["overlap_share"]) == (3602, 0.25)
 
 
 def test_speaking_seconds_follow_the_first_turns() -> None:

@@ -256,12 +256,12 @@ print(*peaks)
 
 
 @pytest.mark.slow
-def test_an_hour_takes_hardly_more_memory_than_a_minute(
+def test_a_long_file_takes_hardly_more_memory_than_a_minute(
     model: Path, tmp_path: Path, root: Path
 ) -> None:
-    # 20 minutes here, to be quick: 38 MB of samples that must not be in memory at once.
+    # 38 MB of samples that must not be in memory at once.
     minute = np.round(synthetic_speech(0, 0, 60.0) * 32767).astype(np.int16)
-    for name, repeats in (("minute", 1), ("long", 20)):
+    for name, repeats in (("minute", 1), ("long", 10)):
         soundfile.write(tmp_path / f"{name}.wav", np.tile(minute, repeats), 16000)
     paths = [tmp_path / "minute.wav", tmp_path / "long.wav"]
     result = subprocess.run(
@@ -273,7 +273,7 @@ def test_an_hour_takes_hardly_more_memory_than_a_minute(
     )
     assert result.returncode == 0, result.stderr
     first, second = map(int, result.stdout.split())
-    assert second - first < 40
+    assert second - first < 30
 
 
 # --- Many recordings ------------------------------------------------------------------------------

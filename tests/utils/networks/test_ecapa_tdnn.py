@@ -130,7 +130,7 @@ def test_a_training_step_lowers_the_loss(precision: str) -> None:
         "teachers": np.ones((3, 1), np.float32),
         "has_teacher": np.zeros(3, np.float32),
     }
-    values = [learner.train_on_batch(inputs, targets, return_dict=True)["loss"] for _ in range(8)]
+    values = [learner.train_on_batch(inputs, targets, return_dict=True)["loss"] for _ in range(5)]
     assert np.isfinite(values).all() and values[-1] < values[0]
     outputs = learner(inputs)
     assert {str(value.dtype) for value in outputs.values()} == {"<dtype: 'float32'>"}

@@ -120,6 +120,7 @@ def test_margin_grows_with_the_steps() -> None:
 def test_a_step_lowers_the_loss(losses: LossSettings) -> None:
     inputs, targets = batch()
     learner = make(losses)
+    learner.run_eagerly = losses.name != "sphereface2"  # one of them is compiled
     values = [learner.train_on_batch(inputs, targets, return_dict=True)["loss"] for _ in range(6)]
     assert np.isfinite(values).all() and values[-1] < values[0]
     if losses.name == "sphereface2":

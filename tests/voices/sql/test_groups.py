@@ -90,12 +90,15 @@ def test_the_memory_follows_other_processes_group_by_group(
     other.close()
 
 
-def test_a_group_goes_with_all_keys(database: SqlVoiceStore) -> None:
+def test_a_group_goes_with_all_keys(
+    database: SqlVoiceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voices.sql.changes.REMOVED_AT_ONCE", 10)
     shop = database.in_group("shop")
-    for number in range(250):
+    for number in range(25):
         shop.enrol(f"s{number}", [new(number)])
     database.in_group("bank").enrol("kept", [new(1), new(2)])
-    assert shop.remove_group() == 250
+    assert shop.remove_group() == 25
     assert shop.remove_group() == 0
     assert database.groups() == {"bank": 1}
     with database._connections.read() as connection:
@@ -119,6 +122,7 @@ def test_the_limit_of_a_group(database: SqlVoiceStore) -> None:
         database.in_group("Shop")
 
 
+@pytest.mark.slow
 def test_a_database_of_before_is_migrated_in_place(
     database: SqlVoiceStore, database_url: str
 ) -> None:
@@ -155,6 +159,7 @@ def test_a_database_of_before_is_migrated_in_place(
     connections.close()
 
 
+@pytest.mark.slow
 def test_pgvectors_index_stays_within_a_group(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from voices.sql.snapshot import back_up, restore
 from voices.sql.store import SqlVoiceStore
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", PAIRS)
 @pytest.mark.parametrize("key", [None, KEY], ids=["readable", "encrypted"])
 def test_restored_it_is_the_same(
@@ -70,6 +71,7 @@ def test_restored_it_is_the_same(
     beside.close()
 
 
+@pytest.mark.slow
 def test_backup_of_a_database_in_use_is_of_one_moment(database_url: str, tmp_path: Path) -> None:
     database = SqlVoiceStore(database_url, FakeEncoder())
     database.enrol("s", [new(0), new(1)])
@@ -99,6 +101,7 @@ def test_backup_of_a_database_in_use_is_of_one_moment(database_url: str, tmp_pat
         copy.close()
 
 
+@pytest.mark.slow
 def test_an_earlier_version_is_backed_up_as_it_is_and_restored_as_today(
     database_url: str, tmp_path: Path
 ) -> None:

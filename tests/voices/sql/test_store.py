@@ -239,6 +239,7 @@ def test_identify(database: SqlVoiceStore) -> None:
     assert database.identify(embedding(7), top_k=0) == []
 
 
+@pytest.mark.slow
 def test_scores_normalised_by_a_cohort(open_it: Opener) -> None:
     encoder = FakeEncoder()
     encoder.cohort = Cohort(np.stack([embedding(seed) for seed in range(500, 540)]), top=10)
