@@ -5,9 +5,10 @@ r"""Measures recognition of one voice among 100,000 enrolled speakers, against a
 
 The speakers are directions in 192 dimensions of unequal weight, so that some strangers resemble
 each other: in one comparison of 40,000 their cosine is above 0.5461, in real speech in one of 8,000
-(benchmarks/open_set.py), among directions of equal weight in none. Enrolled and test embeddings lie around them, with a cosine of about 0.7 to each other. The loop
-takes one dot product per enrolled speaker, as the first version of infer_recognition.py did; it
-runs on the first 10,000 speakers and is scaled.
+(benchmarks/open_set.py), among directions of equal weight in none. Enrolled and test embeddings lie
+around them, with a cosine of about 0.7 to each other. The loop takes one dot product per enrolled
+speaker, as the first version of infer_recognition.py did; it runs on the first 10,000 speakers and
+is scaled.
 
 The ways: in memory alone; through SQLite and PostgreSQL as the service uses them, where each query
 first checks the database for changes; pgvector's indexes; and Milvus beside PostgreSQL, whose
