@@ -74,6 +74,7 @@ PARTS = [
     Part("streams", "streams.py"),
     Part("training_step", "training_step.py"),
     Part("input_pipeline", "input_pipeline.py"),
+    Part("hosts", "hosts.py", full=True),
     Part("create_data", "create_data.py"),
     Part("service", "service.py"),
     Part("kill", "kill.py"),
