@@ -1,6 +1,6 @@
 """Embeds every recording of a list or folder into one file, on one machine or a cluster.
 
-    python embed.py dataset/test_list.txt --output embeddings.npz
+    python embed.py dataset/test_list.txt --output embeddings.parquet
     python embed.py people --output people.npz --for_calibration
     python embed.py dataset/test_list.txt --engine dask://scheduler:8786
 
@@ -26,12 +26,14 @@ from utils.bulk_embedding import (
     journal_path,
 )
 from utils.corpus.clip_lists import read_clips
+from utils.corpus.embedding_file import PARQUET, is_embedding_file
 from utils.corpus.lists import LabelledClip
 from utils.engine.choice import HELP, engine_address, open_engine
 from utils.environment import read_variable
 from utils.errors import EXIT_USER_ERROR, AudioError, run_script
 from utils.messages import translate
 from utils.model.header import read_header
+from utils.parquet import import_pyarrow
 from utils.processors import num_processors
 from utils.verification.embedding_store import EmbeddingStore
 from utils.verification.evaluation import distinct_labels
@@ -45,7 +47,12 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("list_path", metavar="LIST", help="data list, table or folder with a folder per person")
-    add("--output", default="embeddings.npz", metavar="FILE.npz", help="the file to write")
+    add(
+        "--output",
+        default="embeddings.npz",
+        metavar="FILE",
+        help="the .npz or .parquet file to write",
+    )
     add("--model_path", help="speaker model")
     add("--for_calibration", action="store_true", help="embed 3 s and 1 s of speech of each too")
     add("--enrol", metavar="DATABASE", help="enrol the speakers in sqlite:///PATH, "
@@ -53,8 +60,8 @@ def parse_args(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argpars
     add("--engine", type=engine_address, default="local", help=HELP)
     add("--num_workers", type=positive_int, default=num_processors(), help="local processes")
     args = parser.parse_args(argv)
-    if not args.output.lower().endswith(".npz"):
-        parser.error(f"--output {args.output}: expected a name that ends with .npz")
+    if not is_embedding_file(args.output):
+        parser.error(f"--output {args.output}: expected a name that ends with .npz or .parquet")
     if args.enrol == "env":
         args.enrol = read_variable(DATABASE_VARIABLE)
     if args.enrol is not None and "://" not in args.enrol:
@@ -70,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     clips = {clip.path: clip for clip in listed}
     header = read_header(args.model_path)
     args.model_path = header.path
+    if args.output.lower().endswith(PARQUET):
+        import_pyarrow()  # told now, not after hours
     shown = argparse.Namespace(**vars(args) | {"enrol": args.enrol and public_name(args.enrol)})
     print_arguments(shown, ["list_path", "model_path", "output"], parser)
     task = EmbeddingTask(os.path.abspath(header.path), header.model_id, args.for_calibration)  # noqa: PTH100

@@ -8,6 +8,7 @@
     python manage_voices.py export sqlite:///voices.sqlite3 person.zip --speaker NAME
     python manage_voices.py import sqlite:///other.sqlite3 voices.parquet
     python manage_voices.py enrol sqlite:///voices.sqlite3 people --report report.csv
+    python manage_voices.py index postgresql://HOST/NAME milvus://HOST:19530
 
 embed   computes embeddings by another model, from the sound that was kept; the earlier ones stay
 rekey   encrypts with the key in VOICEPRINT_NEW_KEY, or not at all with --decrypt; stop the service
@@ -16,6 +17,7 @@ restore puts a backup into an empty database, or with --replace into any
 export  writes all voiceprints (Parquet), or everything about one speaker (zip)
 import  puts exported voiceprints into a database
 enrol   enrols the recordings of a folder, a zip, a CSV file (path,speaker) or a file of embed.py
+index   fills an index in Milvus, for ten million speakers and more; none in its place gives it up
 
 DATABASE is sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME, or the word env for the address in
 VOICEPRINT_DATABASE: a command line could be read by others. See docs/database.md.
@@ -28,7 +30,7 @@ from utils.environment import read_variable
 from utils.errors import run_script
 from voices.store import DATABASE_VARIABLE
 
-COMMANDS = ("embed", "rekey", "backup", "restore", "export", "import", "enrol")
+COMMANDS = ("embed", "rekey", "backup", "restore", "export", "import", "enrol", "index")
 
 WITHOUT_FILE = {"embed", "rekey"}
 """Commands that need the database only."""
@@ -40,7 +42,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("command", choices=COMMANDS, help="what to do")
     add("database", metavar="DATABASE", help="sqlite:///PATH, postgresql://... or env")
-    add("file", metavar="FILE", nargs="?", help="the file that is read or written")
+    add("file", metavar="FILE", nargs="?", help="the file or index that is read or written")
     add("--replace", action="store_true", help="overwrite what is there")
     add("--model_path", help="speaker model")
     add("--audio_db", help="the service's folder, for recordings whose sound is there")

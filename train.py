@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     parser, args = parse_args(argv)
     hosts = find_hosts(args.hosts, args.num_hosts, args.host_id)
     if hosts and not is_supervised():
-        return supervise(__file__, sys.argv[1:] if argv is None else argv, args.model_dir)
+        given = sys.argv[1:] if argv is None else argv
+        return supervise(__file__, [*given, *hosts.options], args.model_dir)
     print_arguments(args, training_options.BASELINE_OPTIONS, parser)
     if is_sharded(args.train_list_path):
         train, test, shards = read_training_shards(args.train_list_path, args.test_list_path)

@@ -25,7 +25,7 @@ ROOMS = [
     "utils/messages utils/version",
     "utils/errors utils/files utils/workers utils/processors utils/interruption utils/arrays "
     "utils/settings",
-    "utils/arguments utils/environment utils/onnx_session utils/locks",
+    "utils/arguments utils/environment utils/onnx_session utils/locks utils/parquet",
     "utils/audio utils/engine",
     "utils/speaker_names",
     "utils/corpus utils/resnet",

@@ -97,7 +97,7 @@ async def _enrol(
     """Enrols a recording, unless it is enrolled already."""
     name = checked_name(speaker_of(member))
     id_ = id_of(name, content, group_of(request))
-    if await service.call(service.database.has_recording, id_):
+    if await service.call(service.voices(request).has_recording, id_):
         return Row(member.filename, name, PRESENT)
     (voice,) = await service.reader.read_contents([(member.filename, content)])
     recording = replace(voice.to_recording(), id=id_)

@@ -268,6 +268,10 @@ async def _enrol(
     challenge: str | None,
 ) -> dict[str, Any]:
     """Enrols uploads; returns the speaker with similarity and quality of the sent recordings."""
+    errand = errand_of(request, action_of(if_exists), about=fold_name(name))
+    recall = service.voices(request).on(errand).recall
+    if challenge is not None and await service.call(recall) is not None:
+        challenge = None  # it was used by this very request, whose answer got lost
     fresh = await begin(request, service, name, challenge)
     if fresh.challenge is not None and len(files) > 1:
         raise Problem("bad-field", "challenge: received several recordings, expected one reading")
@@ -276,7 +280,6 @@ async def _enrol(
     )
     is_new = if_exists == "error"
     recordings = [voice.to_recording() for voice in voices]
-    errand = errand_of(request, action_of(if_exists), about=fold_name(name))
     errand = on_errand(service, errand, fresh, fresh.uploads(voices))
     try:
         speaker = await service.store_on(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hosts, shards
+from benchmarks import hosts, identification, shards
 
 
 def test_shards_are_faster_where_opening_takes_time(
@@ -36,3 +36,17 @@ def test_hosts_prints_steps_and_arithmetic(
     # 40 MB of gradients: 2 * 7 / 8 of them at 10 Gbit/s take 56 ms.
     assert "| 8 | 10 | 70.0 | 56.0 | 64 % |" in shown
     assert "| 64 | 400 | 78.8 | 1.6 | 98 % |" in shown
+
+
+def test_identification_compares_ways_and_prints_the_arithmetic(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--speakers", "300", "--queries", "5", "--baseline_speakers", "100"]
+    assert identification.main([*options, "--ways", "memory", "sqlite"]) == 0
+    shown = capsys.readouterr().out
+    lines = [line.split("|") for line in shown.splitlines() if line.startswith("| ")]
+    recall = {line[1].strip(): line[4].strip() for line in lines}
+    assert recall["in memory, exact"] == recall["SQLite, searched in memory"] == "1.000"
+    assert "The loop ran on 100 speakers and is scaled by 3." in shown
+    # 192 numbers of 4 bytes and 32 links of 4: 896 bytes.
+    assert "| 1,000,000,000 | 960.0 | 896.0 | 19 | 320.0 | 7 |" in shown

@@ -22,6 +22,9 @@ SCALING = ROOT / "docs" / "scaling.md"
 
 CHECKED_ELSEWHERE = {
     "pip install -r requirements-cluster.txt": "the tests of the engines import what it names",
+    "pip install -r requirements-search.txt": "test_milvus.py imports what it names",
+    "python manage_voices.py index postgresql://HOST/NAME milvus://HOST:19530/NAME": "test_milvus",
+    "python manage_voices.py index postgresql://HOST/NAME none": "test_milvus",
     "PYTHONPATH=. dask scheduler --host HOST --port 8786": "the fixture cluster starts it",
     "PYTHONPATH=. dask worker tcp://HOST:8786 --nworkers 2 --nthreads 1": "likewise",
     "python train.py --hosts HOST0:12355 --num_hosts 2 --host_id 0": "test_hosts.py",

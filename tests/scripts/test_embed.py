@@ -17,6 +17,7 @@ from tests.support.synthetic_voices import write_speech_folder, write_wav
 from tests.support.tiny_model import write_tiny_model
 from tools import build_cohort, calibrate
 from utils.bulk_embedding import journal_path
+from utils.corpus.embedding_file import read_embedding_file
 from utils.errors import AudioError, DataListError, VoiceprintError
 from utils.export.onnx import write_onnx
 from utils.model.encoder import SpeakerEncoder
@@ -87,6 +88,54 @@ def test_calibration_without_recordings_finds_the_same(
         shown.append(figures(capsys))
     assert shown[0] == shown[1]
     assert shown[0]
+
+
+def test_parquet_holds_the_same_and_serves_the_same(
+    embedded: tuple[Path, Path], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    source, recordings = embedded
+    output = tmp_path / "people.parquet"
+    options = ["--output", str(output), "--model_path", str(model), "--for_calibration"]
+    assert embed.main([str(recordings), *options]) == 0
+    written = output.read_bytes()
+    content, expected = read_embedding_file(output), read_embedding_file(source)
+    assert content.model_id == expected.model_id
+    assert len(content.entries) == len(expected.entries) == 12
+    for entry, other in zip(content.entries.values(), expected.entries.values(), strict=True):
+        np.testing.assert_array_equal(entry.embedding, other.embedding)
+        assert (entry.sha256, entry.speech_s) == (other.sha256, other.speech_s)
+        assert entry.clip is not None and other.clip is not None
+        assert entry.clip.speaker == other.clip.speaker
+        assert list(entry.cuts) == list(other.cuts)
+        for name, (cut, speech_s) in entry.cuts.items():
+            np.testing.assert_array_equal(cut, other.cuts[name][0])
+            assert speech_s == other.cuts[name][1]
+    # Other programs see a row for each recording.
+    row = pyarrow.read_table(output).to_pylist()[0]
+    assert row["embedding"] == next(iter(content.entries.values())).embedding.tolist()
+    assert row["speaker"] and row["path"].endswith(".wav")
+    capsys.readouterr()
+    shown = []
+    for path in (source, output):
+        options = ["--list_path", str(path), "--model_path", str(model)]
+        assert evaluation_script.main(options) == 0
+        made = ["--model_path", str(model), "--output_dir", str(tmp_path / "made")]
+        assert calibrate.main([str(path), *made]) == 0
+        shown.append(figures(capsys))
+    assert shown[0] == shown[1]
+    # What is there is taken over, and the same content is the same bytes.
+    again = [str(recordings), "--output", str(output), "--model_path", str(model)]
+    assert embed.main(again) == 0
+    assert output.read_bytes() == written
+    with pytest.raises(DataListError, match=r"not a file of embeddings that embed\.py wrote"):
+        (tmp_path / "broken.parquet").write_bytes(written[:-40])
+        read_embedding_file(tmp_path / "broken.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for call in (lambda: read_embedding_file(output), lambda: embed.main(again)):
+        with pytest.raises(VoiceprintError, match="Parquet needs the package pyarrow; pip install"):
+            call()
 
 
 def test_a_cohort_is_built_without_recordings(
@@ -188,7 +237,7 @@ def test_recordings_that_say_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--output", "list.txt"], "expected a name that ends with .npz"),
+        (["--output", "list.txt"], "expected a name that ends with .npz or .parquet"),
         (["--enrol", "voices"], "expected the address of a database"),
         (["--engine", "spark://x"], "expected local, ray, ray://HOST:PORT or dask://HOST:PORT"),
     ],

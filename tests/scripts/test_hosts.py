@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -179,6 +180,52 @@ def test_hosts_are_found_from_options_and_variables() -> None:
     assert find_hosts("auto", None, None, slurm) == Hosts("one:12357", Share(1, 4))
     job = {"JOB_COMPLETION_INDEX": "2"}
     assert find_hosts("train-0.svc:9", 4, None, job) == Hosts("train-0.svc:9", Share(2, 4))
+
+
+def test_hosts_are_found_under_ray_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's part is played here: what it tells its workers, and how they tell each other."""
+    told: list[str | None] = []
+
+    class Context:
+        def __init__(self, rank: int | None) -> None:
+            self._rank = rank
+
+        def get_world_rank(self) -> int:
+            if self._rank is None:
+                raise RuntimeError("not a worker")
+            return self._rank
+
+        def get_world_size(self) -> int:
+            return 3
+
+    def broadcast(data: str | None) -> str | None:
+        told.append(data)
+        return told[0]
+
+    ray, ray_train = ModuleType("ray"), ModuleType("ray.train")
+    collective = ModuleType("ray.train.collective")
+    monkeypatch.setattr(collective, "broadcast_from_rank_zero", broadcast, raising=False)
+    monkeypatch.setattr(ray, "train", ray_train, raising=False)
+    util = SimpleNamespace(get_node_ip_address=lambda: "10.0.0.7")
+    monkeypatch.setattr(ray, "util", util, raising=False)
+    for module_ in (ray, ray_train, collective):
+        monkeypatch.setitem(sys.modules, module_.__name__, module_)
+    found = []
+    for rank in range(2):
+        monkeypatch.setattr(ray_train, "get_context", lambda r=rank: Context(r), raising=False)
+        found.append(find_hosts("auto", None, None, {}))
+    assert found[0] is not None and found[0].address.startswith("10.0.0.7:")
+    assert told == [found[0].address, None]
+    assert found == [Hosts(found[0].address, Share(number, 3)) for number in range(2)]
+    assert find_hosts(*_read(found[1].options)) == found[1]
+    monkeypatch.setattr(ray_train, "get_context", lambda: Context(None))
+    with pytest.raises(VoiceprintError, match="expected to run under srun or Ray Train"):
+        find_hosts("auto", None, None, {})
+
+
+def _read(options: list[str]) -> tuple[str, int, int]:
+    assert options[::2] == ["--hosts", "--num_hosts", "--host_id"]
+    return options[1], int(options[3]), int(options[5])
 
 
 @pytest.mark.parametrize(

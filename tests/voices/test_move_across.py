@@ -124,7 +124,7 @@ def test_another_key_in_place(
         keys = connection.exec_driver_sql("SELECT stored FROM voiceprint_keys").scalars().all()
     monkeypatch.setenv(NEW_KEY_VARIABLE, KEY.hex())
     assert manage_voices.main(command) == 0
-    assert capsys.readouterr().out.startswith("8 records sealed anew, 0 damaged\nFrom now on")
+    assert capsys.readouterr().out.startswith("9 records sealed anew, 0 damaged\nFrom now on")
     # Who has it open without the key neither writes nor finds nobody.
     for action in (
         lambda: beside.enrol("Cid", [new(5)]),
@@ -137,7 +137,7 @@ def test_another_key_in_place(
         raw = b"".join(path.read_bytes() for path in files)
         assert not any(bytes(key[:32]) in raw for key in keys if any(key))
     else:
-        assert beside._connections.ask("SELECT count(*) FROM voiceprint_vectors") == 0
+        assert beside._connections.ask("SELECT count(*) FROM voiceprint_model_vectors") == 0
     beside.close()
     with pytest.raises(DatabaseError, match="is encrypted; give its key"):
         of(database_url)
@@ -157,12 +157,12 @@ def test_another_key_in_place(
     database.close()
     monkeypatch.setenv(KEY_VARIABLE, OTHER.hex())
     assert manage_voices.main([*command, "--decrypt"]) == 2
-    assert capsys.readouterr().out.endswith("7 records sealed anew, 1 damaged\n")
+    assert capsys.readouterr().out.endswith("8 records sealed anew, 1 damaged\n")
     database = SqlVoiceStore(database_url, FakeEncoder("new"))
     assert database.identify(vector(3)) == before["scores"]["default"][:1]
     assert database.num_damaged == 1
     if not database._connections.is_sqlite:
-        assert database._connections.ask("SELECT count(*) FROM voiceprint_vectors") == 3
+        assert database._connections.ask("SELECT count(*) FROM voiceprint_model_vectors") == 3
     database.close()
 
 

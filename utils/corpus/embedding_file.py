@@ -1,4 +1,4 @@
-"""The file of embeddings: an npz archive with a row for each recording.
+"""The file of embeddings: an npz archive or a Parquet file with a row for each recording.
 
 It is a list, too: embed.py writes who speaks in each recording, so that a file is evaluated,
 calibrated on and enrolled from without the recordings.
@@ -20,9 +20,15 @@ import numpy.typing as npt
 
 from utils.arrays import FloatArray
 from utils.corpus.lists import LabelledClip
-from utils.errors import DataListError
+from utils.errors import DataListError, VoiceprintError
+from utils.parquet import MARK, from_parquet, to_parquet
 
-SUFFIX = ".npz"
+PARQUET = ".parquet"
+
+SUFFIXES = (".npz", PARQUET)
+
+ABOUT = ("model_id", "cut")
+"""Arrays that are no columns: they say something about the whole file."""
 
 UNKNOWN = -1
 """Fills up what is not known of a stamp: no file has it."""
@@ -70,7 +76,7 @@ class EmbeddingFile:
 
 def is_embedding_file(path: str | Path) -> bool:
     """Returns whether a list is a file of embeddings, by its suffix."""
-    return Path(path).suffix.lower() == SUFFIX
+    return Path(path).suffix.lower() in SUFFIXES
 
 
 def read_embedding_file(path: str | Path) -> EmbeddingFile:
@@ -85,6 +91,8 @@ def read_embedding_file(path: str | Path) -> EmbeddingFile:
         raise DataListError(
             f"{path}: no such file of embeddings, expected one that embed.py wrote"
         ) from error
+    except VoiceprintError:
+        raise
     except Exception as error:
         # Damaged bytes make the zip and NumPy readers raise almost anything.
         raise DataListError(
@@ -92,13 +100,14 @@ def read_embedding_file(path: str | Path) -> EmbeddingFile:
         ) from error
 
 
-def pack(content: EmbeddingFile) -> bytes:
+def pack(content: EmbeddingFile, suffix: str = "") -> bytes:
     """Returns the bytes of a file; the same content gives the same bytes.
 
-    The arrays are `path` `(num_clips,)`, `embedding` `(num_clips, embedding_size)` float32, `stamp`
-    `(num_clips, 4)`, `sha256` and `model_id`. Where it is known: `speech_s`; `cut` `(num_cuts,)`,
-    `cut_embedding` `(num_clips, num_cuts, embedding_size)` and `cut_speech_s`; `label`, `speaker`,
-    `corpus`, `sex`, `language` and `seconds` of each recording.
+    It is an npz archive, or Parquet if its name ends so. The arrays are `path` `(num_clips,)`,
+    `embedding` `(num_clips, embedding_size)` float32, `stamp` `(num_clips, 4)`, `sha256` and
+    `model_id`. Where it is known: `speech_s`; `cut` `(num_cuts,)`, `cut_embedding`
+    `(num_clips, num_cuts, embedding_size)` and `cut_speech_s`; `label`, `speaker`, `corpus`, `sex`,
+    `language` and `seconds` of each recording.
     """
     entries = list(content.entries.values())
     arrays: dict[str, Any] = {
@@ -121,6 +130,8 @@ def pack(content: EmbeddingFile) -> bytes:
             arrays[name] = np.array([getattr(clip, name) for clip in clips])
         seconds = [np.nan if clip.seconds is None else clip.seconds for clip in clips]
         arrays["seconds"] = np.array(seconds)
+    if suffix.lower() == PARQUET:
+        return to_parquet(arrays, ABOUT)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -143,9 +154,13 @@ def _pack_cuts(entries: list[StoredEmbedding]) -> dict[str, Any]:
 
 def unpack(data: bytes) -> EmbeddingFile:
     """Returns the content of a file; anything but its bytes raises almost anything."""
-    # From memory: NumPy leaves a damaged file open.
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays: dict[str, npt.NDArray[Any]] = {name: archive[name] for name in archive.files}
+    arrays: dict[str, npt.NDArray[Any]]
+    if data.startswith(MARK):
+        arrays = from_parquet(data, ABOUT)
+    else:
+        # From memory: NumPy leaves a damaged file open.
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
     names, stamps = arrays["path"], np.asarray(arrays["stamp"], np.int64)
     embeddings = np.asarray(arrays["embedding"], np.float32)
     count = len(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
@@ -18,6 +19,10 @@ Result = TypeVar("Result")
 
 POLL_S = 1.0
 """Seconds after which a cluster that gives no result is asked whether it is there."""
+
+
+WORKLESS_S = 600.0
+"""Seconds for which a cluster may be without workers: new machines take minutes to start."""
 
 
 class Engine(Protocol):
@@ -129,10 +134,18 @@ class ClusterEngine:
         )
 
     def _wait(self, future: Future[bytes]) -> bytes:
-        """Returns a result; raises VoiceprintError if the cluster goes away meanwhile."""
+        """Returns a result; raises VoiceprintError if the cluster or all its workers go away."""
+        worked_at = time.monotonic()
         while not wait([future], timeout=POLL_S).done:
             if not self._cluster.is_there():
                 raise self._is_gone()
+            if self._cluster.num_workers():
+                worked_at = time.monotonic()
+            elif time.monotonic() - worked_at > WORKLESS_S:
+                raise VoiceprintError(
+                    f"{self._cluster.address}: has had no workers for {WORKLESS_S:.0f} s; start "
+                    "some and repeat the command, which goes on where it was"
+                )
         return future.result()
 
     def _submit(self, function: Callable[[Job], Result], chunk: Sequence[Job]) -> Future[bytes]:

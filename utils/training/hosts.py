@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils.crops.draws import Share
 from utils.errors import VoiceprintError
@@ -53,6 +55,12 @@ class Hosts:
     address: str
     share: Share
 
+    @property
+    def options(self) -> list[str]:
+        """The options that mean them."""
+        own, number = self.share.host_id, self.share.num_hosts
+        return ["--hosts", self.address, "--num_hosts", str(number), "--host_id", str(own)]
+
 
 def find_hosts(
     address: str,
@@ -70,6 +78,8 @@ def find_hosts(
             raise VoiceprintError("--num_hosts and --host_id need --hosts HOST0:PORT")
         return None
     if address == "auto":
+        if (found := _ray_hosts()) is not None:
+            return found
         address = _slurm_address(variables)
     if not re.fullmatch(r"[^:]+:\d+", address):
         raise VoiceprintError(f"--hosts {address}: expected HOST0:PORT or auto")
@@ -99,11 +109,34 @@ def _slurm_address(variables: Mapping[str, str]) -> str:
     match = re.match(r"([^,\[]+)(?:\[(\d+))?", names)
     if match is None:
         raise VoiceprintError(
-            "--hosts auto: SLURM_STEP_NODELIST isn't set, expected to run under srun; give "
-            "--hosts HOST0:PORT"
+            "--hosts auto: SLURM_STEP_NODELIST isn't set, expected to run under srun or Ray Train; "
+            "give --hosts HOST0:PORT"
         )
     port = AUTO_PORT + int(variables.get("SLURM_JOB_ID", "0")) % 1000
     return f"{match[1]}{match[2] or ''}:{port}"
+
+
+def _ray_hosts() -> Hosts | None:
+    """Returns the workers of Ray Train, if this process is one; the first one's port is free.
+
+    All of them have to ask: the first tells the others where it is.
+    """
+    if "ray.train" not in sys.modules:
+        return None
+    from ray import train, util
+    from ray.train.collective import broadcast_from_rank_zero
+
+    try:
+        context = train.get_context()
+        share = Share(context.get_world_rank(), context.get_world_size())
+    except RuntimeError:  # it was only imported
+        return None
+    address = None
+    if share.host_id == 0:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            address = f"{util.get_node_ip_address()}:{free.getsockname()[1]}"
+    return Hosts(str(broadcast_from_rank_zero(address)), share)
 
 
 def join_hosts(hosts: Hosts) -> None:
@@ -165,11 +198,11 @@ def supervise(script: str, argv: Sequence[str], model_dir: str) -> int:
     """
     environment = {**os.environ, WATCHER_VARIABLE: str(os.getpid())}
     child = subprocess.Popen([sys.executable, script, *argv], env=environment)
-    # Ctrl-C reaches the child as well, which saves and ends.
-    handlers = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
-    }
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # a worker of Ray Train has another
+        # Ctrl-C reaches the child as well, which saves and ends.
+        handlers[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        handlers[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
         status = child.wait()
     finally:

@@ -44,7 +44,7 @@ class EmbeddingStore:
         """Reads the file if there is one; a cache is not read before `load`.
 
         Args:
-            path: The npz file.
+            path: The file, npz or Parquet.
             model_id: Identity of the model in use. Empty takes the file's, to drop entries.
             is_cache: Recordings lie in the file's folder and are named relative to it, so that
                 both can be moved. A file that cannot be read or written is as good as none.
@@ -99,6 +99,8 @@ class EmbeddingStore:
         try:
             self._read()
             self._is_changed = False
+        except VoiceprintError:
+            raise
         except Exception as error:
             # Damaged bytes make the zip and NumPy readers raise almost anything.
             if not self._is_cache:
@@ -210,7 +212,8 @@ class EmbeddingStore:
             return
         try:
             if self._entries:
-                write_bytes_atomically(self.path, pack(EmbeddingFile(self.model_id, self._entries)))
+                content = pack(EmbeddingFile(self.model_id, self._entries), self.path.suffix)
+                write_bytes_atomically(self.path, content)
             elif self._is_cache:
                 self.path.unlink(missing_ok=True)
         except OSError as error:

@@ -20,6 +20,7 @@ from voices.sql.engine import SqlConnections
 from voices.sql.group import GroupSpeakers
 from voices.sql.identity import Identity
 from voices.sql.jobs import JobTable
+from voices.sql.outside_index import OutsideIndex
 from voices.sql.records import AuditLine, IfExists, NewRecording, Removal, Speaker
 from voices.sql.requests import Errand, recall, remember
 from voices.sql.rows import VoiceRows, recordings_of
@@ -43,6 +44,7 @@ class SpeakerChanges:
         rows: VoiceRows,
         identity: Identity,
         group: GroupSpeakers,
+        outside_index: OutsideIndex,
         jobs: JobTable,
         *,
         errand: Errand | None,
@@ -55,6 +57,7 @@ class SpeakerChanges:
         self._rows = rows
         self._identity = identity
         self._group = group
+        self._outside_index = outside_index
         self._jobs = jobs
 
     def enrol(
@@ -107,7 +110,7 @@ class SpeakerChanges:
             speaker = group.describe(connection, speaker_id)
             self._note(connection, speaker.name, f"{len(recordings)} recordings", speaker_id)
         if gone:
-            self._connections.truncate_log()
+            self._forget()
         return speaker
 
     def rename(self, name: str, new_name: str) -> Speaker:
@@ -139,7 +142,7 @@ class SpeakerChanges:
             self._rows.remove_speaker(connection, row.id, number)
             self._jobs.forget_in(connection, self._group.name, row.name)
             self._note(connection, row.name, f"{len(old)} recordings", str(len(old)))
-        self._connections.truncate_log()
+        self._forget()
         files = [f"{row.name}/{recording.id}" for recording in old]
         return Removal(len(old) + 1, len(old), (*files, str(row.name)))
 
@@ -159,7 +162,7 @@ class SpeakerChanges:
             self._rows.touch(connection, row.id)
             speaker = self._group.describe(connection, row.id)
             self._note(connection, row.name, recording_id, row.id)
-        self._connections.truncate_log()
+        self._forget()
         return speaker
 
     def remove_all(self) -> int:
@@ -172,8 +175,13 @@ class SpeakerChanges:
                     number = self._rows.next_change(connection)
                     self._rows.remove_speaker(connection, speaker_id, number)
             num_removed += len(ids)
-        self._connections.truncate_log()
+        self._forget()
         return num_removed
+
+    def _forget(self) -> None:
+        """Removes what was overwritten or deleted from everywhere else; after the write."""
+        self._connections.truncate_log()
+        self._outside_index.forget()
 
     def _note(self, connection: Connection, speaker: str, outcome: str, answer: str) -> None:
         """Writes the errand's line, and remembers that it is run."""

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from utils.errors import DatabaseError
 from voices.sql.schema import VERSION_TABLE, read_text
 
-SCHEMA_HEAD = "0008"
+SCHEMA_HEAD = "0009"
 """Newest file in voices/sql/migrations/versions; a test compares."""
 
 LOGGER = logging.getLogger("voiceprint")
@@ -47,6 +47,9 @@ MIGRATION_TRIES = 30
 
 LOCK_NOT_AVAILABLE = "55P03"
 """PostgreSQL's code for a lock that was waited for too long."""
+
+CLOCK_TOLERANCE_S = 5.0
+"""Seconds by which clocks may differ; a job that is silent for ten counts as lost."""
 
 CHECKPOINT_TRIES = 50
 """Times that emptying SQLite's log is tried while others read; each waits up to 0.1 s."""
@@ -91,6 +94,7 @@ class SqlConnections:
         try:
             if migrate:
                 self._migrate(create)
+                self._compare_clocks()
             if self.is_sqlite:
                 # A process that was killed may have left the log of a deletion.
                 with self.driver_errors(), self._write_lock:
@@ -259,6 +263,19 @@ class SqlConnections:
                     if not is_blocked or not tries_left:
                         raise
                 time.sleep(1)
+
+    def _compare_clocks(self) -> None:
+        """Says so if this machine's clock differs from the server's: replicas judge by theirs."""
+        if self.is_sqlite:
+            return
+        ahead_s = time.time() - float(self.ask("SELECT extract(epoch FROM clock_timestamp())"))
+        if abs(ahead_s) > CLOCK_TOLERANCE_S:
+            LOGGER.warning(
+                "%s: this machine's clock is %.0f s ahead of the server's (minus: behind); set "
+                "both by NTP, else others take its jobs for lost and its terms end early or late",
+                self.name,
+                ahead_s,
+            )
 
     def _migrate_once(self) -> None:
         """Brings the tables to `SCHEMA_HEAD` while no other process does, all of it or nothing.

@@ -16,6 +16,7 @@ class Identity:
 
     Attributes:
         model_id: The model whose embeddings are compared; empty if none is known.
+        index_address: Where an index outside of the database is, None without one.
     """
 
     def __init__(self, connections: SqlConnections, ring: KeyRing, encoder: Encoder | None) -> None:
@@ -29,6 +30,7 @@ class Identity:
         with connections.read() as connection:
             row = connection.execute(select(info)).one()
             sizes = {each.id: each.embedding_size for each in connection.execute(select(models))}
+        self.index_address: str | None = row.index_address
         self.model_id = (row.model_id or "") if encoder is None else str(encoder.model_id)
         self._size: int | None = sizes.get(self.model_id)
         # Nobody has been enrolled in a database without models: it takes any key.

@@ -26,6 +26,7 @@ from voices.sql.schema import (
     info,
     keys,
     means,
+    models,
     recordings,
     removals,
     speakers,
@@ -61,6 +62,15 @@ class VoiceRows:
         self.model_id = model_id
         self.has_vectors = has_vectors
         self._ring = ring
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether a key encrypts what is stored of voices."""
+        return self._ring.is_encrypted
+
+    def size_query(self) -> "Select[Any]":
+        """Returns the query for the length of the model's embeddings."""
+        return select(models.c.embedding_size).where(models.c.id == self.model_id)
 
     def next_change(self, connection: Connection) -> int:
         """Counts a write, and returns its number; until its end no other process writes.

@@ -33,8 +33,24 @@ from utils.speaker_names import DEFAULT_GROUP
 VERSION_TABLE = "voiceprint_schema"
 """Where Alembic notes the schema's version; the usual name may be another program's."""
 
-POSTGRESQL_TABLES = {"voiceprint_vectors", "voiceprint_rates", "voiceprint_attempts"}
+POSTGRESQL_TABLES = {
+    "voiceprint_model_vectors", "voiceprint_vectors", "voiceprint_rates", "voiceprint_attempts"
+}  # fmt: skip
 """Tables that only PostgreSQL has."""
+
+OF_BEFORE = {
+    "voiceprint_vectors",
+    "voiceprint_info.embedding_size",
+    "voiceprint_speakers.model_id",
+    "voiceprint_speakers.embedding",
+    "voiceprint_speakers.voiceprint_speakers_name",
+    "voiceprint_speakers.voiceprint_speakers_folded_name",
+    "voiceprint_recordings.model_id",
+    "voiceprint_recordings.embedding",
+    "voiceprint_recordings.voiceprint_recordings_model",
+}
+"""Tables, columns and indexes that only replicas of version 2.2 use, beside which this one starts;
+PostgreSQL keeps them for one release (see the fifth migration)."""
 
 
 UNREADABLE_TIME = datetime.min.replace(tzinfo=timezone.utc)
@@ -143,6 +159,9 @@ info = Table(
     Column("key_check", LargeBinary),
     # Counts the writes: whoever knows an older number has something to read.
     Column("change_number", BigInteger, nullable=False),
+    # Of an index outside of the database, which notes whose speakers it holds.
+    Column("database_id", String(32)),
+    Column("index_address", Text),
     comment="One row about the whole database",
 )
 
@@ -180,8 +199,9 @@ speakers = Table(
     Column("is_being_deleted", Boolean, nullable=False, server_default=false()),
     Column("group_name", SortedText, nullable=False, server_default=DEFAULT_GROUP),
     UniqueConstraint("group_name", "folded_name", name="voiceprint_speakers_group_folded_name"),
-    Index("voiceprint_speakers_name", "group_name", "name"),
-    Index("voiceprint_speakers_change", "group_name", "change_number"),
+    Index("voiceprint_speakers_group_name", "group_name", "name"),
+    Index("voiceprint_speakers_group_change", "group_name", "change_number"),
+    Index("voiceprint_speakers_change", "change_number"),
     comment="Who is enrolled",
 )
 
@@ -416,7 +436,7 @@ attempts = Table(
 )
 
 vectors = Table(
-    "voiceprint_vectors",
+    "voiceprint_model_vectors",
     metadata,
     Column(
         "speaker_id",

@@ -1,4 +1,7 @@
-"""Whose voice it is among all speakers of the SQL database: in memory, or by pgvector's index."""
+"""Whose voice it is among all speakers of the SQL database: in memory, or by an index.
+
+The index is pgvector's, or one outside of the database.
+"""
 
 import contextlib
 import hashlib
@@ -19,8 +22,10 @@ from utils.errors import DatabaseError
 from utils.speaker_names import fold_name, is_storable
 from voices.sql.engine import SqlConnections
 from voices.sql.index import Question, VectorIndex
+from voices.sql.index_keeper import IndexKeeper
+from voices.sql.outside_index import OutsideIndex
 from voices.sql.rows import KEPT_REMOVALS, VoiceRows
-from voices.sql.schema import info, keys, means, models, removals, speakers, vectors
+from voices.sql.schema import info, keys, means, removals, speakers, vectors
 
 VECTOR_INDEX_MIN_SPEAKERS = 7_000_000
 """Speakers from which a PostgreSQL database is searched by its own index.
@@ -56,6 +61,9 @@ EF_SEARCH = 1_000
 directions, the hardest case, 400 found the right one in 68 % of the questions (50 ms), 700 in 85 %
 (80 ms), 1000 in 93 % (119 ms)."""
 
+MAX_RECENT = 10_000
+"""Speakers that are held in memory beside an index outside, until it surely finds them."""
+
 LITERALLY: dict[str, Any] = {
     "dialect": postgresql.dialect(),  # type: ignore[no-untyped-call]
     "compile_kwargs": {"literal_binds": True},
@@ -73,11 +81,13 @@ class _Memory:
     Attributes:
         index: Their embeddings; None while nobody was ever enrolled.
         seen: The change's number up to which they were read, -1 for nothing.
+        first: The change's number after which it began.
         damaged: Ids of those that cannot be read.
     """
 
     index: VectorIndex | None = None
     seen: int = -1
+    first: int = -1
     damaged: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,11 +99,14 @@ class Search:
     embedding was damaged are left out, counted, and named in the log by id.
     """
 
-    def __init__(self, connections: SqlConnections, rows: VoiceRows) -> None:
+    def __init__(self, connections: SqlConnections, rows: VoiceRows, outside: OutsideIndex) -> None:
+        """Takes the database, and the index outside of it that it may name."""
+        self.outside = outside
         self._connections = connections
         self._rows = rows
         self._lock = threading.Lock()
         self._memories: dict[str, _Memory] = {}
+        self._recents: dict[str, _Memory] = {}
         self._large: set[str] = set()
         self._builder: threading.Thread | None = None
         self.uses_vector_index = False
@@ -102,11 +115,13 @@ class Search:
 
     def prepare(self) -> None:
         """Reads the groups that are searched in memory: the first question need not wait."""
+        if self.outside.search() is not None:
+            return
         groups = self._connections.fetch(select(speakers.c.group_name).distinct())
         number = self._connections.ask(CHANGE_NUMBER)
         for (group,) in groups:
             if not self._is_large(group):
-                self._refresh(group, number)
+                self._refresh(self._memory(group), group, number)
 
     def best_of_each(self, questions: Sequence[Question]) -> list[list[tuple[str, float]]]:
         """Answers questions, with what is in the database now; see `VectorIndex.best_of_each`."""
@@ -126,12 +141,17 @@ class Search:
     ) -> list[list[tuple[str, float]]]:
         """Answers the questions for one group."""
         are_few = all(question.top_k is not None for question in questions)
+        if are_few and (indexed := self.outside.search()) is not None:
+            indexed.keeper.start(number)
+            recent = self._refresh(self._recent(group, indexed.keeper), group, number)
+            return indexed.best_of_each(group, questions, recent)
         if are_few and self._is_large(group):
             return [self._best_in_database(question) for question in questions]
-        index = self._refresh(group, number)
+        index = self._refresh(self._memory(group), group, number)
         if index is None:
             return [[] for _ in questions]
-        if len(index) >= VECTOR_INDEX_MIN_SPEAKERS and not self.uses_vector_index:
+        is_large = len(index) >= VECTOR_INDEX_MIN_SPEAKERS
+        if is_large and self.outside.address is None and not self.uses_vector_index:
             self._start_building()
         return index.best_of_each(questions)
 
@@ -175,7 +195,7 @@ class Search:
             DatabaseError: If it cannot be built.
         """
         with self._connections.read() as connection:
-            size = connection.execute(self._size()).scalar()
+            size = connection.execute(self._rows.size_query()).scalar()
         if size is None or not self._rows.has_vectors:
             raise ValueError(f"{self._connections.name} holds no vectors to search")
         engine = self._connections.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -197,7 +217,7 @@ class Search:
                     connection.execute(text(f"SET maintenance_work_mem = '{kilobytes}kB'"))
                     connection.execute(
                         text(
-                            f"CREATE INDEX CONCURRENTLY {self._index_name} ON voiceprint_vectors "
+                            f"CREATE INDEX CONCURRENTLY {self._index_name} ON {vectors.name} "
                             f"USING hnsw ((embedding::vector({int(size)})) vector_cosine_ops) "
                             f"WHERE {self._is_of_model.compile(**LITERALLY)}"
                         )
@@ -242,21 +262,32 @@ class Search:
             query = query.where(speakers.c.folded_name.in_(sorted(folded)))
         return query.order_by(distance).limit(max(question.top_k or 0, 0))
 
-    def _refresh(self, group: str, number: int) -> VectorIndex | None:
+    def _refresh(self, memory: _Memory, group: str, number: int) -> VectorIndex | None:
         """Brings a group's matrix up to date, unless nothing was written since the last time."""
-        memory = self._memories.setdefault(group, _Memory())
         if number == memory.seen:
             return memory.index
         with memory.lock, self._connections.read() as connection:
             row = connection.execute(select(info.c.change_number, info.c.key_check)).one()
             self._rows.check_key(row.key_check)
             number = int(row.change_number)
-            size = connection.execute(self._size()).scalar()
+            size = connection.execute(self._rows.size_query()).scalar()
             if number > memory.seen and size is not None:
                 if memory.index is None:
                     memory.index = VectorIndex(size)
                 self._read_changes(connection, group, memory, memory.index, number, size)
             return memory.index
+
+    def _memory(self, group: str) -> _Memory:
+        """Returns the memory of all speakers of a group."""
+        return self._memories.setdefault(group, _Memory())
+
+    def _recent(self, group: str, keeper: IndexKeeper) -> _Memory:
+        """Returns the memory of those speakers of a group whom the index may not find yet."""
+        settled = keeper.settled
+        memory = self._recents.setdefault(group, _Memory(seen=settled, first=settled))
+        if len(memory.index or ()) > MAX_RECENT and memory.first < settled:
+            memory = self._recents[group] = _Memory(seen=settled, first=settled)
+        return memory
 
     def _read_changes(
         self,
@@ -320,10 +351,6 @@ class Search:
     def _is_of_model(self) -> "ColumnElement[bool]":
         """The condition of the index; written out, since only so it fits a question's."""
         return vectors.c.model_id == literal(self._rows.model_id, literal_execute=True)
-
-    def _size(self) -> "Select[Any]":
-        """Returns the query for the length of the model's embeddings."""
-        return select(models.c.embedding_size).where(models.c.id == self._rows.model_id)
 
     def _is_ready(self, connection: Connection) -> bool:
         """Tells whether the index exists and is complete."""

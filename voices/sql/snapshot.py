@@ -5,6 +5,7 @@ they are: an encrypted database makes an encrypted backup, without its key.
 """
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -168,7 +169,8 @@ def _copy_tables(source: Connection, target: Connection) -> dict[str, int]:
     # Migrations have put the row about the whole database there.
     target.execute(delete(here.tables[f"{PREFIX}info"]))
     for table in here.sorted_tables:
-        columns = [there.tables[table.name].c[column.name] for column in table.columns]
+        found = there.tables[table.name].c
+        columns = [found[column.name] for column in table.columns if column.name in found]
         counts[table.name.removeprefix(PREFIX)] = 0
         result = source.execute(select(*columns), execution_options={"yield_per": CHUNK})
         for some in result.mappings().partitions():
@@ -191,7 +193,9 @@ def _count_on(connection: Connection, number: int) -> None:
     """Makes running processes read everything anew."""
     restored = connection.execute(select(info.c.change_number)).scalar_one()
     number = max(int(restored), number + KEPT_REMOVALS + 1)
-    connection.execute(update(info).values(change_number=number))
+    # It may be a copy beside the database, whose index is not this one's.
+    alone = {"database_id": uuid.uuid4().hex, "index_address": None}
+    connection.execute(update(info).values(change_number=number, **alone))
     connection.execute(update(speakers).values(change_number=number))
 
 

@@ -32,6 +32,7 @@ from voices.sql.index import Question
 from voices.sql.jobs import JobTable
 from voices.sql.normalisation import NormalisedRanking, widened
 from voices.sql.other_models import OtherModels, Reembedding
+from voices.sql.outside_index import OutsideIndex
 from voices.sql.records import IfExists, NewRecording, Removal, Speaker, StoredRecording
 from voices.sql.rekeying import rekey
 from voices.sql.requests import Errand, recall
@@ -61,6 +62,7 @@ class SqlVoiceStore:
         enrolments: Those that are under way.
         challenges: What somebody was asked to read.
         uploads: Which recordings were sent in a speaker's name.
+        outside_index: The index outside of the database, if it names one.
     """
 
     def __init__(
@@ -475,7 +477,8 @@ class SqlVoiceStore:
         has_vectors = not self._connections.is_sqlite and not self.is_encrypted
         self._rows = VoiceRows(self._ring, identity.model_id, has_vectors)
         self.other_models = OtherModels(self._connections, self._rows)
-        self._search = Search(self._connections, self._rows)
+        self.outside_index = OutsideIndex(self._connections, self._rows, identity.index_address)
+        self._search = Search(self._connections, self._rows, self.outside_index)
         self._search.find_vector_index()
         self._group = GroupSpeakers(DEFAULT_GROUP, self._connections, self._rows, self._search)
         self.transfer = Transfer(self._connections, self._rows, self._ring)
@@ -511,6 +514,7 @@ class SqlVoiceStore:
             self._rows,
             self._identity,
             self._group,
+            self.outside_index,
             self.jobs,
             errand=self.errand,
             keep_audio=self.keep_audio,

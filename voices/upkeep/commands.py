@@ -125,6 +125,20 @@ def enrol(args: argparse.Namespace) -> int:
     return EXIT_USER_ERROR if counts[SKIPPED] else 0
 
 
+def index(args: argparse.Namespace) -> int:
+    """Fills an index outside of a database, or gives it up."""
+    database: Any = open_database(args.database, create=False)
+    name = public_name(args.database)
+    if args.file == "none":
+        database.outside_index.remove()
+        print(translate(f"{name}: has no index any more; restart what uses the database"))
+        return 0
+    num_speakers = database.outside_index.set_up(args.file, replace=args.replace)
+    told = f"{name}: {num_speakers} speakers are in {args.file}; restart what uses the database"
+    print(translate(told))
+    return 0
+
+
 def _of_group(args: argparse.Namespace, encoder: Any = None, *, create: bool = False) -> Any:
     """Opens the store of the group that the options name."""
     database: Any = open_database(args.database, encoder, keep_audio=args.keep_audio, create=create)

@@ -15,6 +15,7 @@ import numpy as np
 
 from utils.errors import DamagedVoiceError, DatabaseError, SpeakerExistsError
 from utils.files import atomic_path
+from utils.parquet import import_pyarrow
 from utils.speaker_names import clean_group, clean_name, fold_name
 from utils.verification.embedding import mean_embedding
 from voices.sql.cipher import KEY_BYTES, seal, unseal
@@ -61,7 +62,7 @@ def export_all(
     Raises:
         DatabaseError: If the database fails, or the file cannot be written.
     """
-    pyarrow = _pyarrow()
+    pyarrow = import_pyarrow()
     done = Exchange()
     schema = _schema(pyarrow, with_audio)
     try:
@@ -97,7 +98,7 @@ def import_all(path: Path, database: SqlVoiceStore, key: bytes | None) -> Exchan
     Raises:
         DatabaseError: If the file is no such export, or has another key, or the database fails.
     """
-    pyarrow = _pyarrow()
+    pyarrow = import_pyarrow()
     if not path.is_file():
         raise DatabaseError(f"{path}: no such file; check the path")
     options = {}
@@ -121,20 +122,6 @@ def import_all(path: Path, database: SqlVoiceStore, key: bytes | None) -> Exchan
             f"{path}: cannot be read; check the file and the key in {EXPORT_KEY_VARIABLE}"
         ) from error
     return done
-
-
-def _pyarrow() -> Any:
-    """Returns the package that reads and writes Parquet."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-        import pyarrow.parquet.encryption
-    except ModuleNotFoundError as error:
-        raise DatabaseError(f"Parquet needs the package pyarrow; pip install {PYARROW}") from error
-    return pyarrow
-
-
-PYARROW = "'pyarrow>=26,<27'"
 
 
 def _schema(pyarrow: Any, with_audio: bool) -> Any:

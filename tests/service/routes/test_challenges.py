@@ -161,7 +161,10 @@ def test_enrolment_with_a_challenge(client: TestClient) -> None:
     answer = post("/v1/speakers", ask(client), speech(3), speech(3, 1), name="Eve")
     check_problem(answer, 422, "bad-field")
     challenge = ask(client, speaker="Eve")
-    assert post("/v1/speakers", challenge, speech(3), name="Eve").status_code == 201
+    client.headers["Idempotency-Key"] = "an-enrolment"
+    for _ in range(2):  # a request that is sent again is the same one
+        assert post("/v1/speakers", challenge, speech(3), name="Eve").status_code == 201
+    del client.headers["Idempotency-Key"]
     check_problem(post("/v1/speakers", challenge, speech(3), name="Eve"), 409, "bad-challenge")
     assert post("/v1/speakers/Eve/recordings", ask(client), speech(3, 1)).status_code == 201
     answer = post("/v1/speakers/Eve/verify", ask(client), pack(synthetic_speech(3, 1, 2.0) / 2))

@@ -4,11 +4,14 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +22,11 @@ from tests.support.synthetic_voices import synthetic_speech, write_speech_folder
 from tests.support.tiny_model import write_tiny_model
 from tools import make_teacher
 from utils.bulk_embedding import EmbeddingTask
+from utils.corpus import conversion
+from utils.engine import engine as module
 from utils.engine import order
 from utils.engine.choice import open_engine
-from utils.engine.engine import Engine
+from utils.engine.engine import Cluster, ClusterEngine, Engine
 from utils.engine.order import Order, code_id, run_chunk
 from utils.errors import VoiceprintError
 from utils.export.onnx import write_onnx
@@ -230,6 +235,70 @@ def test_a_cluster_that_goes_away(tmp_path: Path) -> None:
     finally:
         cluster.stop()
         engine.close()
+
+
+def test_workers_that_do_not_come_back_are_waited_for_so_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cluster without work: its task is done when a worker comes, or given up."""
+    waiting: list[tuple[Future[bytes], bytes]] = []
+    counts = iter([1, 0, 0, 1, *[0] * 50])
+
+    class Pool(Executor):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+            waiting.append((Future(), args[0]))
+            return waiting[-1][0]
+
+    cluster = Cluster(
+        "dask://a:1", Pool(), lambda: next(counts), (), (), lambda: True, lambda: None
+    )
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "WORKLESS_S", 0.1)
+    start = time.monotonic()
+    with pytest.raises(VoiceprintError, match="dask://a:1: has had no workers for 0 s; start some"):
+        list(ClusterEngine(cluster).map(square, [3], str))
+    assert time.monotonic() - start > 0.1
+    assert len(waiting) == 1
+
+
+def test_a_cluster_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from utils.engine import dask_cluster
+
+    class Client:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def wait_for_workers(self, *_: Any, **__: Any) -> None: ...
+
+        def get_versions(self, check: bool) -> None:
+            raise ValueError("Mismatched versions found\n\n| distributed | 2025.1 | 2026.8 |")
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(dask_cluster, "Client", Client)
+    expected = (
+        r"dask://a:1: has other versions than this machine: Mismatched versions found \| dist"
+    )
+    with pytest.raises(VoiceprintError, match=expected):
+        open_engine("dask://a:1", 1)
+
+
+def test_a_full_disk_of_a_worker_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    here = Order.of_this_process()
+    monkeypatch.setattr(Path, "open", full)
+    done = run_chunk(
+        here, lambda job: conversion._write_file(tmp_path / job, b"", False), ["a.wav"]
+    )
+    assert done.results == []
+    assert done.failure.startswith(
+        f"worker on {socket.gethostname()}: cannot write {tmp_path}/a.wav"
+    )
+    assert done.failure.endswith(": No space left on device")
 
 
 def test_order_of_another_folder_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,8 @@ def test_only_readable_postgresql_has_an_index(
             database._search.build_vector_index()
         if key is not None:
             with database._connections.read() as connection:
-                count = connection.execute(text("SELECT count(*) FROM voiceprint_vectors")).scalar()
+                count = connection.execute(
+                    text("SELECT count(*) FROM voiceprint_model_vectors")
+                ).scalar()
             assert count == 0, "an embedding in plain sight"
         database.close()

@@ -490,7 +490,7 @@ def test_sealed_content_cannot_change_places(open_it: Opener) -> None:
             "WHERE name = 'a') WHERE name = 'b'"
         )
         connection.exec_driver_sql(
-            "UPDATE voiceprint_means SET embedding = (SELECT embedding FROM voiceprint_means m "
+            "UPDATE voiceprint_means SET embedding = (SELECT m.embedding FROM voiceprint_means m "
             "JOIN voiceprint_speakers s ON s.id = m.speaker_id WHERE s.name = 'a')"
         )
     with pytest.raises(DatabaseError, match="cannot be decrypted"):

@@ -25,15 +25,16 @@ def upgrade() -> None:
             sa.Column("group_name", SORTED_TEXT, nullable=False, server_default="default"),
             sa.UniqueConstraint("group_name", "folded_name", name=UNIQUE),
         )
+        op.create_index("voiceprint_speakers_change", SPEAKERS, ["change_number"])
     else:
-        op.drop_index("voiceprint_speakers_name", SPEAKERS)
-        op.drop_index("voiceprint_speakers_change", SPEAKERS)
+        # Beside the indexes of version 2.2, which goes on serving meanwhile.
         column = sa.Column("group_name", SORTED_TEXT, nullable=False, server_default="default")
         op.add_column(SPEAKERS, column)
         op.drop_constraint("voiceprint_speakers_folded_name_key", SPEAKERS)
+        op.create_index("voiceprint_speakers_folded_name", SPEAKERS, ["folded_name"])
         op.create_unique_constraint(UNIQUE, SPEAKERS, ["group_name", "folded_name"])
-    op.create_index("voiceprint_speakers_name", SPEAKERS, ["group_name", "name"])
-    op.create_index("voiceprint_speakers_change", SPEAKERS, ["group_name", "change_number"])
+    op.create_index("voiceprint_speakers_group_name", SPEAKERS, ["group_name", "name"])
+    op.create_index("voiceprint_speakers_group_change", SPEAKERS, ["group_name", "change_number"])
     op.add_column("voiceprint_recordings", sa.Column("content_mark", sa.LargeBinary))
     op.add_column(
         "voiceprint_audit",
@@ -70,18 +71,20 @@ def downgrade() -> None:
     op.drop_table("voiceprint_requests")
     op.drop_column("voiceprint_audit", "group_name")
     op.drop_column("voiceprint_recordings", "content_mark")
-    op.drop_index("voiceprint_speakers_name", SPEAKERS)
-    op.drop_index("voiceprint_speakers_change", SPEAKERS)
+    op.drop_index("voiceprint_speakers_group_name", SPEAKERS)
+    op.drop_index("voiceprint_speakers_group_change", SPEAKERS)
     if op.get_bind().dialect.name == "sqlite":
+        op.drop_index("voiceprint_speakers_change", SPEAKERS)
         _rebuild_speakers(sa.UniqueConstraint("folded_name"))
+        op.create_index("voiceprint_speakers_name", SPEAKERS, ["name"])
+        op.create_index("voiceprint_speakers_change", SPEAKERS, ["change_number"])
     else:
+        op.drop_index("voiceprint_speakers_folded_name", SPEAKERS)
         op.drop_constraint(UNIQUE, SPEAKERS)
         op.drop_column(SPEAKERS, "group_name")
         op.create_unique_constraint(
             "voiceprint_speakers_folded_name_key", SPEAKERS, ["folded_name"]
         )
-    op.create_index("voiceprint_speakers_name", SPEAKERS, ["name"])
-    op.create_index("voiceprint_speakers_change", SPEAKERS, ["change_number"])
 
 
 def _rebuild_speakers(*more: sa.schema.SchemaItem) -> None:
