@@ -39,8 +39,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the options."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--streams", type=positive_int, nargs="+", default=[1, 2, 4, 6], help="at a time")
-    add("--seconds", type=positive_int, default=80, help="of each stream")
+    add("--streams", type=positive_int, nargs="+", default=[1, 2, 4], help="at a time")
+    add("--seconds", type=positive_int, default=40, help="of each stream")
     add("--model_path", help="speaker model (default: the shipped one)")
     add_json_option(parser)
     return parser.parse_args(argv)
@@ -81,8 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{num_cores()} cores shared by service and clients."
     )
     print(details)
-    most = max((count for count, (factor, _) in found.items() if factor < 1), default=0)
-    row = Row("live streams followed in real time", "-", str(most), "-", "")
+    row = Row("live streams that fill the cores", "-", lines[-1][-1], "-", "")
     write_results(args.json, [row], details, ("fastapi", "uvicorn", "onnxruntime"), [])
     return 0
 
