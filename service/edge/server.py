@@ -105,7 +105,8 @@ def run_server(
         backlog=backlog,
         timeout_graceful_shutdown=int(settings.stop_timeout_s),
     )
-    server = Server(config, on_ready, on_stop, settings.drain_s)
+    tell = log_event if settings.json_logs else print_to_stderr
+    server = Server(config, on_ready, on_stop, settings.drain_s, tell)
     server.run(sockets=[bound])
     return server.signal_number
 
@@ -118,6 +119,11 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True
+
+
+def print_to_stderr(note: str) -> None:
+    """Prints a line below the ^C of the terminal."""
+    print(f"\n{note}", file=sys.stderr, flush=True)
 
 
 class Server(uvicorn.Server):
@@ -135,8 +141,10 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None],
         on_stop: Callable[[], None] = lambda: None,
         drain_s: float = 0.0,
+        tell: Callable[[str], None] = print_to_stderr,
     ) -> None:
         super().__init__(config)
+        self._tell = tell
         self._on_ready = on_ready
         self._on_stop = on_stop
         self._drain_s = drain_s
@@ -159,8 +167,7 @@ class Server(uvicorn.Server):
         self.signal_number = sig
         self._on_stop()
         num_open = len(self.server_state.tasks)
-        note = translate(f"Stopping: finishing {num_open} requests.")
-        print(f"\n{note}", file=sys.stderr, flush=True)
+        self._tell(translate(f"Stopping: finishing {num_open} requests."))
         self._stop_at = time.monotonic() + (self._drain_s if sig == signal.SIGTERM else 0)
 
     async def on_tick(self, counter: int) -> bool:

@@ -1,8 +1,9 @@
 """What a calibration on a few people may change of thresholds that are in use.
 
-The thresholds of a model were found on thousands of people. A few can show that they are too low
-here, never that they are too high: a threshold is lowered only as far as these people promise its
-rate with 95 % confidence, which takes a dozen of them for 5 % and half a hundred for 0.3 %.
+The thresholds of a model were found on more people and other microphones. A few people can show
+that they are too low here, hardly that they are too high: a threshold is lowered only as far as
+these people promise its rate with 95 % confidence, which takes a dozen of them for 5 % and half a
+hundred for 0.3 %.
 """
 
 import math
