@@ -362,7 +362,8 @@ def test_a_damaged_speaker_is_told_and_stops_nobody_else(database_url: str) -> N
         with client.app.state.service.database._connections.write() as connection:
             connection.exec_driver_sql(
                 "UPDATE voiceprint_means SET embedding = (SELECT m.embedding "
-                "FROM voiceprint_means m JOIN voiceprint_speakers s ON s.id = m.speaker_id WHERE s.name = 'Ben') "
+                "FROM voiceprint_means m JOIN voiceprint_speakers s ON s.id = m.speaker_id "
+                "WHERE s.name = 'Ben') "
                 "WHERE speaker_id = (SELECT id FROM voiceprint_speakers WHERE name = 'Ann')"
             )
     with running(database_url, lockout_failures=1) as client:
