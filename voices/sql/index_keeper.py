@@ -31,7 +31,8 @@ POLL_S = 0.2
 """Seconds between two looks whether another process is done."""
 
 SETTLED_S = 30.0
-"""Seconds after which the index surely finds what it was sent; it promises five."""
+"""Seconds after which the index surely finds what it was sent, also through another process: it
+promises five, and its rough index of what came lately is replaced after a dozen."""
 
 RETRY_S = 1.0
 """Seconds between two tries to follow in the background."""
@@ -67,7 +68,7 @@ class SearchIndex(Protocol):
         """Returns the ids of the speakers of a group who are most alike, the best first."""
 
     def finish(self) -> None:
-        """Makes it quick again, after many were sent."""
+        """Makes it quick and exact again, after some were sent; waits until it is."""
 
     def ids(self) -> Iterator[str]:
         """Yields the ids of all speakers."""
@@ -93,6 +94,7 @@ class IndexKeeper:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._noted = self.settled
+        self._has_sent = False
         self._settling: tuple[float, int] | None = None
         self._tried_at = -RETRY_S
         if rows.is_encrypted:
@@ -120,6 +122,8 @@ class IndexKeeper:
         with self._alone(wait_s) as is_alone:
             while is_alone and not self._is_in_step():
                 pass
+            if is_alone:
+                self._settle()
         return is_alone
 
     def _try(self) -> None:
@@ -140,7 +144,7 @@ class IndexKeeper:
                     "backup was put into; run manage_voices.py index --replace"
                 )
             if seen == number:
-                self._note(number)
+                self._noted = number
                 return True
             changed = self._changed(connection, seen, number)
             if changed is not None:
@@ -149,17 +153,20 @@ class IndexKeeper:
                 removed += list(connection.execute(gone).scalars())
                 self.index.put(present)
                 self.index.remove(removed)
+                self._has_sent |= bool(present)
         if changed is None:
             self._send_all()
         self.index.note(number)
-        self._note(number)
+        self._noted = number
         return False
 
-    def _note(self, number: int) -> None:
-        """Remembers that the index is in step."""
-        self._noted = number
-        if self._settling is None and number > self.settled:
-            self._settling = time.monotonic(), number
+    def _settle(self) -> None:
+        """Makes what was sent a part of the graph; until it surely is, memory is asked too."""
+        if self._settling is None and self._noted > self.settled:
+            if self._has_sent:
+                self.index.finish()
+                self._has_sent = False
+            self._settling = time.monotonic(), self._noted
 
     def _changed(self, connection: Connection, seen: int, number: int) -> list[Any] | None:
         """Returns the speakers who were changed after a number; None if they are too many."""
